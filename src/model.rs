@@ -1,0 +1,32 @@
+//! The model: what the user asked for, as plain data that is valid because it exists.
+//!
+//! Sources (the configuration file, a manifest directory, later an API server) parse their own
+//! formats and build these types; nothing below this room knows where a model came from. Shapes
+//! and words are those of the Gateway API: a listener takes traffic, a route has hostnames and
+//! rules, a rule has matches, filters and weighted backends, a backend is a named group of
+//! endpoints with one policy.
+//!
+//! A model travels as a [`Delta`]: what was added, changed or removed. The first delta of a source
+//! is its whole world. That keeps the cost of a change proportional to the change.
+
+pub mod backend;
+pub mod delta;
+pub mod filter;
+pub mod host;
+pub mod listener;
+pub mod name;
+pub mod route;
+
+pub use backend::{
+    ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Ejection, Endpoint, EndpointLimits,
+    EndpointState, RetryBudget,
+};
+pub use delta::{Delta, Reject, World};
+pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
+pub use host::HostPattern;
+pub use listener::{Listener, ListenerLimits, Protocols};
+pub use name::{BackendName, ListenerName, RouteName, SourceName};
+pub use route::{
+    BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
+    Timeouts, WeightedBackend,
+};

@@ -1,0 +1,84 @@
+//! Listeners: an address, what is spoken there, which hostnames, and the bounds on what a client may do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{HostPattern, ListenerName};
+
+/// One place where clients arrive.
+///
+/// Several listeners may share an address when their hostnames differ; a request goes to the one
+/// with the most specific hostname (Gateway API, "HTTP listener isolation").
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique among all sources.
+    pub name: ListenerName,
+    /// Where the socket is bound. Port 0 asks the kernel for a free one.
+    pub address: SocketAddr,
+    /// The hostnames that belong to this listener.
+    pub hostname: HostPattern,
+    /// What may be spoken.
+    pub protocols: Protocols,
+    /// What a client may do. Listeners that share an address use the limits of the first by name.
+    pub limits: ListenerLimits,
+}
+
+/// HTTP versions a listener accepts in clear text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// HTTP/1.0 and HTTP/1.1.
+    pub http1: bool,
+    /// HTTP/2 with prior knowledge (RFC 9113 §3.3).
+    pub http2: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self {
+            http1: true,
+            http2: true,
+        }
+    }
+}
+
+/// Bounds on what a client may do; every one is on by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerLimits {
+    /// Open connections on the address, over all workers; more are accepted and closed at once.
+    pub max_connections: u32,
+    /// Bytes of a request's head (request line and fields).
+    pub max_head_bytes: u32,
+    /// Fields of a request's head.
+    pub max_headers: u16,
+    /// From the connection's start, or the first byte of a later request, to the end of the head.
+    pub head_deadline: Duration,
+    /// Silence allowed within a request or response body, towards or from the client.
+    pub body_idle: Duration,
+    /// Silence allowed between two requests of a connection.
+    pub keep_alive_idle: Duration,
+    /// Streams open at once on an HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// HTTP/2 flow-control window of a stream, in bytes.
+    pub stream_window: u32,
+    /// HTTP/2 flow-control window of a connection, in bytes.
+    pub connection_window: u32,
+    /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 50_000,
+            max_head_bytes: 32 * 1024,
+            max_headers: 100,
+            head_deadline: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            keep_alive_idle: Duration::from_secs(75),
+            max_concurrent_streams: 100,
+            stream_window: 64 * 1024,
+            connection_window: 1024 * 1024,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
