@@ -9,6 +9,7 @@ use crate::model::{
     BackendTarget, Delta, HostPattern, Listener, ListenerLimits, Match, Protocols, Route, Rule,
     WeightedBackend,
 };
+use crate::telemetry::Metrics;
 
 /// A listener with nothing special.
 pub(super) fn listener(name: &str, address: &str, hostname: &str) -> Listener {
@@ -107,5 +108,5 @@ impl Builder {
 }
 
 pub(super) fn compiler() -> Compiler {
-    Compiler::new()
+    Compiler::new(Metrics::new(1))
 }
