@@ -24,6 +24,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use self::listeners::{Edits, Listeners};
 use super::backend::Backends;
 use super::paths::Entry;
@@ -49,7 +51,7 @@ pub struct Compiler {
     /// Routes by the listeners they name, live or not.
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
-    binds: HashMap<SocketAddr, Arc<Bind>>,
+    binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
     generation: u64,
 }
 
@@ -79,7 +81,7 @@ impl Compiler {
             compiled: HashMap::new(),
             attached: HashMap::new(),
             backends: Backends::new(metrics),
-            binds: HashMap::new(),
+            binds: HashMap::default(),
             generation: 0,
         }
     }
