@@ -47,7 +47,7 @@ pub struct Compiler {
     routes: Union<RouteName, Arc<Route>>,
     policies: Union<BackendName, Arc<model::Backend>>,
     endpoints: Union<BackendName, Arc<[Endpoint]>>,
-    compiled: HashMap<RouteName, Arc<CompiledRoute>>,
+    pub(super) compiled: HashMap<RouteName, Arc<CompiledRoute>>,
     /// Routes by the listeners they name, live or not.
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
