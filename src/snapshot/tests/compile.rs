@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::super::{Compiler, Target};
 use super::worlds::{Builder, RouteBuilder, compiler, listener, route};
 use super::{ADDRESS, ask, prefix};
+use crate::balance::Micros;
 use crate::model::{BackendName, Delta, ListenerName, Reject, RouteName, SourceName};
 
 const OTHER: &str = "127.0.0.1:81";
 
 fn apply(compiler: &mut Compiler, source: &str, builder: Builder) -> super::Applied {
-    compiler.apply(&SourceName::from(source), builder.0)
+    compiler.apply(&SourceName::from(source), builder.0, Micros(0))
 }
 
 fn world(routes: impl IntoIterator<Item = RouteBuilder>) -> Builder {
@@ -244,7 +245,7 @@ fn a_backend_is_known_while_it_is_mentioned_or_defined() {
     let name = BackendName::from("y");
     let policy = Arc::new(crate::model::Backend::new(name.clone()));
     define.backends.insert(name.clone(), Some(policy));
-    compiler.apply(&"s".into(), define);
+    compiler.apply(&"s".into(), define, Micros(0));
     apply(&mut compiler, "s", without_route("b"));
     assert_eq!(
         names(&compiler),
@@ -253,7 +254,7 @@ fn a_backend_is_known_while_it_is_mentioned_or_defined() {
     );
     let mut undefine = Delta::default();
     undefine.backends.insert(name, None);
-    compiler.apply(&"s".into(), undefine);
+    compiler.apply(&"s".into(), undefine, Micros(0));
     assert_eq!(names(&compiler), ["z"]);
 }
 
@@ -270,7 +271,7 @@ fn shares_follow_their_weights() {
     let mut delta = world([]).0;
     delta.routes.insert("r".into(), Some(built));
     let mut compiler = compiler();
-    compiler.apply(&"s".into(), delta);
+    compiler.apply(&"s".into(), delta, Micros(0));
     let snapshot = compiler.readers().load();
     let headers = http::HeaderMap::new();
     let head = super::RequestHead {
