@@ -13,8 +13,9 @@ use super::super::{RequestHead, Snapshot};
 use super::worlds::compiler;
 use crate::balance::Micros;
 use crate::model::{
-    Delta, HeaderMatch, HostPattern, Listener, ListenerLimits, ListenerName, Match, PathMatch, Protocols,
-    QueryMatch, Route, RouteName, Rule, SourceName, StringMatch,
+    Backend, BackendName, BackendTarget, Balance, Delta, Endpoint, HeaderMatch, HostPattern, Listener,
+    ListenerLimits, ListenerName, Match, PathMatch, Protocols, QueryMatch, Route, RouteName, Rule,
+    SourceName, StringMatch, WeightedBackend,
 };
 
 // ---- The specification, read naively: every rule of every route, and the best of those that match.
@@ -213,6 +214,7 @@ fn condition() -> impl Strategy<Value = Match> {
 
 const LISTENERS: [&str; 4] = ["la", "lb", "lc", "ld"];
 const ROUTES: [&str; 4] = ["ra", "rb", "rc", "rd"];
+const BACKENDS: [&str; 3] = ["ba", "bb", "bc"];
 
 fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
     (pick(&ADDRESSES), hostname()).prop_map(move |(address, hostname)| {
@@ -227,9 +229,17 @@ fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
 }
 
 fn route(name: &'static str) -> impl Strategy<Value = Arc<Route>> {
-    let rule = proptest::collection::vec(condition(), 1..4).prop_map(|matches| {
+    let matches = proptest::collection::vec(condition(), 1..4);
+    let backends = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=2);
+    let rule = (matches, backends).prop_map(|(matches, backends)| {
+        let share = |name| WeightedBackend {
+            target: BackendTarget::Backend(BackendName::from(name)),
+            weight: 1,
+            filters: Vec::new(),
+        };
         Arc::new(Rule {
             matches,
+            backends: backends.into_iter().map(share).collect(),
             ..Rule::default()
         })
     });
@@ -276,10 +286,42 @@ fn delta() -> impl Strategy<Value = Delta> {
             names.into_iter().map(entry).collect::<Vec<_>>()
         })
         .prop_map(|entries| entries.into_iter().collect());
-    (listeners, routes).prop_map(|(listeners, routes)| Delta {
+    let policy = |name: &'static str| {
+        pick(&[Balance::Random, Balance::LeastLatency]).prop_map(move |balance| {
+            let mut policy = Backend::new(name.into());
+            policy.balance = balance;
+            Arc::new(policy)
+        })
+    };
+    let backends = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=3)
+        .prop_flat_map(move |names| {
+            let entry = |name| {
+                (
+                    Just(BackendName::from(name)),
+                    proptest::option::weighted(0.75, policy(name)),
+                )
+            };
+            names.into_iter().map(entry).collect::<Vec<_>>()
+        })
+        .prop_map(|entries| entries.into_iter().collect());
+    let ports = proptest::sample::subsequence(vec![1_u16, 2, 3], 0..=3).prop_map(|ports| {
+        let endpoints = ports
+            .into_iter()
+            .map(|port| Endpoint::at(([10, 0, 0, 1], port).into()));
+        endpoints.collect::<Arc<[Endpoint]>>()
+    });
+    let ports = proptest::option::weighted(0.75, ports).boxed();
+    let endpoints = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=3)
+        .prop_flat_map(move |names| {
+            let entry = |name| (Just(BackendName::from(name)), ports.clone());
+            names.into_iter().map(entry).collect::<Vec<_>>()
+        })
+        .prop_map(|entries| entries.into_iter().collect());
+    (listeners, routes, backends, endpoints).prop_map(|(listeners, routes, backends, endpoints)| Delta {
         listeners,
         routes,
-        ..Delta::default()
+        backends,
+        endpoints,
     })
 }
 
@@ -290,12 +332,16 @@ struct Claims {
     listeners: Vec<(ListenerName, usize, Arc<Listener>)>,
     routes: Vec<(RouteName, usize, Arc<Route>)>,
     slots: Vec<(ListenerName, SocketAddr, HostPattern)>,
+    backends: Vec<(BackendName, usize, Arc<Backend>)>,
+    endpoints: Vec<(BackendName, usize, Arc<[Endpoint]>)>,
 }
 
 impl Claims {
     fn apply(&mut self, source: usize, delta: &Delta) {
         claim(&mut self.listeners, source, &delta.listeners);
         claim(&mut self.routes, source, &delta.routes);
+        claim(&mut self.backends, source, &delta.backends);
+        claim(&mut self.endpoints, source, &delta.endpoints);
         let held = first(&self.listeners);
         let is_wanted = |(name, address, hostname): &(ListenerName, SocketAddr, HostPattern)| {
             let listener = held.get(name);
@@ -321,9 +367,31 @@ impl Claims {
     }
 
     fn conflicts(&self) -> usize {
-        let held = first(&self.listeners).len();
-        let names = self.listeners.len() - held + self.routes.len() - first(&self.routes).len();
-        names + held - self.live().len()
+        let slots = first(&self.listeners).len() - self.live().len();
+        slots + waiting(&self.listeners) + waiting(&self.routes) + waiting(&self.backends)
+    }
+
+    /// The policy of a backend and the ports of its endpoints, if someone defines it.
+    fn backend(&self, name: &BackendName) -> Option<(Balance, Vec<u16>)> {
+        let (_, source, policy) = self.backends.iter().find(|claim| claim.0 == *name)?;
+        let given = self
+            .endpoints
+            .iter()
+            .find(|claim| claim.0 == *name && claim.1 == *source);
+        let endpoints = given.into_iter().flat_map(|(_, _, endpoints)| endpoints.iter());
+        Some((
+            policy.balance,
+            endpoints.map(|endpoint| endpoint.address.port()).collect(),
+        ))
+    }
+
+    fn mentions(&self, name: &BackendName) -> bool {
+        let routes = first(&self.routes);
+        let mut shares = routes
+            .values()
+            .flat_map(|route| &route.rules)
+            .flat_map(|rule| &rule.backends);
+        shares.any(|share| share.target == BackendTarget::Backend(name.clone()))
     }
 }
 
@@ -343,6 +411,10 @@ fn claim<K: Ord + Clone, V: Clone>(
             (None, None) => {}
         }
     }
+}
+
+fn waiting<K: Ord + Clone, V: Clone>(line: &[(K, usize, V)]) -> usize {
+    line.len() - first(line).len()
 }
 
 fn first<K: Ord + Clone, V: Clone>(line: &[(K, usize, V)]) -> BTreeMap<K, V> {
@@ -384,6 +456,19 @@ fn table(snapshot: &Snapshot, address: SocketAddr, request: &Request) -> Option<
     ))
 }
 
+/// The policy of a backend and the ports of its endpoints, if someone defines it.
+fn content(backend: &super::Backend) -> Option<(Balance, Vec<u16>)> {
+    let fleet = backend.fleet();
+    let mut ports: Vec<_> = fleet
+        .candidates()
+        .iter()
+        .map(|one| one.endpoint.address.port())
+        .collect();
+    ports.sort_unstable();
+    assert!(backend.is_defined() || ports.is_empty());
+    backend.is_defined().then(|| (fleet.policy().balance, ports))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -411,6 +496,12 @@ proptest! {
 
             let (pieces, scratch) = (pieces.readers().load(), scratch.readers().load());
             prop_assert_eq!(pieces.binds().count(), scratch.binds().count());
+            for name in BACKENDS.map(BackendName::from) {
+                let expected = claims.backend(&name);
+                let backend = pieces.backend(name.as_str());
+                prop_assert_eq!(backend.is_some(), expected.is_some() || claims.mentions(&name));
+                prop_assert_eq!(backend.and_then(|backend| content(backend)), expected);
+            }
             for address in ADDRESSES.map(|address| address.parse().unwrap()) {
                 for request in &requests {
                     let expected = naive(&live, &routes, address, request);
