@@ -2,5 +2,7 @@
 //!
 //! The rooms, and which may know which, are drawn in `ARCHITECTURE.md`; `tests/rooms.rs` holds the line.
 
+pub mod downstream;
+pub mod l7;
 pub mod model;
 pub mod telemetry;

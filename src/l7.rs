@@ -1,0 +1,3 @@
+//! x
+pub mod interim;
+pub mod refusal;
