@@ -6,3 +6,4 @@ pub mod downstream;
 pub mod l7;
 pub mod model;
 pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,2 @@
+//! A worker.
+pub mod timers;
