@@ -60,6 +60,11 @@ impl Timer {
         }
     }
 
+    /// Whether the moment it is set for has come; much cheaper than polling. False before it was first polled.
+    pub fn has_fired(&self) -> bool {
+        self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed())
+    }
+
     /// The future's result, or none when the deadline passes first. No deadline: the future's result.
     pub async fn within<F: Future>(&mut self, deadline: Option<Instant>, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);

@@ -1,2 +1,0 @@
-//! A worker.
-pub mod timers;
