@@ -2,10 +2,12 @@
 //!
 //! The rooms, and which may know which, are drawn in `ARCHITECTURE.md`; `tests/rooms.rs` holds the line.
 
+pub mod balance;
 pub mod downstream;
 pub mod l4;
 pub mod l7;
 pub mod model;
 pub mod runtime;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,200 @@
+//! Listeners under compilation: which are live, and the tables that grow inside them.
+//!
+//! A listener holds the slot of its address and hostname. A later one that wants the same slot waits,
+//! and goes live when the slot is free again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::super::hosts::HostIndex;
+use super::super::paths::{Entry, PathTable};
+use super::super::rule::CompiledRoute;
+use super::super::union::Union;
+use super::super::{Bind, ListenerEntry};
+use crate::model::{HostPattern, Listener, ListenerName};
+
+type Tables = HostIndex<Arc<PathTable>>;
+
+/// All listeners that the sources gave, and the tables of those that are live.
+#[derive(Default)]
+pub(super) struct Listeners {
+    pub(super) given: Union<ListenerName, Arc<Listener>>,
+    /// Who wants a slot, in order of arrival; the first has it.
+    slots: HashMap<Slot, Vec<ListenerName>>,
+    wanted: HashMap<ListenerName, Slot>,
+    live: HashMap<ListenerName, Live>,
+    by_address: HashMap<SocketAddr, BTreeSet<ListenerName>>,
+    /// Addresses whose bind has to be made anew.
+    stale: BTreeSet<SocketAddr>,
+}
+
+type Slot = (SocketAddr, HostPattern);
+
+struct Live {
+    listener: Arc<Listener>,
+    tables: Tables,
+    /// As last published, while nothing has changed since.
+    entry: Option<Arc<ListenerEntry>>,
+}
+
+/// Changes of the table of one hostname.
+#[derive(Default)]
+pub(super) struct Edit {
+    pub(super) gone: Vec<Arc<CompiledRoute>>,
+    pub(super) added: Vec<Entry>,
+}
+
+/// Changes of the tables of one listener.
+pub(super) type Edits = BTreeMap<HostPattern, Edit>;
+
+impl Listeners {
+    /// Follows what has been given under these names; says which listeners are live with empty tables now.
+    pub(super) fn follow(&mut self, names: &[ListenerName]) -> HashSet<ListenerName> {
+        let mut concerned: BTreeSet<ListenerName> = names.iter().cloned().collect();
+        for name in names {
+            let slot = self.given.get(name).map(|claim| slot(&claim.value));
+            let before = self.wanted.get(name);
+            if before == slot.as_ref() {
+                continue;
+            }
+            if let Some(before) = before
+                && let Some(line) = self.slots.get_mut(before)
+            {
+                line.retain(|other| other != name);
+                concerned.extend(line.first().cloned());
+                if line.is_empty() {
+                    self.slots.remove(before);
+                }
+            }
+            match slot {
+                Some(slot) => {
+                    self.slots.entry(slot.clone()).or_default().push(name.clone());
+                    self.wanted.insert(name.clone(), slot);
+                }
+                None => {
+                    self.wanted.remove(name);
+                }
+            }
+        }
+        concerned.into_iter().filter(|name| self.settle(name)).collect()
+    }
+
+    /// The live listener of a name.
+    pub(super) fn live(&self, name: &ListenerName) -> Option<&Arc<Listener>> {
+        self.live.get(name).map(|live| &live.listener)
+    }
+
+    /// Who has the slot that this listener wants, if it is another.
+    pub(super) fn in_the_way_of(&self, name: &ListenerName) -> Option<&ListenerName> {
+        let holder = self.slots.get(self.wanted.get(name)?)?.first()?;
+        (holder != name).then_some(holder)
+    }
+
+    /// Listeners that wait for a slot.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&ListenerName, &ListenerName)> {
+        let lines = self.slots.values();
+        lines.flat_map(|line| line.iter().skip(1).filter_map(|name| Some((name, line.first()?))))
+    }
+
+    /// Changes the tables of a listener.
+    pub(super) fn edit(&mut self, name: &ListenerName, edits: Edits) {
+        let Some(live) = self.live.get_mut(name) else {
+            return;
+        };
+        for (pattern, edit) in edits {
+            match live.tables.get_mut(&pattern) {
+                Some(table) => {
+                    let table = Arc::make_mut(table);
+                    table.edit(&edit.gone, edit.added);
+                    if table.is_empty() {
+                        live.tables.remove(&pattern);
+                    }
+                }
+                None => {
+                    let mut table = PathTable::default();
+                    table.edit(&[], edit.added);
+                    if !table.is_empty() {
+                        live.tables.insert(&pattern, Arc::new(table));
+                    }
+                }
+            }
+        }
+        live.entry = None;
+        self.stale.insert(live.listener.address);
+    }
+
+    /// Makes the binds anew whose listeners have changed. Says whether any did, and whether any
+    /// address, its protocols or its limits did.
+    pub(super) fn rebuild(&mut self, binds: &mut HashMap<SocketAddr, Arc<Bind>>) -> (bool, bool) {
+        let stale = std::mem::take(&mut self.stale);
+        let mut addresses_changed = false;
+        for address in &stale {
+            let names = self.by_address.get(address).into_iter().flatten();
+            let mut entries = Vec::new();
+            for name in names {
+                if let Some(live) = self.live.get_mut(name) {
+                    entries.push(Arc::clone(live.entry.get_or_insert_with(|| {
+                        Arc::new(ListenerEntry {
+                            name: name.clone(),
+                            listener: Arc::clone(&live.listener),
+                            hosts: live.tables.clone(),
+                        })
+                    })));
+                }
+            }
+            let before = binds.remove(address);
+            let after = Bind::new(*address, entries, before.as_deref()).map(Arc::new);
+            addresses_changed |= match (&before, &after) {
+                (Some(before), Some(after)) => {
+                    !Arc::ptr_eq(&before.limits, &after.limits) || before.protocols != after.protocols
+                }
+                (None, None) => false,
+                (Some(_), None) | (None, Some(_)) => true,
+            };
+            if let Some(after) = after {
+                binds.insert(*address, after);
+            }
+        }
+        (!stale.is_empty(), addresses_changed)
+    }
+
+    /// Makes one listener live, dead or other than it was; says whether its tables are empty now and
+    /// have to be filled.
+    fn settle(&mut self, name: &ListenerName) -> bool {
+        let given = self.given.get(name).map(|claim| Arc::clone(&claim.value));
+        let wanted = given.filter(|_| self.in_the_way_of(name).is_none());
+        let before = self.live.remove(name);
+        if let Some(before) = &before {
+            let address = before.listener.address;
+            if let Some(names) = self.by_address.get_mut(&address) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.by_address.remove(&address);
+                }
+            }
+            self.stale.insert(address);
+        }
+        let Some(listener) = wanted else {
+            return false;
+        };
+        self.stale.insert(listener.address);
+        self.by_address
+            .entry(listener.address)
+            .or_default()
+            .insert(name.clone());
+        let kept = before.filter(|before| before.listener.hostname == listener.hostname);
+        let fresh = kept.is_none();
+        let live = Live {
+            listener,
+            tables: kept.map(|kept| kept.tables).unwrap_or_default(),
+            entry: None,
+        };
+        self.live.insert(name.clone(), live);
+        fresh
+    }
+}
+
+fn slot(listener: &Listener) -> Slot {
+    (listener.address, listener.hostname.clone())
+}
