@@ -32,7 +32,7 @@ use crate::config::{AccessLogFormat, AccessLogTarget, Settings};
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerParts;
 use crate::model::Reject;
-use crate::snapshot::Publisher;
+use crate::snapshot::Compiler;
 use crate::telemetry::access_log::{AccessLog, Format, Target};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::Metrics;
@@ -80,12 +80,13 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let metrics = Metrics::new(worker_count);
     let gates = Arc::new(Gates::closed([("snapshot", "nothing is compiled yet"), ("listeners", "nothing is bound yet")]));
     let access_log = open_access_log(&settings, &metrics)?;
-    let publisher = Publisher::new();
+    let compiler = Compiler::new(Arc::clone(&metrics), clock);
+    let readers = compiler.readers();
 
     let parts = (0..worker_count).map(|index| WorkerParts {
         index,
         clock,
-        reader: publisher.reader(),
+        readers: readers.clone(),
         metrics: Arc::clone(&metrics),
         access_log: access_log.as_ref().map(AccessLog::handle),
         proxy_status: settings.proxy_status_header,
@@ -94,15 +95,15 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let workers = Arc::new(Workers::start(parts.collect()).context("cannot start the worker threads")?);
 
     let (messages, inbox) = mpsc::channel(MAX_MESSAGES);
-    let live = Arc::new(Live::new(clock, Arc::clone(&metrics), publisher.reader_for_control()));
-    let mut conductor = Conductor::new(clock, Arc::clone(&metrics), publisher, Arc::clone(&workers), Arc::clone(&live));
+    let live = Arc::new(Live::new(clock, readers));
+    let mut conductor = Conductor::new(compiler, clock, Arc::clone(&metrics), Arc::clone(&workers), Arc::clone(&live));
     let mut opened = Vec::new();
     for source in sources {
         let (name, delta, rejects, follow) = sources::open(source)?;
         conductor.take(&name, delta, Some(rejects));
         opened.push((name, follow));
     }
-    conductor.publish();
+    conductor.report();
     gates.open("snapshot");
     let addresses = conductor.bind().await?;
     gates.open("listeners");

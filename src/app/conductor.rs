@@ -12,7 +12,7 @@ use super::view::Live;
 use crate::balance::Clock;
 use crate::downstream::workers::Workers;
 use crate::model::{Delta, Reject, SourceName};
-use crate::snapshot::{Compiler, Publisher};
+use crate::snapshot::Compiler;
 use crate::telemetry::metrics::Metrics;
 
 /// What the conductor is told.
@@ -38,67 +38,59 @@ pub(super) struct Conductor {
     clock: Clock,
     metrics: Arc<Metrics>,
     compiler: Compiler,
-    publisher: Publisher,
     workers: Arc<Workers>,
     live: Arc<Live>,
     /// What each source left out by itself.
     source_rejects: BTreeMap<SourceName, Vec<Reject>>,
-    /// What the union of the sources left out.
-    union_rejects: Vec<Reject>,
     bound: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl Conductor {
     pub(super) fn new(
+        compiler: Compiler,
         clock: Clock,
         metrics: Arc<Metrics>,
-        publisher: Publisher,
-        workers: Arc<Workers>,
+            workers: Arc<Workers>,
         live: Arc<Live>,
     ) -> Self {
         Self {
             clock,
-            compiler: Compiler::new(Arc::clone(&metrics), clock),
+            compiler,
             metrics,
-            publisher,
             workers,
             live,
             source_rejects: BTreeMap::new(),
-            union_rejects: Vec::new(),
             bound: BTreeMap::new(),
         }
     }
 
-    /// Takes a source's change; it is live after [`publish`](Self::publish).
+    /// Takes a source's change; it is live when this returns.
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
         let applied = self.compiler.apply(source, delta, self.clock.now());
-        self.union_rejects = applied.rejects;
+        let news = applied.rejects.iter().chain(rejects.iter().flatten());
+        news.for_each(|reject| tracing::warn!("left out: {reject}"));
         if let Some(rejects) = rejects {
-            for reject in &rejects {
-                tracing::warn!("left out: {reject}");
-            }
             self.source_rejects.insert(source.clone(), rejects);
         }
     }
 
-    /// Makes everything taken so far live.
-    pub(super) fn publish(&mut self) {
-        let generation = self.compiler.publish(&self.publisher);
+    /// Tells the counters and the admin listener where things stand.
+    pub(super) fn report(&mut self) {
         let rejects = self.rejects();
-        self.live.set_rejects(rejects.clone());
         let now = crate::telemetry::record::unix_us(std::time::SystemTime::now());
-        self.metrics.snapshot_published(generation, rejects.len(), now);
+        self.metrics.snapshot_published(self.live.generation(), rejects.len(), now);
+        self.live.set_rejects(rejects);
     }
 
     /// Everything that is left out now.
     pub(super) fn rejects(&self) -> Vec<Reject> {
-        self.source_rejects.values().flatten().chain(&self.union_rejects).cloned().collect()
+        self.source_rejects.values().flatten().cloned().chain(self.compiler.rejects()).collect()
     }
 
     /// Binds what is new and closes what is gone. At the start an address that cannot be bound is an error, later it is
     /// reported and tried again with the next change.
     pub(super) async fn bind(&mut self) -> Result<BTreeMap<SocketAddr, SocketAddr>, BindError> {
-        let wanted: BTreeSet<SocketAddr> = self.compiler.addresses().collect();
+        let wanted: BTreeSet<SocketAddr> = self.live.snapshot().binds().map(|bind| bind.address).collect();
         let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains(address)).copied().collect();
         for address in gone {
             self.workers.close(address).await;
@@ -127,13 +119,17 @@ impl Conductor {
     /// Follows the sources for the life of the process.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         while let Some(message) = inbox.recv().await {
-            let mut waiting = Vec::new();
-            self.handle(message, &mut waiting);
             tokio::time::sleep(GATHER).await;
+            let mut gathered = vec![message];
             while let Ok(message) = inbox.try_recv() {
-                self.handle(message, &mut waiting);
+                gathered.push(message);
             }
-            self.publish();
+            let mut waiting = Vec::new();
+            for Change { source, delta, rejects, done } in gather(gathered) {
+                self.take(&source, delta, rejects);
+                waiting.extend(done);
+            }
+            self.report();
             if let Err(error) = self.bind().await {
                 tracing::error!("{error}");
             }
@@ -142,12 +138,30 @@ impl Conductor {
             }
         }
     }
+}
 
-    fn handle(&mut self, message: Message, waiting: &mut Vec<oneshot::Sender<()>>) {
-        let Message::Change { source, delta, rejects, done } = message;
-        self.take(&source, delta, rejects);
-        waiting.extend(done);
+/// What one source has said since the last publication, as one change.
+struct Change {
+    source: SourceName,
+    delta: Delta,
+    rejects: Option<Vec<Reject>>,
+    done: Vec<oneshot::Sender<()>>,
+}
+
+/// One change per source, in the order of their first messages.
+fn gather(messages: Vec<Message>) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for Message::Change { source, delta, rejects, done } in messages {
+        match changes.iter_mut().find(|change| change.source == source) {
+            Some(change) => {
+                change.delta.extend(delta);
+                change.rejects = rejects.or(change.rejects.take());
+                change.done.extend(done);
+            }
+            None => changes.push(Change { source, delta, rejects, done: done.into_iter().collect() }),
+        }
     }
+    changes
 }
 
 /// An address that cannot be bound.

@@ -4,7 +4,6 @@
 //! counts. Nothing that serves a request crosses a thread.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;

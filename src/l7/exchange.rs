@@ -45,7 +45,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         Plan::Reply(reply) => return answer(record, reply, &client),
         Plan::Fail(failure) => return fail(record, failure, &client),
     };
-    record.set_rule(forward.rule);
+    record.set_rule(forward.listener, forward.rule);
     record.set_backend(forward.backend);
 
     let on_upgrade = client.stream_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -142,7 +142,7 @@ fn decide<'s>(
         headers: request.headers(),
         port: from.local.port(),
     };
-    plan::decide(snapshot.bind(&from.bind).map(|bind| &**bind), head, from.limits.max_headers, worker.random())
+    plan::decide(snapshot.bind(&from.bind).map(|bind| &**bind), head, from.limits.max_headers, || worker.random())
 }
 
 /// The endpoints tried so far.
@@ -290,7 +290,7 @@ fn respond(
     let (mut parts, incoming) = response.into_parts();
     let worker = Rc::clone(record.worker());
     forward_response(&mut parts.headers, || worker.date());
-    filters::on_response(forward.rule.rule.filters.iter().chain(&forward.share.filters), &mut parts.headers);
+    edit_response(forward, &mut parts.headers);
     parts.version = Version::HTTP_11;
     if client.http1 && worker.draining() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -320,7 +320,7 @@ async fn switch(
     let Some(upstream) = lease.into_socket().await else { return fail(record, Failure::Upgrade, client) };
     let from = Rc::clone(record.from());
     let tunnel = Tunnel { upstream, idle: forward.rule.rule.timeouts.upgrade_idle, record, in_flight };
-    filters::on_response(forward.rule.rule.filters.iter().chain(&forward.share.filters), &mut headers);
+    edit_response(forward, &mut headers);
     let mut reply = Response::new(Body::Empty);
     match on_upgrade {
         None => {
@@ -338,6 +338,12 @@ async fn switch(
     }
     *reply.headers_mut() = headers;
     reply
+}
+
+fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
+    if forward.rule.does.changes_response || forward.share.does.changes_response {
+        filters::on_response(forward.rule.rule.filters.iter().chain(&forward.share.filters), headers);
+    }
 }
 
 fn fail(record: Record, failure: Failure, client: &Client) -> Response<Body> {

@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Sends the copies that the rule asks for.
 pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Outgoing) {
-    for (backend, fraction) in &forward.rule.mirrors {
-        if !fraction.takes(worker.random()) || outgoing.upgrade {
+    for (backend, fraction) in forward.rule.mirrors.iter().chain(&forward.share.mirrors) {
+        if !fraction.takes(worker.random() as u32) || outgoing.upgrade {
             continue;
         }
         let Some(endpoint) = pick(worker, backend) else { continue };

@@ -56,7 +56,9 @@ impl Outgoing {
         forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version).map_err(Failure::Headers)?;
         let ends_now = stream_upgrade || incoming.is_end_stream();
         check_length(&headers, ends_now)?;
-        filters::on_request(forward.rule.rule.filters.iter().chain(&forward.share.filters), &mut headers);
+        if forward.rule.does.changes_request || forward.share.does.changes_request {
+            filters::on_request(forward.rule.rule.filters.iter().chain(&forward.share.filters), &mut headers);
+        }
         let upgrade = stream_upgrade || protocol.is_some();
         match protocol {
             Some(protocol) => upgrade::ask(&mut headers, protocol),
@@ -66,7 +68,7 @@ impl Outgoing {
         let method = if stream_upgrade { Method::GET } else { parts.method };
         let policy = &forward.rule.rule.retry;
         let may_repeat = retry::may_send_again(&method, policy);
-        let keeps = may_repeat || !forward.rule.mirrors.is_empty();
+        let keeps = may_repeat || forward.rule.does.mirrors || forward.share.does.mirrors;
         let keep = if keeps { policy.max_replay_bytes } else { 0 };
         let upload = (!ends_now).then(|| Upload::new(incoming, &worker.timers, from.limits.body_idle, keep));
         let path = match &forward.new_path {

@@ -12,8 +12,8 @@ use super::headers::{HeaderRefusal, RequestHost, Survey, host_of};
 use super::path::{PathRefusal, normalise};
 use super::refusal::Refusal;
 use super::reply::{Reply, redirect_to};
-use crate::model::{Filter, PathMatch, PathRewrite};
-use crate::snapshot::{Backend, Bind, CompiledRule, Found, RequestHead, Share, Target};
+use crate::model::{Filter, ListenerName, PathMatch, PathRewrite};
+use crate::snapshot::{self, Backend, Bind, CompiledRule, Found, RequestHead, Share, Target};
 
 /// The head of a request, as received.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,8 @@ pub enum Plan<'s> {
 /// A request that is sent to a backend.
 #[derive(Debug)]
 pub struct Forward<'s> {
+    /// The listener that it came to.
+    pub listener: &'s ListenerName,
     /// The rule that won.
     pub rule: &'s Arc<CompiledRule>,
     /// The share of the rule's requests that this one is of.
@@ -60,8 +62,8 @@ pub struct Forward<'s> {
     pub new_path: Option<PathAndQuery>,
 }
 
-/// Decides. `random` spreads requests over the shares of a rule.
-pub fn decide<'s>(bind: Option<&'s Bind>, head: Head<'_>, max_fields: u16, random: u32) -> Plan<'s> {
+/// Decides. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
+pub fn decide<'s>(bind: Option<&'s Bind>, head: Head<'_>, max_fields: u16, random: impl FnOnce() -> u64) -> Plan<'s> {
     match try_decide(bind, head, max_fields, random) {
         Ok(plan) => plan,
         Err(failure) => Plan::Fail(failure),
@@ -72,7 +74,7 @@ fn try_decide<'s>(
     bind: Option<&'s Bind>,
     head: Head<'_>,
     max_fields: u16,
-    random: u32,
+    random: impl FnOnce() -> u64,
 ) -> Result<Plan<'s>, Failure> {
     if let Some(refusal) = Refusal::of(head.method, head.uri.path()) {
         return Err(Failure::Framing(refusal));
@@ -89,35 +91,34 @@ fn try_decide<'s>(
     let request =
         RequestHead { method: head.method, host: &host.name, path: &path, query: head.uri.query(), headers: head.headers };
     let found = bind.and_then(|bind| bind.find(&request)).ok_or(Failure::NoRoute)?;
-    if let Some(reply) = reply_of(&found, &head, &host, &path)? {
-        return Ok(Plan::Reply(reply));
+    if let Some(reply) = found.rule.reply() {
+        return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
     }
-    let share = found.rule.split.choose(random).ok_or(Failure::BadReference)?;
+    let share = found.rule.split.choose(random);
+    if let Some(reply) = share.reply() {
+        return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
+    }
     let backend = match &share.target {
         Target::Backend(backend) => backend,
-        Target::Invalid(_) => return Err(Failure::BadReference),
+        Target::Invalid(_) | Target::None => return Err(Failure::BadReference),
     };
     let (new_host, new_path) = rewritten(&found, share, &head, &path)?;
-    Ok(Plan::Forward(Box::new(Forward { rule: found.rule, share, backend, survey, host, new_host, new_path })))
+    Ok(Plan::Forward(Box::new(Forward { listener: &found.listener.name, rule: found.rule, share, backend, survey, host, new_host, new_path })))
 }
 
-/// The answer of the rule's own, if one of its filters gives one.
-fn reply_of(found: &Found<'_>, head: &Head<'_>, host: &RequestHost, path: &str) -> Result<Option<Reply>, Failure> {
-    for filter in &found.rule.rule.filters {
-        match filter {
-            Filter::Direct(direct) => return Ok(Some(Reply::direct(direct))),
-            Filter::Redirect(redirect) => {
-                let new_path = match &redirect.path {
-                    Some(rewrite) => rewrite_path(rewrite, found.path, path),
-                    None => Cow::Borrowed(path),
-                };
-                let location = redirect_to(redirect, host, head.port, &new_path, head.uri.query());
-                return Ok(Some(Reply::redirect(redirect.status, &location)));
-            }
-            Filter::Mirror(_) | Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => {}
+/// The answer that a filter gives in the place of an endpoint.
+fn answer(reply: snapshot::Reply<'_>, found: &Found<'_>, head: &Head<'_>, host: &RequestHost, path: &str) -> Reply {
+    match reply {
+        snapshot::Reply::Direct(direct) => Reply::direct(direct),
+        snapshot::Reply::Redirect(redirect) => {
+            let new_path = match &redirect.path {
+                Some(rewrite) => rewrite_path(rewrite, found.path, path),
+                None => Cow::Borrowed(path),
+            };
+            let location = redirect_to(redirect, host, head.port, &new_path, head.uri.query());
+            Reply::redirect(redirect.status, &location)
         }
     }
-    Ok(None)
 }
 
 /// The host and path for the endpoint, where they differ from what was received.

@@ -6,17 +6,21 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::downstream::Downstream;
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
 use crate::balance::Micros;
+use crate::model::ListenerName;
 use crate::snapshot::{Backend, CompiledRule};
 use crate::telemetry::Outcome;
-use crate::telemetry::record::ExchangeRecord;
+use crate::telemetry::record::{ExchangeRecord, unix_us};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One exchange's record.
 pub struct Record {
@@ -41,6 +45,9 @@ struct Detail {
     uri: Uri,
     version: Version,
     host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    listener: Option<ListenerName>,
     rule: Option<Arc<CompiledRule>>,
 }
 
@@ -54,7 +61,10 @@ impl Record {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
-                host: request.headers().get(http::header::HOST).cloned(),
+                host: request.headers().get(HOST).cloned(),
+                user_agent: request.headers().get(USER_AGENT).cloned(),
+                request_id: request.headers().get(REQUEST_ID).cloned(),
+                listener: None,
                 rule: None,
             })
         });
@@ -90,9 +100,10 @@ impl Record {
         self.started
     }
 
-    /// The rule that was chosen.
-    pub fn set_rule(&mut self, rule: &Arc<CompiledRule>) {
+    /// The rule that was chosen, and the listener that it was chosen for.
+    pub fn set_rule(&mut self, listener: &ListenerName, rule: &Arc<CompiledRule>) {
         if let Some(detail) = &mut self.detail {
+            detail.listener = Some(listener.clone());
             detail.rule = Some(Arc::clone(rule));
         }
     }
@@ -163,15 +174,19 @@ impl Drop for Record {
             self.response_bytes,
         );
         let (Some(detail), Some(log)) = (&self.detail, worker.access_log()) else { return };
-        let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+        let unix_us = unix_us(SystemTime::now());
         log.borrow_mut().write(&ExchangeRecord {
             outcome: self.outcome,
             status: self.status,
             version: detail.version,
             client: self.from.peer,
             method: &detail.method,
-            host: detail.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            host: match text(&detail.host) {
+                Some(host) => host,
+                None => detail.uri.authority().map_or("", |authority| authority.as_str()),
+            },
             path: detail.uri.path_and_query().map_or("", |path| path.as_str()),
+            listener: detail.listener.as_ref().map_or("", |listener| listener.as_str()),
             route: detail.rule.as_ref().map_or("", |rule| rule.route.as_str()),
             backend: self.backend.as_ref().map_or("", |backend| backend.name.as_str()),
             endpoint: self.endpoint,
@@ -181,6 +196,12 @@ impl Drop for Record {
             started_unix_us: unix_us.saturating_sub(duration_us),
             duration_us,
             head_us: self.head_us,
+            user_agent: text(&detail.user_agent),
+            request_id: text(&detail.request_id),
         });
     }
+}
+
+fn text(value: &Option<HeaderValue>) -> Option<&str> {
+    value.as_ref().and_then(|value| value.to_str().ok())
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::upload::RequestBody;
 use crate::balance::{Clock, Micros};
 use crate::runtime::timers::Timers;
-use crate::snapshot::{Current, Reader};
+use crate::snapshot::{Current, Reader, Readers};
 use crate::telemetry::access_log::AccessLogHandle;
 use crate::telemetry::metrics::{BackendMetrics, Metrics};
 use crate::upstream::Pool;
@@ -47,8 +47,8 @@ pub struct WorkerParts {
     pub index: usize,
     /// The process's clock.
     pub clock: Clock,
-    /// Its view of the snapshot.
-    pub reader: Reader,
+    /// Where it gets its view of the snapshot.
+    pub readers: Readers,
     /// The process's counters.
     pub metrics: Arc<Metrics>,
     /// Its end of the access log, if there is one.
@@ -69,7 +69,7 @@ impl Worker {
             timers: Rc::default(),
             unrouted: parts.metrics.no_backend(),
             proxy_status: parts.proxy_status,
-            reader: parts.reader,
+            reader: parts.readers.reader(),
             random: RefCell::new(fastrand::Rng::with_seed(parts.seed)),
             access_log: parts.access_log.map(RefCell::new),
             date: RefCell::new((0, HeaderValue::from_static(""))),
@@ -90,8 +90,8 @@ impl Worker {
     }
 
     /// A random number, evenly spread.
-    pub fn random(&self) -> u32 {
-        self.random.borrow_mut().u32(..)
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
     }
 
     /// With the worker's random numbers.

@@ -103,6 +103,44 @@ outcomes! {
     Internal = "internal", "proxy_internal_error";
 }
 
+impl Outcome {
+    /// Whether the exchange failed through no fault of the client: an endpoint's, the
+    /// configuration's or the proxy's. (An endpoint that answers 5xx has answered; that is seen from
+    /// the status.)
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Answered | Self::Direct | Self::Redirected | Self::Upgraded | Self::UpgradeIdle => false,
+            Self::ClientGone
+            | Self::ClientStalled
+            | Self::ClientBody
+            | Self::HeadTimeout
+            | Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::TargetTooLong
+            | Self::MethodRefused
+            | Self::ExpectationFailed
+            | Self::Unsupported
+            | Self::Loop
+            | Self::NoRoute => false,
+            Self::BadReference
+            | Self::NoEndpoint
+            | Self::Overloaded
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectFailed
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::UpstreamTruncated
+            | Self::UpstreamStalled
+            | Self::RequestTimeout
+            | Self::TryTimeout
+            | Self::UpgradeFailed
+            | Self::Drained
+            | Self::Internal => true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

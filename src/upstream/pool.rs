@@ -11,8 +11,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -59,6 +60,8 @@ struct Idle<B> {
 struct Shared<B> {
     sender: http2::SendRequest<B>,
     streams: Cell<u32>,
+    /// Streams that the endpoint allows at once; kept current by the connection's driver.
+    allowed: Rc<Cell<usize>>,
     /// Streams ever opened; the connection is given up before ids or reset counters run out.
     opened: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -201,14 +204,22 @@ where
             .max_concurrent_reset_streams(1024)
             .max_send_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(ConnectError::Handshake)?;
+        let (sender, mut connection) = handshake.await.map_err(ConnectError::Handshake)?;
+        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let newest = Rc::clone(&allowed);
         tokio::task::spawn_local(async move {
-            let _ = connection.await;
+            let _ = poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx);
+                newest.set(connection.current_max_send_streams());
+                ended
+            })
+            .await;
             drop(slot);
         });
         let shared = Rc::new(Shared {
             sender,
             streams: Cell::new(0),
+            allowed,
             opened: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
         });
@@ -261,7 +272,7 @@ impl<B> Lane<B> {
         let free = shared
             .iter()
             .filter(|connection| {
-                let bound = (max_streams as usize).min(connection.sender.current_max_send_streams());
+                let bound = (max_streams as usize).min(connection.allowed.get());
                 (connection.streams.get() as usize) < bound && connection.opened.get() < MAX_STREAMS_EVER
             })
             // The fullest that has room: connections that are not needed fall idle and go.
