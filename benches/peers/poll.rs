@@ -1,7 +1,8 @@
 //! The event loop of the client and of the backend: epoll and nothing else.
 //!
 //! tokio's timers tick in milliseconds; an open loop at 30,000 requests/s needs waits of some 30 µs, and every
-//! microsecond saved here leaves more of the load core to the load.
+//! microsecond saved here leaves more of the load core to the load. (rustix rounds up to milliseconds as well, unless its
+//! feature `linux_5_11` lets it use epoll_pwait2.)
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
