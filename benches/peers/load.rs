@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -507,22 +506,8 @@ pub fn idle_http2(address: SocketAddr, count: usize) -> Result<Vec<Load>> {
     Ok(loads)
 }
 
-/// Asks until the target answers well, at most `patience`; says what went wrong last.
-pub fn await_ready(target: &Target, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let error = match try_once(target) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if Instant::now() > deadline {
-            return Err(error.context(format!("not ready after {patience:?}")));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn try_once(target: &Target) -> Result<()> {
+/// One exchange on a connection of its own; for a look whether a proxy is ready.
+pub fn ask_once(target: &Target) -> Result<()> {
     let mut load = Load::open(Target {
         connections: 1,
         streams: 1,

@@ -74,6 +74,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // `cargo test --benches` starts benchmarks with no argument at all; that is no wish for a quarter of an hour of load.
+    if std::env::args_os().len() == 1 {
+        println!("peers: nothing measured; `cargo bench --bench peers` does that");
+        return ExitCode::SUCCESS;
+    }
     match run(Arguments::parse()) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(failed) => {
@@ -111,6 +116,7 @@ fn run(mut arguments: Arguments) -> Result<u64> {
     let plan = Plan {
         folder: folder.path(),
         proxy_core: arguments.proxy_core,
+        load_core: arguments.load_core,
         access_log: !arguments.no_access_log,
         window: seconds,
         warm_up: seconds.min(Duration::from_secs(2)) / 2,
@@ -137,9 +143,10 @@ fn run(mut arguments: Arguments) -> Result<u64> {
         let table = results.markdown();
         println!("{table}");
         tables.push_str(&table);
-    }
-    if let Some(out) = &arguments.out {
-        fs::write(out, tables).with_context(|| format!("cannot write {}", out.display()))?;
+        // After each scenario, so that a long run that fails late leaves what it found.
+        if let Some(out) = &arguments.out {
+            fs::write(out, &tables).with_context(|| format!("cannot write {}", out.display()))?;
+        }
     }
     Ok(failed)
 }
@@ -164,17 +171,22 @@ fn compare(
         }
         let mut samples = Vec::new();
         for proxy in order {
-            let sample = rounds::visit(plan, scenario, proxy, rate, round as u64)
-                .with_context(|| format!("{}, {}, round {}", proxy.name(), scenario.name(), round + 1))?;
+            let place = format!("{}, round {}, {}", scenario.name(), round + 1, proxy.name());
+            let seed = round as u64;
+            let sample = match rounds::visit(plan, scenario, proxy, rate, seed) {
+                Ok(sample) => sample,
+                // Once may be a hiccup of the machine; it is told, and tried again.
+                Err(error) => {
+                    eprintln!("{place}: {error:#}; once more");
+                    rounds::visit(plan, scenario, proxy, rate, seed).with_context(|| place.clone())?
+                }
+            };
             eprintln!(
-                "{} · round {} · {}: {:.2} µs/request, {:.0} requests/s, p50 {:.0} p99 {:.0} µs, {} failed",
-                scenario.name(),
-                round + 1,
-                proxy.name(),
-                sample.cpu,
+                "{place}: {:.0} requests/s, CPU {} µs/request, p50 {} p99 {} µs, {} failed",
                 sample.rate,
-                sample.p50,
-                sample.p99,
+                report::cell(sample.cpu, 2),
+                report::cell(sample.p50, 0),
+                report::cell(sample.p99, 0),
                 sample.failed
             );
             samples.push(sample);

@@ -17,6 +17,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::load::{self, Protocol, Target};
 use crate::measure;
 
+/// How long a proxy may take to start.
+const READY: Duration = Duration::from_secs(10);
+
 /// A proxy, or nothing between the client and the backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Proxy {
@@ -213,8 +216,7 @@ impl Proxy {
             connections: 1,
             streams: 1,
         };
-        let ready = load::await_ready(&target, Duration::from_secs(10));
-        if let Err(error) = ready {
+        if let Err(error) = running.await_ready(&target) {
             running.stop();
             let said = fs::read_to_string(&errors).unwrap_or_default();
             bail!("{error:#}; it said: {}", said.trim());
@@ -355,6 +357,23 @@ impl Running {
         match &self.child {
             Some(child) => measure::tree(child.id()),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Asks until the proxy answers well; ends early when its process does.
+    fn await_ready(&mut self, target: &Target) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        loop {
+            let Err(error) = load::ask_once(target) else {
+                return Ok(());
+            };
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("it ended ({status})");
+            }
+            if Instant::now() > deadline {
+                return Err(error.context(format!("not ready after {READY:?}")));
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

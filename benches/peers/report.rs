@@ -35,6 +35,7 @@ const METRICS: &[Metric] = &[
     metric("share of its core used, %", |s| s.busy * 100.0, 0, false),
     metric("system calls/request", |s| s.calls, 2, true),
     metric("context switches/request", |s| s.switches, 3, false),
+    metric("… in the open loop", |s| s.switches_open, 3, false),
     metric("p50 µs, open loop", |s| s.p50, 0, true),
     metric("p99 µs, open loop", |s| s.p99, 0, true),
     metric("p99.9 µs, open loop", |s| s.p999, 0, true),
@@ -138,11 +139,8 @@ impl Results {
             if failed > 0 {
                 warnings.push(format!("{name}: {failed} requests failed"));
             }
-            let unsent: u64 = samples.iter().map(|sample| sample.unsent).sum();
-            if unsent > 0 {
-                warnings.push(format!(
-                    "{name} cannot do the open loop's rate: its latencies are those of a queue"
-                ));
+            if samples.iter().any(|sample| sample.overloaded) {
+                warnings.push(format!("{name} cannot do the open loop's rate: no latencies"));
             }
             let cpu: Vec<_> = samples.iter().map(|sample| sample.cpu).collect();
             let (low, high) = range(&cpu);
@@ -153,10 +151,16 @@ impl Results {
                 ));
             }
             let foreign = samples.iter().map(|sample| sample.foreign).fold(0.0, f64::max);
-            if proxy != Proxy::Direct && foreign > 0.05 {
+            if foreign > 0.05 {
+                let share = foreign * 100.0;
                 warnings.push(format!(
-                    "{name}: up to {:.0} % of its core went to something else",
-                    foreign * 100.0
+                    "{name}: up to {share:.0} % of a core went to something else"
+                ));
+            }
+            let busy = median(&samples.iter().map(|sample| sample.busy).collect::<Vec<_>>());
+            if proxy != Proxy::Direct && foreign <= 0.05 && busy < 0.9 {
+                warnings.push(format!(
+                    "{name}: the load was full first: its requests/s are not its limit"
                 ));
             }
         }
@@ -182,7 +186,8 @@ fn row(text: &mut String, first: &str, cells: impl Iterator<Item = String>) {
     );
 }
 
-fn cell(value: f64, decimals: usize) -> String {
+/// A figure, or a dash for one that was not measured.
+pub fn cell(value: f64, decimals: usize) -> String {
     if value.is_finite() {
         format!("{value:.decimals$}")
     } else {

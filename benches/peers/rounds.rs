@@ -24,6 +24,7 @@ const IDLE: Duration = Duration::from_secs(5);
 pub struct Plan<'a> {
     pub folder: &'a Path,
     pub proxy_core: usize,
+    pub load_core: usize,
     pub access_log: bool,
     pub window: Duration,
     pub warm_up: Duration,
@@ -48,13 +49,14 @@ pub struct Sample {
     pub p99: f64,
     pub p999: f64,
     pub cpu_open: f64,
-    /// Planned requests that the proxy was too slow for.
-    pub unsent: u64,
+    pub switches_open: f64,
+    /// The proxy is too slow for that rate; it has no latencies then, for they would only tell how long the window was.
+    pub overloaded: bool,
     pub memory_start: f64,
     pub memory_load: f64,
     pub memory_idle: f64,
     pub failed: u64,
-    /// Share of the proxy's core that something else used during the closed loop.
+    /// Share of either core that something else used during the closed loop (the larger of the two).
     pub foreign: f64,
 }
 
@@ -101,10 +103,10 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
         .run(Pace::Closed, Until::Elapsed(plan.warm_up))
         .context("warm-up")?;
 
-    let core = measure::core_busy(plan.proxy_core)?;
+    let quiet = Quiet::begin(plan)?;
     let (closed, usage) =
         under(&processes, || load.run(Pace::Closed, Until::Elapsed(plan.window))).context("closed loop")?;
-    let core = measure::core_busy(plan.proxy_core)?.saturating_sub(core);
+    let foreign = quiet.end(plan, usage.cpu, closed.elapsed)?;
 
     let pace = Pace::Open {
         per_second: open_rate,
@@ -133,15 +135,23 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
         f64::NAN
     };
 
-    let per_request = |time: Duration, outcome: &Outcome| {
+    let per_request = |what: f64, outcome: &Outcome| {
         if processes.is_empty() {
             f64::NAN
         } else {
-            time.as_secs_f64() * 1e6 / outcome.completed.max(1) as f64
+            what / outcome.completed.max(1) as f64
         }
     };
-    let quantile = |share| open.latency.value_at_quantile(share) as f64 / 1e3;
-    let cpu = per_request(usage.cpu, &closed);
+    // A backlog that takes longer than this to work off is one of a proxy that cannot follow, not of a hiccup.
+    let overloaded = open.unsent > 0 || open.elapsed > plan.window.mul_f64(1.05);
+    let quantile = |share| {
+        if overloaded {
+            f64::NAN
+        } else {
+            open.latency.value_at_quantile(share) as f64 / 1e3
+        }
+    };
+    let cpu = per_request(micros(usage.cpu), &closed);
     let elapsed = closed.elapsed.as_secs_f64();
     Ok(Sample {
         proxy,
@@ -150,23 +160,49 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
         cpu,
         cpu_user: cpu * usage.user_share(),
         cpu_kernel: cpu * (1.0 - usage.user_share()),
-        switches: if processes.is_empty() {
-            f64::NAN
-        } else {
-            usage.switches as f64 / closed.completed.max(1) as f64
-        },
+        switches: per_request(usage.switches as f64, &closed),
         calls,
         p50: quantile(0.5),
         p99: quantile(0.99),
         p999: quantile(0.999),
-        cpu_open: per_request(usage_open.cpu, &open),
-        unsent: open.unsent,
+        cpu_open: per_request(micros(usage_open.cpu), &open),
+        switches_open: per_request(usage_open.switches as f64, &open),
+        overloaded,
         memory_start,
         memory_load,
         memory_idle,
         failed: warm.failed + closed.failed + (open.failed - open.unsent),
-        foreign: (core.as_secs_f64() - usage.cpu.as_secs_f64()).max(0.0) / elapsed,
+        foreign,
     })
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Watches for work on the two cores that is none of this benchmark's.
+struct Quiet {
+    proxy: Duration,
+    load: Duration,
+    own: Usage,
+}
+
+impl Quiet {
+    fn begin(plan: &Plan<'_>) -> Result<Self> {
+        Ok(Self {
+            proxy: measure::core_busy(plan.proxy_core)?,
+            load: measure::core_busy(plan.load_core)?,
+            own: Usage::read(&[std::process::id()])?,
+        })
+    }
+
+    /// The larger of the two shares of a core that went to something else.
+    fn end(self, plan: &Plan<'_>, proxy_cpu: Duration, elapsed: Duration) -> Result<f64> {
+        let now = Self::begin(plan)?;
+        let proxy = (now.proxy - self.proxy).saturating_sub(proxy_cpu);
+        let load = (now.load - self.load).saturating_sub(now.own.since(self.own).cpu);
+        Ok(proxy.max(load).as_secs_f64() / elapsed.as_secs_f64())
+    }
 }
 
 fn job<'a>(plan: &'a Plan<'_>, scenario: Scenario, backend: &Backend) -> Job<'a> {
