@@ -2,6 +2,15 @@
 //!
 //! This room knows no other. The data plane fills its plain structs; nothing here decides anything.
 
+pub mod access_log;
+pub mod gates;
+pub mod histogram;
+pub mod metrics;
 pub mod outcome;
+pub mod record;
 
+pub use access_log::{AccessLog, AccessLogHandle};
+pub use gates::Gates;
+pub use metrics::{BackendMetrics, ListenerMetrics, Metrics};
 pub use outcome::Outcome;
+pub use record::ExchangeRecord;

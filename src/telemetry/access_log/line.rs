@@ -1,0 +1,224 @@
+//! One line of the access log, in one of two formats.
+//!
+//! Text is nginx's and Apache's "combined" up to the user agent, so that what reads those reads this, and then
+//! `name=value` (one line; broken here):
+//! ```text
+//! 203.0.113.7 - - [2026-01-05T10:11:12.123Z] "GET /a?b=1 HTTP/1.1" 200 5120 "-" "curl/8.5.0"
+//!   outcome=answered host="shop.example" listener="http" route="shop" backend="shop-v2" endpoint=10.0.0.7:8080
+//!   attempts=1 received=0 head=1.204ms total=2.311ms id="7d1f"
+//! ```
+//! JSON has one object per line (broken here too):
+//! ```text
+//! {"time":"2026-01-05T10:11:12.123Z","outcome":"answered","status":200,"method":"GET","host":"shop.example",
+//!  "path":"/a?b=1","version":"HTTP/1.1","client":"203.0.113.7:54321","listener":"http","route":"shop",
+//!  "backend":"shop-v2","endpoint":"10.0.0.7:8080","attempts":1,"request_bytes":0,"response_bytes":5120,
+//!  "duration_ms":2.311,"head_ms":1.204,"user_agent":"curl/8.5.0","request_id":"7d1f"}
+//! ```
+//! `time` is when the request's head was complete, durations count from there. Status 0 (`-` in text) says that no
+//! response was sent. What is not known is left out (`route`, `backend`, `endpoint`, `head_ms`, `user_agent`, `request_id`;
+//! in text also their `name=`). Bytes are of bodies. Text that others chose is escaped the same way in both formats (`\"`, `\\`,
+//! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::ExchangeRecord;
+use super::escape::escape;
+use super::timestamp::Timestamp;
+
+/// Bytes of path and query that are written.
+pub const MAX_PATH: usize = 4096;
+
+/// Bytes of any other text that are written.
+pub const MAX_TEXT: usize = 512;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One object.
+    #[default]
+    Json,
+    /// Combined log format and `name=value`.
+    Text,
+}
+
+/// Formats lines; one per worker.
+#[derive(Debug)]
+pub struct LineWriter {
+    format: Format,
+    timestamp: Timestamp,
+}
+
+impl LineWriter {
+    /// A writer of lines in this format.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            timestamp: Timestamp::new(),
+        }
+    }
+
+    /// Appends the line of an exchange, with its `\n`.
+    pub fn write(&mut self, record: &ExchangeRecord<'_>, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => self.json(record, out),
+            Format::Text => self.text(record, out),
+        }
+    }
+
+    fn json(&mut self, record: &ExchangeRecord<'_>, out: &mut Vec<u8>) {
+        put(out, "{\"time\":\"");
+        self.timestamp.write(record.started_unix_us, out);
+        put(out, "\",\"outcome\":\"");
+        put(out, record.outcome.code());
+        put(out, "\",\"status\":");
+        put_number(out, u64::from(record.status));
+        put_text(out, ",\"method\":\"", record.method.as_str(), MAX_TEXT);
+        put_text(out, ",\"host\":\"", record.host, MAX_TEXT);
+        put_text(out, ",\"path\":\"", record.path, MAX_PATH);
+        put(out, ",\"version\":\"");
+        put(out, version(record.version));
+        put(out, "\",\"client\":\"");
+        put_address(out, record.client);
+        put_text(out, "\",\"listener\":\"", record.listener, MAX_TEXT);
+        put_known(out, ",\"route\":\"", record.route);
+        put_known(out, ",\"backend\":\"", record.backend);
+        if let Some(endpoint) = record.endpoint {
+            put(out, ",\"endpoint\":\"");
+            put_address(out, endpoint);
+            put(out, "\"");
+        }
+        put(out, ",\"attempts\":");
+        put_number(out, u64::from(record.attempts));
+        put(out, ",\"request_bytes\":");
+        put_number(out, record.request_bytes);
+        put(out, ",\"response_bytes\":");
+        put_number(out, record.response_bytes);
+        put(out, ",\"duration_ms\":");
+        put_millis(out, record.duration_us);
+        if let Some(head_us) = record.head_us {
+            put(out, ",\"head_ms\":");
+            put_millis(out, u64::from(head_us));
+        }
+        put_known(out, ",\"user_agent\":\"", record.user_agent.unwrap_or_default());
+        put_known(out, ",\"request_id\":\"", record.request_id.unwrap_or_default());
+        put(out, "}\n");
+    }
+
+    fn text(&mut self, record: &ExchangeRecord<'_>, out: &mut Vec<u8>) {
+        put_ip(out, record.client.ip());
+        put(out, " - - [");
+        self.timestamp.write(record.started_unix_us, out);
+        put(out, "] \"");
+        escape(record.method.as_str(), MAX_TEXT, out);
+        put(out, " ");
+        escape(record.path, MAX_PATH, out);
+        put(out, " ");
+        put(out, version(record.version));
+        put(out, "\" ");
+        if record.status == 0 {
+            put(out, "-");
+        } else {
+            put_number(out, u64::from(record.status));
+        }
+        put(out, " ");
+        put_number(out, record.response_bytes);
+        put_text(out, " \"-\" \"", record.user_agent.unwrap_or("-"), MAX_TEXT);
+        put(out, " outcome=");
+        put(out, record.outcome.code());
+        put_text(out, " host=\"", record.host, MAX_TEXT);
+        put_text(out, " listener=\"", record.listener, MAX_TEXT);
+        put_known(out, " route=\"", record.route);
+        put_known(out, " backend=\"", record.backend);
+        if let Some(endpoint) = record.endpoint {
+            put(out, " endpoint=");
+            put_address(out, endpoint);
+        }
+        put(out, " attempts=");
+        put_number(out, u64::from(record.attempts));
+        put(out, " received=");
+        put_number(out, record.request_bytes);
+        if let Some(head_us) = record.head_us {
+            put(out, " head=");
+            put_millis(out, u64::from(head_us));
+            put(out, "ms");
+        }
+        put(out, " total=");
+        put_millis(out, record.duration_us);
+        put(out, "ms");
+        put_known(out, " id=\"", record.request_id.unwrap_or_default());
+        put(out, "\n");
+    }
+}
+
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// `before` ends with the opening quote.
+fn put_text(out: &mut Vec<u8>, before: &str, text: &str, limit: usize) {
+    put(out, before);
+    escape(text, limit, out);
+    put(out, "\"");
+}
+
+fn put_known(out: &mut Vec<u8>, before: &str, text: &str) {
+    if !text.is_empty() {
+        put_text(out, before, text, MAX_TEXT);
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: u64) {
+    put(out, itoa::Buffer::new().format(number));
+}
+
+/// Microseconds as milliseconds with three decimals.
+fn put_millis(out: &mut Vec<u8>, us: u64) {
+    put_number(out, us / 1000);
+    let rest = us % 1000;
+    let digit = |place: u64| b'0' + (rest / place % 10) as u8;
+    out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+}
+
+fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address.ip().to_canonical() {
+        IpAddr::V6(ip) => {
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(out, "[{ip}]");
+        }
+        ip => put_ip(out, ip),
+    }
+    put(out, ":");
+    put_number(out, u64::from(address.port()));
+}
+
+/// An IPv4 address that a dual-stack socket shows as `::ffff:192.0.2.1` is written as what it is.
+fn put_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            put_number(out, u64::from(a));
+            for octet in [b, c, d] {
+                put(out, ".");
+                put_number(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(ip) => {
+            let _ = write!(out, "{ip}");
+        }
+    }
+}
+
+fn version(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_09 => "HTTP/0.9",
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_11 => "HTTP/1.1",
+        http::Version::HTTP_2 => "HTTP/2.0",
+        http::Version::HTTP_3 => "HTTP/3.0",
+        _ => "-",
+    }
+}
+
+#[cfg(test)]
+mod tests;

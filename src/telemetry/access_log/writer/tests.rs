@@ -1,0 +1,1 @@
+//! Tests of the way from a worker's handle to the target.

@@ -1,0 +1,95 @@
+//! Gates: the named conditions that must all hold before traffic should be sent here. What is
+//! behind `/readyz`.
+//!
+//! A gate begins closed with the reason given, so that a condition nobody ever reported on is never
+//! taken for a good one. Opening and closing is rare and is done by the control plane.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The gates, by name. Names are written in the source, so their number is bounded.
+#[derive(Debug, Default)]
+pub struct Gates(Mutex<BTreeMap<&'static str, Option<String>>>);
+
+/// One gate as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct GateView {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is open.
+    pub open: bool,
+    /// Why it is closed; empty when open.
+    pub reason: String,
+}
+
+impl Gates {
+    /// Gates that are all closed, each with its name and the reason why it starts so.
+    pub fn closed<const N: usize>(gates: [(&'static str, &str); N]) -> Self {
+        Self(Mutex::new(
+            gates
+                .into_iter()
+                .map(|(name, reason)| (name, Some(reason.to_owned())))
+                .collect(),
+        ))
+    }
+
+    /// Opens a gate; one that is new is added.
+    pub fn open(&self, name: &'static str) {
+        self.lock().insert(name, None);
+    }
+
+    /// Closes a gate, with the reason for the people who will ask; one that is new is added.
+    pub fn close(&self, name: &'static str, reason: impl Into<String>) {
+        self.lock().insert(name, Some(reason.into()));
+    }
+
+    /// Whether all gates are open.
+    pub fn ready(&self) -> bool {
+        self.lock().values().all(Option::is_none)
+    }
+
+    /// All gates, by name.
+    pub fn list(&self) -> Vec<GateView> {
+        self.lock()
+            .iter()
+            .map(|(name, closed)| GateView {
+                name,
+                open: closed.is_none(),
+                reason: closed.clone().unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_gate_is_open() {
+        let gates = Gates::closed([("snapshot", "nothing read yet"), ("listeners", "not bound yet")]);
+        assert!(!gates.ready());
+        gates.open("snapshot");
+        assert!(!gates.ready());
+        gates.open("listeners");
+        assert!(gates.ready());
+        gates.close("draining", "asked to end");
+        assert!(!gates.ready());
+        assert_eq!(
+            gates
+                .list()
+                .iter()
+                .map(|gate| (gate.name, gate.open, &*gate.reason))
+                .collect::<Vec<_>>(),
+            [
+                ("draining", false, "asked to end"),
+                ("listeners", true, ""),
+                ("snapshot", true, "")
+            ]
+        );
+    }
+}

@@ -1,0 +1,527 @@
+//! Metrics: what the workers count, and what the control plane notes.
+//!
+//! Handles ([`BackendMetrics`], [`ListenerMetrics`]) are resolved when a snapshot is compiled and kept in
+//! it, so that an exchange looks nothing up. Behind a handle each worker has its own shard, made at
+//! its first use: 10 000 backends without traffic cost a few pointers each, a busy one about 4 KiB per
+//! worker. A shard has one writer and needs no read-modify-write; readers add the shards up.
+//!
+//! Label sets are bounded: the first [`MAX_CHILDREN`] names get their own children, later ones share
+//! `_other`. A child that no snapshot holds any more is exposed once more, with its last counts,
+//! and then dropped; its counts stay in the totals of the process.
+
+mod shard;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::shard::{BackendShard, ListenerShard, Shards};
+use super::Outcome;
+use super::histogram::Histogram;
+
+/// Names with children of their own, per kind.
+pub const MAX_CHILDREN: usize = 1000;
+
+/// The name shared by all that came after the first [`MAX_CHILDREN`].
+pub const OTHER: &str = "_other";
+
+/// Classes of statuses: none sent, 1xx to 5xx.
+pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: usize,
+    backends: Mutex<Children<BackendMetrics>>,
+    listeners: Mutex<Children<ListenerMetrics>>,
+    no_backend: Arc<BackendMetrics>,
+    /// Counts of backends that were dropped.
+    retired: Mutex<BackendTotals>,
+    snapshot_generation: AtomicU64,
+    snapshot_published_unix_us: AtomicU64,
+    snapshot_rejects: AtomicU64,
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
+    last_reload_failed: AtomicU64,
+    access_log_dropped: AtomicU64,
+}
+
+impl Metrics {
+    /// Metrics for this many workers, whose numbers are 0 to `workers` - 1.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers,
+            backends: Mutex::default(),
+            listeners: Mutex::default(),
+            no_backend: Arc::new(BackendMetrics::new("".into(), workers)),
+            retired: Mutex::default(),
+            snapshot_generation: AtomicU64::new(0),
+            snapshot_published_unix_us: AtomicU64::new(0),
+            snapshot_rejects: AtomicU64::new(0),
+            reloads_ok: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            last_reload_failed: AtomicU64::new(0),
+            access_log_dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// The handle of a backend, made when new. Control plane only: takes a lock.
+    pub fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+        if name.is_empty() {
+            return Arc::clone(&self.no_backend);
+        }
+        let mut retired = Vec::new();
+        let handle =
+            lock(&self.backends).child(name, |name| BackendMetrics::new(name, self.workers), &mut retired);
+        self.retire(&retired);
+        handle
+    }
+
+    /// The handle for exchanges that ended before a backend was chosen; its name is empty.
+    pub fn no_backend(&self) -> Arc<BackendMetrics> {
+        Arc::clone(&self.no_backend)
+    }
+
+    /// The handle of a listener, made when new. Control plane only: takes a lock.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        lock(&self.listeners).child(
+            name,
+            |name| ListenerMetrics::new(name, self.workers),
+            &mut Vec::new(),
+        )
+    }
+
+    /// Notes that a snapshot went live, with the number of objects that were left out of it.
+    pub fn snapshot_published(&self, generation: u64, rejects: usize, now_unix_us: u64) {
+        self.snapshot_generation.store(generation, Relaxed);
+        self.snapshot_rejects.store(rejects as u64, Relaxed);
+        self.snapshot_published_unix_us.store(now_unix_us, Relaxed);
+    }
+
+    /// Notes that a configuration was read again and taken, or refused as a whole.
+    pub fn reload(&self, ok: bool) {
+        let counter = if ok {
+            &self.reloads_ok
+        } else {
+            &self.reloads_failed
+        };
+        counter.fetch_add(1, Relaxed);
+        self.last_reload_failed.store(u64::from(!ok), Relaxed);
+    }
+
+    /// Notes lines of the access log that were thrown away because the writer could not keep up or failed.
+    pub fn access_log_dropped(&self, lines: u64) {
+        self.access_log_dropped.fetch_add(lines, Relaxed);
+    }
+
+    /// Everything as it stands. Drops nothing.
+    pub fn totals(&self) -> Totals {
+        self.read(false)
+    }
+
+    /// Everything as it stands, for one who remembers (Prometheus): children that nobody holds are
+    /// given a last time and are gone from the next call on.
+    pub(super) fn scrape(&self) -> Totals {
+        self.read(true)
+    }
+
+    fn read(&self, sweep: bool) -> Totals {
+        let mut gone = Vec::new();
+        let mut backends = vec![self.no_backend.totals()];
+        {
+            let mut children = lock(&self.backends);
+            if sweep {
+                children.sweep(&mut gone);
+            }
+            backends.extend(children.each().map(|child| child.totals()));
+        }
+        self.retire(&gone);
+        let listeners = {
+            let mut children = lock(&self.listeners);
+            if sweep {
+                children.sweep(&mut Vec::new());
+            }
+            children.each().map(|child| child.totals()).collect()
+        };
+        Totals {
+            backends,
+            retired: lock(&self.retired).clone(),
+            listeners,
+            snapshot_generation: self.snapshot_generation.load(Relaxed),
+            snapshot_published_unix_us: self.snapshot_published_unix_us.load(Relaxed),
+            snapshot_rejects: self.snapshot_rejects.load(Relaxed),
+            reloads_ok: self.reloads_ok.load(Relaxed),
+            reloads_failed: self.reloads_failed.load(Relaxed),
+            last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
+            access_log_dropped: self.access_log_dropped.load(Relaxed),
+        }
+    }
+
+    fn retire(&self, gone: &[Arc<BackendMetrics>]) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut retired = lock(&self.retired);
+        for backend in gone {
+            retired.merge(&backend.totals());
+        }
+    }
+}
+
+/// What is counted for one backend. Methods that take a worker's number may only be called on that
+/// worker's thread: each shard has one writer.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    name: Arc<str>,
+    shards: Shards<BackendShard>,
+    ejections: AtomicU64,
+}
+
+impl BackendMetrics {
+    fn new(name: Arc<str>, workers: usize) -> Self {
+        Self {
+            name,
+            shards: Shards::new(workers),
+            ejections: AtomicU64::new(0),
+        }
+    }
+
+    /// The name it is exposed under: the backend's, [`OTHER`], or empty.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts an ended exchange. `status` 0: none was sent. Durations as in
+    /// [`ExchangeRecord`](super::ExchangeRecord), bytes of the bodies.
+    pub fn record(
+        &self,
+        worker: usize,
+        outcome: Outcome,
+        status: u16,
+        duration_us: u64,
+        head_us: Option<u32>,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        let shard = self.shards.of(worker);
+        shard.exchanges[outcome.index()][class_of(status)].add(1);
+        shard.duration.record(duration_us);
+        if let Some(head_us) = head_us {
+            shard.head.record(u64::from(head_us));
+        }
+        shard.request_bytes.add(request_bytes);
+        shard.response_bytes.add(response_bytes);
+    }
+
+    /// Counts an attempt after the first.
+    pub fn retry(&self, worker: usize) {
+        self.shards.of(worker).retries.add(1);
+    }
+
+    /// Counts a retry that the budget did not allow.
+    pub fn retry_denied(&self, worker: usize) {
+        self.shards.of(worker).retries_denied.add(1);
+    }
+
+    /// Counts a connection made to an endpoint.
+    pub fn connection_made(&self, worker: usize) {
+        self.shards.of(worker).connections_made.add(1);
+    }
+
+    /// Counts a connection to an endpoint that could not be made.
+    pub fn connection_failed(&self, worker: usize) {
+        self.shards.of(worker).connections_failed.add(1);
+    }
+
+    /// Counts an attempt that went over a connection which was there already.
+    pub fn connection_reused(&self, worker: usize) {
+        self.shards.of(worker).connections_reused.add(1);
+    }
+
+    /// Counts an endpoint set aside. From any thread.
+    pub fn ejected(&self) {
+        self.ejections.fetch_add(1, Relaxed);
+    }
+
+    /// The sum over all workers.
+    pub fn totals(&self) -> BackendTotals {
+        let mut totals = BackendTotals {
+            name: Arc::clone(&self.name),
+            ejections: self.ejections.load(Relaxed),
+            ..BackendTotals::default()
+        };
+        self.shards.each().for_each(|shard| shard.read_into(&mut totals));
+        totals
+    }
+}
+
+/// What is counted for one listener; worker numbers as in [`BackendMetrics`].
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: Arc<str>,
+    shards: Shards<ListenerShard>,
+}
+
+impl ListenerMetrics {
+    fn new(name: Arc<str>, workers: usize) -> Self {
+        Self {
+            name,
+            shards: Shards::new(workers),
+        }
+    }
+
+    /// The name it is exposed under: the listener's, or [`OTHER`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a connection taken.
+    pub fn connection_opened(&self, worker: usize) {
+        self.shards.of(worker).opened.add(1);
+    }
+
+    /// Counts the end of a connection, on whichever worker it ends.
+    pub fn connection_closed(&self, worker: usize) {
+        self.shards.of(worker).closed.add(1);
+    }
+
+    /// Counts a connection that was closed at once, because a bound was reached.
+    pub fn refused(&self, worker: usize) {
+        self.shards.of(worker).refused.add(1);
+    }
+
+    /// Counts a connection given to another worker.
+    pub fn handed_off(&self, worker: usize) {
+        self.shards.of(worker).handed_off.add(1);
+    }
+
+    /// The sum over all workers.
+    pub fn totals(&self) -> ListenerTotals {
+        let mut totals = ListenerTotals {
+            name: Arc::clone(&self.name),
+            ..ListenerTotals::default()
+        };
+        self.shards.each().for_each(|shard| shard.read_into(&mut totals));
+        totals
+    }
+}
+
+/// Everything that is counted, at one moment (each number for itself; a record that is being
+/// written meanwhile may be in one number and not yet in another).
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// By name; the first is for exchanges without a backend, its name is empty.
+    pub backends: Vec<BackendTotals>,
+    /// The sum of backends that are gone.
+    pub retired: BackendTotals,
+    /// By name.
+    pub listeners: Vec<ListenerTotals>,
+    /// The number of the live snapshot; 0: none yet.
+    pub snapshot_generation: u64,
+    /// When it went live, microseconds since 1970; 0: never.
+    pub snapshot_published_unix_us: u64,
+    /// Objects left out of it.
+    pub snapshot_rejects: u64,
+    /// Configurations taken.
+    pub reloads_ok: u64,
+    /// Configurations refused.
+    pub reloads_failed: u64,
+    /// Whether the last one was taken (also when there was none).
+    pub last_reload_ok: bool,
+    /// Lines of the access log thrown away.
+    pub access_log_dropped: u64,
+}
+
+/// The sums of one backend.
+#[derive(Clone, Debug, Default)]
+pub struct BackendTotals {
+    /// The name.
+    pub name: Arc<str>,
+    /// Ended exchanges by [`Outcome::index`] and place in [`CLASSES`].
+    pub exchanges: Exchanges,
+    /// From the request's head to the response's end.
+    pub duration: Histogram,
+    /// From the request's head to the head of an endpoint's response.
+    pub head: Histogram,
+    /// Bytes of requests' bodies.
+    pub request_bytes: u64,
+    /// Bytes of responses' bodies.
+    pub response_bytes: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Retries that the budget did not allow.
+    pub retries_denied: u64,
+    /// Connections made to endpoints.
+    pub connections_made: u64,
+    /// Connections that could not be made.
+    pub connections_failed: u64,
+    /// Attempts over connections which were there already.
+    pub connections_reused: u64,
+    /// Endpoints set aside.
+    pub ejections: u64,
+}
+
+impl BackendTotals {
+    /// Ended exchanges.
+    pub fn requests(&self) -> u64 {
+        self.exchanges.iter().map(|(_, _, count)| count).sum()
+    }
+
+    /// Those that failed through no fault of the client: see [`Outcome::is_failure`]; also what was
+    /// answered with a 5xx.
+    pub fn failures(&self) -> u64 {
+        self.exchanges
+            .iter()
+            .filter(|(outcome, class, _)| outcome.is_failure() || *class == "5xx")
+            .map(|(_, _, count)| count)
+            .sum()
+    }
+
+    /// Adds another's sums; the name stays.
+    pub fn merge(&mut self, other: &Self) {
+        self.exchanges.merge(&other.exchanges);
+        self.duration.merge(&other.duration);
+        self.head.merge(&other.head);
+        self.request_bytes += other.request_bytes;
+        self.response_bytes += other.response_bytes;
+        self.retries += other.retries;
+        self.retries_denied += other.retries_denied;
+        self.connections_made += other.connections_made;
+        self.connections_failed += other.connections_failed;
+        self.connections_reused += other.connections_reused;
+        self.ejections += other.ejections;
+    }
+}
+
+/// Ended exchanges by outcome and class of status.
+#[derive(Clone, Debug)]
+pub struct Exchanges([[u64; CLASSES.len()]; Outcome::ALL.len()]);
+
+impl Exchanges {
+    /// Every outcome and class, with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Outcome, &'static str, u64)> {
+        Outcome::ALL.iter().zip(&self.0).flat_map(|(outcome, row)| {
+            CLASSES
+                .iter()
+                .zip(row)
+                .map(|(class, count)| (*outcome, *class, *count))
+        })
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let others = other.0.iter().flatten();
+        for (count, more) in self.0.iter_mut().flatten().zip(others) {
+            *count += more;
+        }
+    }
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        Self([[0; CLASSES.len()]; Outcome::ALL.len()])
+    }
+}
+
+/// The sums of one listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// The name.
+    pub name: Arc<str>,
+    /// Connections taken since the start.
+    pub opened: u64,
+    /// Connections ended.
+    pub closed: u64,
+    /// Connections closed at once, because a bound was reached.
+    pub refused: u64,
+    /// Connections given to another worker.
+    pub handed_off: u64,
+}
+
+impl ListenerTotals {
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
+    }
+}
+
+/// Handles by name, at most [`MAX_CHILDREN`] and the one of all others.
+#[derive(Debug)]
+struct Children<T> {
+    by_name: BTreeMap<Arc<str>, Child<T>>,
+    other: Option<Arc<T>>,
+}
+
+#[derive(Debug)]
+struct Child<T> {
+    handle: Arc<T>,
+    /// Nobody held it when it was last exposed.
+    exposed_unheld: bool,
+}
+
+impl<T> Children<T> {
+    fn child(&mut self, name: &str, new: impl Fn(Arc<str>) -> T, gone: &mut Vec<Arc<T>>) -> Arc<T> {
+        if let Some(child) = self.by_name.get_mut(name) {
+            child.exposed_unheld = false;
+            return Arc::clone(&child.handle);
+        }
+        if self.by_name.len() >= MAX_CHILDREN {
+            self.drop_where(gone, |_| true);
+        }
+        if name == OTHER || self.by_name.len() >= MAX_CHILDREN {
+            return Arc::clone(self.other.get_or_insert_with(|| Arc::new(new(OTHER.into()))));
+        }
+        let name: Arc<str> = name.into();
+        let handle = Arc::new(new(Arc::clone(&name)));
+        let child = Child {
+            handle: Arc::clone(&handle),
+            exposed_unheld: false,
+        };
+        self.by_name.insert(name, child);
+        handle
+    }
+
+    /// Drops what was exposed when nobody held it any more; marks what is about to be.
+    fn sweep(&mut self, gone: &mut Vec<Arc<T>>) {
+        self.drop_where(gone, |child| child.exposed_unheld);
+        for child in self.by_name.values_mut() {
+            child.exposed_unheld = Arc::strong_count(&child.handle) == 1;
+        }
+    }
+
+    /// Drops what nobody holds and `which` is true of. No handle can be cloned meanwhile but
+    /// through this map, which is borrowed.
+    fn drop_where(&mut self, gone: &mut Vec<Arc<T>>, which: impl Fn(&Child<T>) -> bool) {
+        self.by_name.retain(|_, child| {
+            let drop = Arc::strong_count(&child.handle) == 1 && which(child);
+            if drop {
+                gone.push(Arc::clone(&child.handle));
+            }
+            !drop
+        });
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.by_name
+            .values()
+            .map(|child| &child.handle)
+            .chain(&self.other)
+    }
+}
+
+impl<T> Default for Children<T> {
+    fn default() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            other: None,
+        }
+    }
+}
+
+/// The place of a status in [`CLASSES`]. What is beyond 5xx counts with it.
+fn class_of(status: u16) -> usize {
+    usize::from(status / 100).min(CLASSES.len() - 1)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

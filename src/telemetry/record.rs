@@ -1,0 +1,57 @@
+//! The record of one ended exchange: plain data that the data plane fills from what it has at hand,
+//! borrowed for the moment in which the metrics and the access log read it.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Outcome;
+
+/// What is known of an exchange when it has ended. Text is as the client sent it: whoever writes it
+/// down escapes it.
+#[derive(Clone, Debug)]
+pub struct ExchangeRecord<'a> {
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// The status sent to the client; 0: none was.
+    pub status: u16,
+    /// The HTTP version that the client speaks.
+    pub version: http::Version,
+    /// The client's address (after PROXY protocol and trusted `X-Forwarded-For`, if those are in use).
+    pub client: SocketAddr,
+    /// The method.
+    pub method: &'a http::Method,
+    /// The host that was asked for, without interpretation; empty when there was none.
+    pub host: &'a str,
+    /// Path and query as received.
+    pub path: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The route's name; empty when none was found.
+    pub route: &'a str,
+    /// The backend's name; empty when none was chosen.
+    pub backend: &'a str,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<SocketAddr>,
+    /// Attempts made, the first included; 0 when nothing was sent upstream.
+    pub attempts: u8,
+    /// Bytes of the request's body that came from the client.
+    pub request_bytes: u64,
+    /// Bytes of the response's body that were passed to the client.
+    pub response_bytes: u64,
+    /// When the request's head was complete: microseconds since 1970 ([`unix_us`]).
+    pub started_unix_us: u64,
+    /// From there to the end of the response's body, in microseconds.
+    pub duration_us: u64,
+    /// From there to the head of the response from an endpoint, in microseconds. None: none came.
+    pub head_us: Option<u32>,
+    /// The `User-Agent` field.
+    pub user_agent: Option<&'a str>,
+    /// The identity of the request, taken from the client or made by Tidegate.
+    pub request_id: Option<&'a str>,
+}
+
+/// Microseconds since 1970; 0 for times before.
+pub fn unix_us(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
