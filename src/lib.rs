@@ -2,6 +2,7 @@
 //!
 //! The rooms, and which may know which, are drawn in `ARCHITECTURE.md`; `tests/rooms.rs` holds the line.
 
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod telemetry;

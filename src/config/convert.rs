@@ -6,6 +6,7 @@ mod backend;
 mod clash;
 mod filter;
 mod listener;
+mod matching;
 mod names;
 mod route;
 
@@ -35,9 +36,12 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> (World, Settings, V
     let mut names = Names::new(&listeners);
     backend::backends(&mut pass, raw, &mut names, &mut world);
     let routes = route::routes(&mut pass, raw, &mut names, &mut world);
-    names.warn_of_unused(&mut pass);
     clash::listeners(&mut pass, &listeners, raw, settings.admin.address);
     clash::routes(&mut pass, &listeners, &routes);
+    // With an error it is likely what keeps the backend from being used.
+    if !pass.has_errors() {
+        names.warn_of_unused(&mut pass);
+    }
     for (listener, _) in listeners {
         world.listeners.insert(listener.name.clone(), listener.into());
     }

@@ -204,7 +204,7 @@ impl Diagnostics {
         let from = start.saturating_sub(SNIPPET_WIDTH / 2);
         let shown: String = printable(&line.chars().skip(from).take(SNIPPET_WIDTH).collect::<String>());
         let rest = line.chars().count().saturating_sub(start);
-        let carets = (place.length as usize).min(rest).min(SNIPPET_WIDTH / 2).max(1);
+        let carets = (place.length as usize).min(rest).clamp(1, SNIPPET_WIDTH / 2);
         let pad = start - from;
         let label = label.map(|label| format!(" {label}")).unwrap_or_default();
         format!(

@@ -25,7 +25,8 @@ pub fn check(text: &str, tree: &Placed<Node>, schema: &Value) -> Vec<Diagnostic>
 }
 
 /// Words of other products for our keys.
-const OTHER_WORDS: [(&str, &str); 22] = [
+const OTHER_WORDS: [(&str, &str); 23] = [
+    ("host", "hostname"),
     ("address", "to"),
     ("bind", "address"),
     ("upstream", "to"),
@@ -49,6 +50,9 @@ const OTHER_WORDS: [(&str, &str); 22] = [
     ("load_balancing", "balance"),
     ("weighted", "split"),
 ];
+
+/// How an entry of a list is called.
+const ENTRY_OF: &str = "an entry of ";
 
 struct Check<'a> {
     text: &'a str,
@@ -84,6 +88,8 @@ impl<'a> Check<'a> {
             Node::Text(text) => self.text(text, node, &alternatives, name),
             Node::Int(number) => match of_type(&alternatives, "integer").first() {
                 Some(integer) => self.bounds(*number, node.place, integer, name),
+                // A text with units: its reader knows better what is missing.
+                None if has_units(&alternatives).is_some() => {}
                 None => self.wrong_type(node, &alternatives, name),
             },
             Node::Bool(_) if of_type(&alternatives, "boolean").is_empty() => {
@@ -204,7 +210,10 @@ impl<'a> Check<'a> {
                     second.place,
                     format!("{name} has one key, and {:?} is there already", first.value),
                 )
-                .hint("give each its own entry in the list")
+                .maybe_hint(
+                    name.starts_with(ENTRY_OF)
+                        .then(|| "give each its own entry in the list".to_owned()),
+                )
                 .related(first.place, "first here"),
             ),
             [] if empty => self.found.push(Diagnostic::error(
@@ -274,7 +283,10 @@ impl<'a> Check<'a> {
         let wants = |kind| !of_type(alternatives, kind).is_empty();
         let hint = match &node.value {
             Node::Bool(_) | Node::Int(_) | Node::Float if wants("string") => {
-                Some(format!("write it in quotes: \"{source}\""))
+                Some(has_units(alternatives).map_or_else(
+                    || format!("write it in quotes: \"{source}\""),
+                    |usage| format!("write {usage}"),
+                ))
             }
             Node::Bool(_) | Node::Int(_) | Node::Float | Node::Text(_) if wants("array") => {
                 Some(format!("write a list: [{source}]"))
@@ -343,10 +355,20 @@ fn of_type<'a>(alternatives: &[Alternative<'a>], kind: &str) -> Vec<Alternative<
     alternatives.iter().filter(is).copied().collect()
 }
 
+/// How a text with units is written, if one is wanted: its description, from its second word on.
+fn has_units<'a>(alternatives: &[Alternative<'a>]) -> Option<&'a str> {
+    of_type(alternatives, "string")
+        .iter()
+        .find(|text| text.contains_key("pattern"))?
+        .get("description")?
+        .as_str()
+        .map(|usage| usage.trim_end_matches('.'))
+}
+
 fn entry_of(name: &str) -> String {
-    if name.starts_with("an entry of ") {
+    if name.starts_with(ENTRY_OF) {
         name.to_owned()
     } else {
-        format!("an entry of {name}")
+        format!("{ENTRY_OF}{name}")
     }
 }

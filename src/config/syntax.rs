@@ -86,11 +86,19 @@ fn explain(text: &str, error: &Error) -> Diagnostic {
     };
     let message = match message.as_str() {
         "mapping values are not allowed in this context" => {
-            "there is a second \": \" in this line; a value that has one needs quotes".to_owned()
+            "no mapping can begin here: is it indented too far, or does a value with \": \" need quotes?"
+                .to_owned()
+        }
+        "invalid indentation in multiline quoted scalar" => {
+            "a quoted text before this does not end".to_owned()
         }
         _ => message,
     };
-    Diagnostic::error(place, message).maybe_hint(quoting_hint(text, place))
+    let hint = match error.without_snippet() {
+        Error::RecursiveReferencesRequireWeakTypes { .. } => None,
+        _ => quoting_hint(text, place),
+    };
+    Diagnostic::error(place, message).maybe_hint(hint)
 }
 
 /// What to quote, when an address or a pattern stands there without quotes.

@@ -79,13 +79,16 @@ pub fn routes(pass: &mut Pass, listeners: &[(Listener, Place)], routes: &[(Route
             })
         };
         let first_place = places.iter().flatten().next().copied().unwrap_or(Place::START);
-        if !route.listeners.is_empty() && !route.listeners.iter().any(listens) {
+        // With an error elsewhere, that is likely why.
+        if !pass.has_errors() && !route.listeners.iter().any(listens) {
+            let why = if route.listeners.is_empty() {
+                "there is no listener in this file"
+            } else {
+                "no listener of it has its hostnames"
+            };
             pass.say(Diagnostic::warning(
                 first_place,
-                format!(
-                    "the route {} is never used: no listener of it has its hostnames",
-                    route.name
-                ),
+                format!("the route {} is never used: {why}", route.name),
             ));
         }
         for (rule, places) in route.rules.iter().zip(places) {

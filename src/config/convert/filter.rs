@@ -146,7 +146,7 @@ fn fields(pass: &mut Pass, raw: Option<&PlacedMap<Placed<String>>>) -> Vec<(Head
             Ok(value) => out.push((header, value)),
             Err(_) => pass.error(
                 value.place,
-                "the value of a field has only visible ASCII characters, spaces and tabs",
+                "the value of a field has no control characters but tabs",
             ),
         }
     }
