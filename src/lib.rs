@@ -6,6 +6,8 @@ pub mod balance;
 pub mod downstream;
 pub mod l4;
 pub mod l7;
+pub mod cli;
+pub mod config;
 pub mod model;
 pub mod runtime;
 pub mod snapshot;
