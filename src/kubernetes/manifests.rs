@@ -1,0 +1,3 @@
+//! stub
+pub struct Manifests;
+pub struct OpenError;
