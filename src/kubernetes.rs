@@ -62,3 +62,6 @@ impl Default for Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;

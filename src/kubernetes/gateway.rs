@@ -79,7 +79,10 @@ impl AllowedNamespaces {
 
 /// Whether a selector selects an object with these labels. An empty one selects everything.
 fn selects<'labels>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'labels str>) -> bool {
-    selector.match_labels.iter().all(|(key, value)| label(key) == Some(value))
+    selector
+        .match_labels
+        .iter()
+        .all(|(key, value)| label(key) == Some(value))
         && selector.match_expressions.iter().all(|expression| {
             let value = label(&expression.key);
             let listed = value.is_some_and(|value| expression.values.iter().any(|listed| **listed == *value));
@@ -139,7 +142,9 @@ fn is_ours(store: &Store, settings: &Settings, gateway: &Gateway) -> bool {
         id: Id::new("", Arc::clone(name)),
     };
     match store.get(&key) {
-        Some(Object::GatewayClass(class)) => class.spec.controller_name.as_deref() == Some(GATEWAY_CONTROLLER),
+        Some(Object::GatewayClass(class)) => {
+            class.spec.controller_name.as_deref() == Some(GATEWAY_CONTROLLER)
+        }
         _ => settings.class_by_name && **name == *CLASS_NAME,
     }
 }
@@ -233,17 +238,31 @@ fn served(
     let fail = |field: &str, reason: String| Err(Complaint::new(field, reason));
     let spec = &gateway.spec.listeners[at];
     if !crate::kubernetes::objects::is_object_name(&spec.name) {
-        return fail(".name", format!("{:?} is no name: lower-case letters, digits, '-' and '.'", spec.name));
+        return fail(
+            ".name",
+            format!(
+                "{:?} is no name: lower-case letters, digits, '-' and '.'",
+                spec.name
+            ),
+        );
     }
     match &*spec.protocol {
         "HTTP" => {}
         "HTTPS" | "TLS" | "TCP" | "UDP" => {
             return fail(
                 ".protocol",
-                format!("UnsupportedProtocol: {} is not available in this version; HTTP is", spec.protocol),
+                format!(
+                    "UnsupportedProtocol: {} is not available in this version; HTTP is",
+                    spec.protocol
+                ),
             );
         }
-        other => return fail(".protocol", format!("UnsupportedProtocol: {other:?} is not known; HTTP is")),
+        other => {
+            return fail(
+                ".protocol",
+                format!("UnsupportedProtocol: {other:?} is not known; HTTP is"),
+            );
+        }
     }
     let hostname = hostname(spec).map_err(|reason| Complaint::new(".hostname", reason))?;
     for (other_at, other) in gateway.spec.listeners.iter().enumerate() {
@@ -251,7 +270,10 @@ fn served(
             continue;
         }
         if other.name == spec.name {
-            return fail(".name", format!("listeners[{other_at}] has the name {:?} too", spec.name));
+            return fail(
+                ".name",
+                format!("listeners[{other_at}] has the name {:?} too", spec.name),
+            );
         }
         if other.port != spec.port {
             continue;
@@ -269,14 +291,20 @@ fn served(
             "HTTPS" | "TLS" | "TCP" => {
                 return fail(
                     ".protocol",
-                    format!("ProtocolConflict: listener {:?} has the same port with {}", other.name, other.protocol),
+                    format!(
+                        "ProtocolConflict: listener {:?} has the same port with {}",
+                        other.name, other.protocol
+                    ),
                 );
             }
             _ => {}
         }
     }
     if addresses.is_empty() {
-        return fail("", "AddressNotUsable: the Gateway has no address that can be bound".to_owned());
+        return fail(
+            "",
+            "AddressNotUsable: the Gateway has no address that can be bound".to_owned(),
+        );
     }
     for address in addresses {
         let address = SocketAddr::new(*address, spec.port.0);
@@ -305,7 +333,11 @@ fn hostname(spec: &GatewayListener) -> Result<HostPattern, String> {
 }
 
 /// From where routes may come, and whether HTTPRoutes are among the kinds that may.
-fn allowed(spec: &GatewayListener, field: &str, complaints: &mut Vec<Complaint>) -> (AllowedNamespaces, bool) {
+fn allowed(
+    spec: &GatewayListener,
+    field: &str,
+    complaints: &mut Vec<Complaint>,
+) -> (AllowedNamespaces, bool) {
     let namespaces = spec.allowed_routes.namespaces.as_ref();
     let namespaces = match namespaces.and_then(|namespaces| namespaces.from.as_deref()) {
         None | Some("Same") => AllowedNamespaces::Same,
@@ -352,3 +384,6 @@ fn allowed(spec: &GatewayListener, field: &str, complaints: &mut Vec<Complaint>)
     }
     (namespaces, takes_http_routes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,8 @@ use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
 use crate::kubernetes::routes::Surroundings;
 use crate::kubernetes::{Settings, endpoint_slice, ingress, routes, service};
 use crate::model::{
-    Backend, Delta, Endpoint, HostPattern, Listener, ListenerLimits, ListenerName, Protocols, Reject, Route, SourceName,
+    Backend, Delta, Endpoint, HostPattern, Listener, ListenerLimits, ListenerName, Protocols, Reject, Route,
+    SourceName,
 };
 
 /// The rejects that are given out; what is beyond is only counted.
@@ -196,7 +197,11 @@ impl Index {
         match key.kind {
             Kind::Secret => {} // nothing depends on one as long as there is no TLS
             Kind::EndpointSlice => {
-                for (object, is_new) in old.map(|old| (old, false)).into_iter().chain(new.map(|new| (new, true))) {
+                for (object, is_new) in old
+                    .map(|old| (old, false))
+                    .into_iter()
+                    .chain(new.map(|new| (new, true)))
+                {
                     if let Object::EndpointSlice(slice) = object {
                         self.touch_slice(key, slice, is_new);
                     }
@@ -238,8 +243,10 @@ impl Index {
         if is_new {
             match &slice.bad_address {
                 Some(text) => {
-                    let reason = format!("{text:?} is no address of an endpoint; such endpoints are left out");
-                    self.complaints.insert(key.clone(), vec![Complaint::new("endpoints.addresses", reason)]);
+                    let reason =
+                        format!("{text:?} is no address of an endpoint; such endpoints are left out");
+                    self.complaints
+                        .insert(key.clone(), vec![Complaint::new("endpoints.addresses", reason)]);
                 }
                 None => {
                     self.complaints.remove(key);
@@ -317,7 +324,10 @@ impl Index {
                 }
             }
         }
-        for gone in old.iter().filter(|old| !kept.iter().any(|kept| kept.name == old.name)) {
+        for gone in old
+            .iter()
+            .filter(|old| !kept.iter().any(|kept| kept.name == old.name))
+        {
             delta.routes.insert(gone.name.clone(), None);
         }
         if !kept.is_empty() {
@@ -343,9 +353,10 @@ impl Index {
         }
         if serves_ingresses != self.ingress_listener.is_some() {
             self.ingress_listener = serves_ingresses.then(|| Arc::new(ingress_listener(&self.settings)));
-            delta
-                .listeners
-                .insert(ListenerName::new(ingress::LISTENER), self.ingress_listener.clone());
+            delta.listeners.insert(
+                ListenerName::new(ingress::LISTENER),
+                self.ingress_listener.clone(),
+            );
         }
         let taken = serves_ingresses.then_some(self.settings.ingress_address);
         let next = gateways(&self.store, &self.settings, taken);
@@ -360,7 +371,11 @@ impl Index {
         for id in &changed {
             dirty.routes.extend(self.dependents.of_gateway(id));
         }
-        for name in now.listeners.keys().filter(|name| !next.listeners.contains_key(*name)) {
+        for name in now
+            .listeners
+            .keys()
+            .filter(|name| !next.listeners.contains_key(*name))
+        {
             delta.listeners.insert(name.clone(), None);
         }
         for (name, listener) in &next.listeners {
@@ -444,12 +459,16 @@ impl Index {
 
 fn publish_backend(backend: Backend, delta: &mut Delta) -> Arc<Backend> {
     let backend = Arc::new(backend);
-    delta.backends.insert(backend.name.clone(), Some(Arc::clone(&backend)));
+    delta
+        .backends
+        .insert(backend.name.clone(), Some(Arc::clone(&backend)));
     backend
 }
 
 fn publish_endpoints(backend: &Backend, endpoints: Arc<[Endpoint]>, delta: &mut Delta) -> Arc<[Endpoint]> {
-    delta.endpoints.insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
+    delta
+        .endpoints
+        .insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
     endpoints
 }
 

@@ -120,9 +120,9 @@ fn is_ours(ingress: &Ingress, store: &Store, settings: &Settings) -> bool {
         }
         None => {
             settings.class_by_name
-                || store
-                    .of_kind(Kind::IngressClass)
-                    .any(|(_, class)| is_our_class(class) && class.metadata().annotation(DEFAULT_CLASS) == Some("true"))
+                || store.of_kind(Kind::IngressClass).any(|(_, class)| {
+                    is_our_class(class) && class.metadata().annotation(DEFAULT_CLASS) == Some("true")
+                })
         }
     }
 }
@@ -193,7 +193,10 @@ fn rule(id: &Id, spec: &IngressPath, field: &str, store: &Store, findings: &mut 
         Some(text) => text,
     };
     if !text.starts_with('/') {
-        findings.complain(format!("{field}.path"), format!("{text:?} does not begin with '/'; it is left out"));
+        findings.complain(
+            format!("{field}.path"),
+            format!("{text:?} does not begin with '/'; it is left out"),
+        );
         return None;
     }
     let path = match spec.path_type.as_deref() {
@@ -248,7 +251,10 @@ fn target(
         (Some(number), None) => PortRef::Number(number.0),
         (None, Some(name)) => PortRef::Name(Arc::clone(name)),
         (None, None) | (Some(_), Some(_)) => {
-            return invalid(&format!("{field}.service.port"), "it needs a number or a name, not both".to_owned());
+            return invalid(
+                &format!("{field}.service.port"),
+                "it needs a number or a name, not both".to_owned(),
+            );
         }
     };
     let service = Id::new(Arc::clone(&id.namespace), Arc::clone(&wanted.name));
@@ -260,7 +266,10 @@ fn target(
             BackendTarget::Backend(name)
         }
         Err(reason) if reason.starts_with("BackendNotFound") => {
-            findings.complain(format!("{field}.service"), format!("{reason}; its requests are answered with 503"));
+            findings.complain(
+                format!("{field}.service"),
+                format!("{reason}; its requests are answered with 503"),
+            );
             BackendTarget::Backend(match port {
                 PortRef::Number(number) => backend_name(&service, number),
                 PortRef::Name(name) => format!("{service}:{name}").as_str().into(),

@@ -117,10 +117,9 @@ impl Kind {
     /// The kind that a manifest names, if it is one that is read.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|known| known.name() == kind && known.group() == group && known.versions().contains(&version))
+        Self::ALL.iter().copied().find(|known| {
+            known.name() == kind && known.group() == group && known.versions().contains(&version)
+        })
     }
 }
 
@@ -193,7 +192,11 @@ mod tests {
             ("discovery.k8s.io/v1", "EndpointSlice", Some(Kind::EndpointSlice)),
             ("discovery.k8s.io/v1beta1", "EndpointSlice", None),
             ("gateway.networking.k8s.io/v1", "HTTPRoute", Some(Kind::HttpRoute)),
-            ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", Some(Kind::ReferenceGrant)),
+            (
+                "gateway.networking.k8s.io/v1beta1",
+                "ReferenceGrant",
+                Some(Kind::ReferenceGrant),
+            ),
             ("networking.k8s.io/v1", "HTTPRoute", None),
             ("apps/v1", "Deployment", None),
             ("", "", None),
@@ -205,10 +208,15 @@ mod tests {
     #[test]
     fn null_and_missing_are_the_same() {
         let yaml = "metadata: {name: a, creationTimestamp: null, labels: null}\nspec: null";
-        let object = serde_saphyr::with_deserializer_from_str(yaml, |input| Object::decode(Kind::HttpRoute, input)).unwrap();
+        let object =
+            serde_saphyr::with_deserializer_from_str(yaml, |input| Object::decode(Kind::HttpRoute, input))
+                .unwrap();
         assert_eq!(object.key().to_string(), "HTTPRoute default/a");
         let yaml = "metadata: {name: s, namespace: x}\nendpoints: null\nports: null\naddressType: IPv4";
-        let object = serde_saphyr::with_deserializer_from_str(yaml, |input| Object::decode(Kind::EndpointSlice, input)).unwrap();
+        let object = serde_saphyr::with_deserializer_from_str(yaml, |input| {
+            Object::decode(Kind::EndpointSlice, input)
+        })
+        .unwrap();
         assert_eq!(object.key().to_string(), "EndpointSlice x/s");
     }
 
@@ -217,7 +225,8 @@ mod tests {
         for bad in ["", "a/b", "A", "a:80", "-a", "a b"] {
             let yaml = format!("metadata: {{name: '{bad}'}}");
             assert!(
-                serde_saphyr::with_deserializer_from_str(&yaml, |input| Object::decode(Kind::Service, input)).is_err(),
+                serde_saphyr::with_deserializer_from_str(&yaml, |input| Object::decode(Kind::Service, input))
+                    .is_err(),
                 "{bad:?}"
             );
         }

@@ -20,7 +20,8 @@ use crate::kubernetes::index::{Findings, Store};
 use crate::kubernetes::objects::{HttpRoute, HttpRouteRule, Id, RouteRetry, RouteTimeouts, parse_duration};
 use crate::kubernetes::service::backend_name;
 use crate::model::{
-    BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts, WeightedBackend,
+    BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
+    WeightedBackend,
 };
 
 /// The highest weight, as in the API's schema.
@@ -39,7 +40,12 @@ pub struct Surroundings<'index> {
 }
 
 /// The route that an HTTPRoute is, if it is attached to anything that is ours.
-pub fn translate(id: &Id, object: &HttpRoute, around: Surroundings<'_>, findings: &mut Findings) -> Option<Route> {
+pub fn translate(
+    id: &Id,
+    object: &HttpRoute,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Route> {
     let hostnames = hostnames(object, findings);
     let listeners = attach::listeners(id, object, &hostnames, around, findings);
     if listeners.is_empty() || hostnames.is_empty() {
@@ -55,7 +61,10 @@ pub fn translate(id: &Id, object: &HttpRoute, around: Surroundings<'_>, findings
         .map(Arc::new)
         .collect();
     if rules.is_empty() {
-        findings.complain("spec.rules", "UnsupportedValue: no rule is left, so the route is left out");
+        findings.complain(
+            "spec.rules",
+            "UnsupportedValue: no rule is left, so the route is left out",
+        );
         return None;
     }
     Some(Route {
@@ -77,7 +86,10 @@ fn hostnames(object: &HttpRoute, findings: &mut Findings) -> Vec<HostPattern> {
     for (at, text) in object.spec.hostnames.iter().enumerate() {
         match HostPattern::parse(text) {
             Ok(hostname) => found.push(hostname),
-            Err(error) => findings.complain(format!("spec.hostnames[{at}]"), format!("UnsupportedValue: {error}")),
+            Err(error) => findings.complain(
+                format!("spec.hostnames[{at}]"),
+                format!("UnsupportedValue: {error}"),
+            ),
         }
     }
     found.sort_unstable();
@@ -110,10 +122,20 @@ fn rule(
         return None;
     }
     let name = spec.name.clone();
-    let filters = match filters::read(id, &spec.filters, &format!("{field}.filters"), &matches, around, findings) {
+    let filters = match filters::read(
+        id,
+        &spec.filters,
+        &format!("{field}.filters"),
+        &matches,
+        around,
+        findings,
+    ) {
         Ok(filters) => filters,
         Err(complaint) => {
-            let reason = format!("{}; requests of this rule are answered with 500", complaint.reason);
+            let reason = format!(
+                "{}; requests of this rule are answered with 500",
+                complaint.reason
+            );
             findings.complain(complaint.field, &reason);
             return Some(Rule {
                 name,
@@ -171,7 +193,10 @@ fn backends(
                         (target, filters)
                     }
                     Err(complaint) => {
-                        let reason = format!("{}; requests of this backend are answered with 500", complaint.reason);
+                        let reason = format!(
+                            "{}; requests of this backend are answered with 500",
+                            complaint.reason
+                        );
                         findings.complain(complaint.field, &reason);
                         (BackendTarget::Invalid(Arc::from(reason)), Vec::new())
                     }
@@ -250,7 +275,10 @@ fn retry(spec: Option<&RouteRetry>, field: &str, findings: &mut Findings) -> Ret
         ),
     }
     for (at, code) in spec.codes.iter().enumerate() {
-        match u16::try_from(*code).ok().and_then(|code| StatusCode::from_u16(code).ok()) {
+        match u16::try_from(*code)
+            .ok()
+            .and_then(|code| StatusCode::from_u16(code).ok())
+        {
             Some(status) if (400..600).contains(&status.as_u16()) => policy.on.statuses.push(status),
             _ => findings.complain(
                 format!("{field}.retry.codes[{at}]"),
@@ -270,3 +298,6 @@ fn retry(spec: Option<&RouteRetry>, field: &str, findings: &mut Findings) -> Ret
     }
     policy
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,14 @@ use crate::model::{Backend, BackendName, BackendProtocol, Balance, Ejection};
 const PREFIX: &str = "tidegate.dev/";
 
 /// The annotations of a Service, without the prefix.
-const KNOWN: &[&str] = &["balance", "connect-timeout", "ejection", "max-in-flight", "protocol", "slow-start"];
+const KNOWN: &[&str] = &[
+    "balance",
+    "connect-timeout",
+    "ejection",
+    "max-in-flight",
+    "protocol",
+    "slow-start",
+];
 
 /// The longest connect timeout or slow start that is taken.
 const MAX_DURATION: Duration = Duration::from_secs(3600);
@@ -25,7 +32,11 @@ pub fn backend_name(id: &Id, port: u16) -> BackendName {
 }
 
 /// The TCP port of a Service that is meant, or why there is none that can be spoken with.
-pub fn find_port<'store>(store: &'store Store, id: &Id, wanted: &PortRef) -> Result<&'store ServicePort, String> {
+pub fn find_port<'store>(
+    store: &'store Store,
+    id: &Id,
+    wanted: &PortRef,
+) -> Result<&'store ServicePort, String> {
     let service = store
         .service(id)
         .ok_or_else(|| format!("BackendNotFound: there is no Service {id}"))?;
@@ -38,26 +49,40 @@ pub fn find_port<'store>(store: &'store Store, id: &Id, wanted: &PortRef) -> Res
         PortRef::Number(number) => port.port.0 == *number,
         PortRef::Name(name) => port.name == *name,
     };
-    let Some(port) = service.spec.ports.iter().filter(|port| port.is_tcp()).find(is_meant) else {
+    let Some(port) = service
+        .spec
+        .ports
+        .iter()
+        .filter(|port| port.is_tcp())
+        .find(is_meant)
+    else {
         let wanted = match wanted {
             PortRef::Number(number) => number.to_string(),
             PortRef::Name(name) => format!("{name:?}"),
         };
         if service.spec.ports.iter().any(|port| is_meant(&port)) {
-            return Err(format!("UnsupportedProtocol: port {wanted} of Service {id} is not a TCP port"));
+            return Err(format!(
+                "UnsupportedProtocol: port {wanted} of Service {id} is not a TCP port"
+            ));
         }
         let known: Vec<_> = service.spec.ports.iter().map(describe_port).collect();
         return Err(format!(
             "BackendNotFound: Service {id} has no port {wanted}; it has {}",
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
         ));
     };
     match app_protocol(port.app_protocol.as_deref()) {
-        AppProtocol::Unspeakable if service.metadata.annotation("tidegate.dev/protocol").is_none() => Err(format!(
-            "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which is not \
+        AppProtocol::Unspeakable if service.metadata.annotation("tidegate.dev/protocol").is_none() => {
+            Err(format!(
+                "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which is not \
              available in this version",
-            port.app_protocol.as_deref().unwrap_or_default()
-        )),
+                port.app_protocol.as_deref().unwrap_or_default()
+            ))
+        }
         _ => Ok(port),
     }
 }
@@ -186,7 +211,9 @@ impl Policy {
                     .min_by_key(|known| strsim::damerau_levenshtein(known, word))
                     .filter(|known| strsim::damerau_levenshtein(known, word) <= 3);
                 return Err(match near {
-                    Some(near) => format!("there is no such annotation of a Service; did you mean {PREFIX}{near}?"),
+                    Some(near) => {
+                        format!("there is no such annotation of a Service; did you mean {PREFIX}{near}?")
+                    }
                     None => format!(
                         "there is no such annotation of a Service; there are {PREFIX}{{{}}}",
                         KNOWN.join(",")
@@ -204,4 +231,106 @@ fn duration(value: &str, default: &str) -> Result<Duration, String> {
         return Err(format!("{value} is longer than an hour; {default} is used"));
     }
     Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, route_with_rule};
+
+    fn with_service(metadata: &str, port: &str) -> Fixture {
+        let service = format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, {metadata}}}\nspec: {{ports: [{{port: 80, {port}}}]}}\n---\n"
+        );
+        Fixture::new(&(WEB_AND_EDGE.to_owned() + &service + &route_with_rule("")))
+    }
+
+    #[test]
+    fn annotations_give_the_policy() {
+        let fixture = with_service(
+            "annotations: {tidegate.dev/balance: round-robin, tidegate.dev/protocol: h2c, tidegate.dev/connect-timeout: 500ms, \
+             tidegate.dev/max-in-flight: '7', tidegate.dev/slow-start: 30s, tidegate.dev/ejection: off, other/balance: x}",
+            "",
+        );
+        let mut expected = Backend::new("default/web:80".into());
+        expected.balance = Balance::RoundRobin;
+        expected.protocol = BackendProtocol::H2c;
+        expected.connect_timeout = Duration::from_millis(500);
+        expected.limits.max_in_flight = 7;
+        expected.slow_start = Duration::from_secs(30);
+        expected.ejection = None;
+        assert_eq!(*fixture.world.backends["default/web:80"], expected);
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bad_annotation_is_named_and_the_default_used() {
+        for (annotation, reason) in [
+            (
+                "balance: best",
+                "\"best\" is none of least-latency, least-request, random, round-robin; least-latency is used",
+            ),
+            (
+                "protocol: http3",
+                "\"http3\" is neither http1 nor h2c; appProtocol is used",
+            ),
+            (
+                "connect-timeout: 0s",
+                "a connection takes longer than no time; 2s is used",
+            ),
+            (
+                "connect-timeout: '5'",
+                "\"5\" is no duration like 500ms, 10s or 1m30s (GEP-2257); 2s is used",
+            ),
+            ("slow-start: 2h", "2h is longer than an hour; none is used"),
+            (
+                "max-in-flight: '0'",
+                "\"0\" is no number from 1 to 4294967295; 10000 is used",
+            ),
+            ("ejection: maybe", "\"maybe\" is neither on nor off; on is used"),
+            (
+                "balanc: random",
+                "there is no such annotation of a Service; did you mean tidegate.dev/balance?",
+            ),
+        ] {
+            let fixture = with_service(&format!("annotations: {{tidegate.dev/{annotation}}}"), "");
+            let name = annotation.split_once(':').unwrap().0;
+            assert_eq!(
+                fixture.rejects(),
+                [format!(
+                    "test: Service default/web: metadata.annotations[tidegate.dev/{name}]: {reason}"
+                )]
+            );
+            assert_eq!(
+                *fixture.world.backends["default/web:80"],
+                Backend::new("default/web:80".into())
+            );
+        }
+    }
+
+    #[test]
+    fn app_protocol_says_what_is_spoken() {
+        for (app_protocol, protocol) in [
+            ("kubernetes.io/h2c", Some(BackendProtocol::H2c)),
+            ("kubernetes.io/ws", Some(BackendProtocol::Http1)),
+            ("kubernetes.io/wss", Some(BackendProtocol::Http1)),
+            ("http", Some(BackendProtocol::Http1)),
+            ("example.com/own", Some(BackendProtocol::Http1)),
+            ("https", None),
+        ] {
+            let fixture = with_service("namespace: default", &format!("appProtocol: {app_protocol}"));
+            let backend = fixture.world.backends.get("default/web:80");
+            assert_eq!(
+                backend.map(|backend| backend.protocol),
+                protocol,
+                "{app_protocol}"
+            );
+            assert_eq!(fixture.rejects().len(), usize::from(protocol.is_none()));
+        }
+        let fixture = with_service(
+            "annotations: {tidegate.dev/protocol: http1}",
+            "appProtocol: https",
+        );
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
 }

@@ -30,12 +30,20 @@ impl Dependents {
 
     /// Who asks for a grant in a namespace.
     pub fn of_grants_in(&self, namespace: &str) -> Vec<Key> {
-        self.granting.get(namespace).into_iter().flatten().cloned().collect()
+        self.granting
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// The ports of a Service that are used.
     pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = u16> + '_ {
-        self.ports.get(id).into_iter().flat_map(|ports| ports.keys().copied())
+        self.ports
+            .get(id)
+            .into_iter()
+            .flat_map(|ports| ports.keys().copied())
     }
 
     /// Notes what a route or Ingress depends on now; gives the Services of which a port is used for the
@@ -47,7 +55,12 @@ impl Dependents {
         exchange(&mut self.granting, key, &now.granting, &next.granting);
         let mut changed = BTreeSet::new();
         for (id, port) in next.uses.difference(&now.uses) {
-            let count = self.ports.entry(id.clone()).or_default().entry(*port).or_default();
+            let count = self
+                .ports
+                .entry(id.clone())
+                .or_default()
+                .entry(*port)
+                .or_default();
             *count += 1;
             if *count == 1 {
                 changed.insert(id.clone());

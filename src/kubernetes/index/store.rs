@@ -63,7 +63,11 @@ impl Store {
     }
 
     /// All objects of a kind in a namespace, by name.
-    pub fn in_namespace<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Object)> {
+    pub fn in_namespace<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Object)> {
         self.from(kind, namespace)
             .take_while(move |(key, _)| key.kind == kind && *key.id.namespace == *namespace)
     }

@@ -10,7 +10,11 @@ use super::Kind;
 use super::scalar::{or_default, parse_time};
 
 /// Prefixes of the annotations that are read; others (some are larger than their object) are dropped.
-const READ_ANNOTATIONS: &[&str] = &["tidegate.dev/", "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/"];
+const READ_ANNOTATIONS: &[&str] = &[
+    "tidegate.dev/",
+    "kubernetes.io/ingress.class",
+    "ingressclass.kubernetes.io/",
+];
 
 /// Metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,7 +98,9 @@ pub fn is_object_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     !name.is_empty()
         && name.len() <= 253
-        && name.bytes().all(|byte| inner(byte) || byte == b'-' || byte == b'.')
+        && name
+            .bytes()
+            .all(|byte| inner(byte) || byte == b'-' || byte == b'.')
         && name.bytes().next().is_some_and(inner)
         && name.bytes().next_back().is_some_and(inner)
 }

@@ -65,10 +65,14 @@ fn port<E: Error>(number: i64) -> Result<u16, E> {
 pub fn parse_time(text: &str) -> Option<u64> {
     let digits = |range: std::ops::Range<usize>| -> Option<i64> {
         let part = text.get(range)?;
-        part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?
+        part.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| part.parse().ok())?
     };
     let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-    if separators.iter().any(|(at, byte)| text.as_bytes().get(*at) != Some(byte))
+    if separators
+        .iter()
+        .any(|(at, byte)| text.as_bytes().get(*at) != Some(byte))
         || !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' '))
     {
         return None;
@@ -176,7 +180,11 @@ mod tests {
             ("1s1s1s1s1s", None),
             ("1d", None),
         ] {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), milliseconds, "{text}");
+            assert_eq!(
+                parse_duration(text).ok().map(|d| d.as_millis()),
+                milliseconds,
+                "{text}"
+            );
         }
     }
 }

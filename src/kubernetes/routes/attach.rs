@@ -22,7 +22,9 @@ pub fn listeners(
 ) -> Vec<ListenerName> {
     let mut attached = BTreeSet::new();
     for (at, parent) in object.spec.parent_refs.iter().enumerate() {
-        if parent.group.as_deref().unwrap_or(GROUP) != GROUP || parent.kind.as_deref().unwrap_or("Gateway") != "Gateway" {
+        if parent.group.as_deref().unwrap_or(GROUP) != GROUP
+            || parent.kind.as_deref().unwrap_or("Gateway") != "Gateway"
+        {
             continue;
         }
         let namespace = parent.namespace.as_ref().unwrap_or(&id.namespace);
@@ -57,20 +59,35 @@ fn taking(
 ) -> Result<Vec<ListenerName>, String> {
     let named: Vec<&ListenerView> = views
         .iter()
-        .filter(|view| parent.section_name.as_ref().is_none_or(|name| *name == view.section))
+        .filter(|view| {
+            parent
+                .section_name
+                .as_ref()
+                .is_none_or(|name| *name == view.section)
+        })
         .filter(|view| parent.port.is_none_or(|port| port.0 == view.port))
         .collect();
     if named.is_empty() {
-        let known: Vec<_> = views.iter().map(|view| format!("{} ({})", view.section, view.port)).collect();
+        let known: Vec<_> = views
+            .iter()
+            .map(|view| format!("{} ({})", view.section, view.port))
+            .collect();
         return Err(format!(
             "NoMatchingParent: Gateway {gateway} has no such listener; it has {}",
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
         ));
     }
     let allowed: Vec<&ListenerView> = named
         .into_iter()
         .filter(|view| view.takes_http_routes)
-        .filter(|view| view.namespaces.allow(&gateway.namespace, &id.namespace, around.store))
+        .filter(|view| {
+            view.namespaces
+                .allow(&gateway.namespace, &id.namespace, around.store)
+        })
         .collect();
     if allowed.is_empty() {
         return Err(format!(
@@ -92,7 +109,11 @@ fn taking(
     }
     let names: Vec<ListenerName> = served
         .into_iter()
-        .filter(|(view, _)| hostnames.iter().any(|hostname| view.hostname.intersect(hostname).is_some()))
+        .filter(|(view, _)| {
+            hostnames
+                .iter()
+                .any(|hostname| view.hostname.intersect(hostname).is_some())
+        })
         .flat_map(|(_, names)| names.iter().cloned())
         .collect();
     if names.is_empty() && !hostnames.is_empty() {

@@ -8,7 +8,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use super::{Surroundings, reference};
 use crate::kubernetes::index::{Complaint, Findings};
 use crate::kubernetes::objects::{
-    HeaderModifier, HeaderValuePair, HttpRouteFilter, Id, PathModifier, RequestMirror, RequestRedirect, UrlRewrite,
+    HeaderModifier, HeaderValuePair, HttpRouteFilter, Id, PathModifier, RequestMirror, RequestRedirect,
+    UrlRewrite,
 };
 use crate::kubernetes::service::backend_name;
 use crate::model::{
@@ -33,12 +34,14 @@ pub fn read(
         let below = |complaint: Complaint| complaint.under(&format!("{field}[{at}]"));
         let filter = match &*spec.r#type {
             "RequestHeaderModifier" => {
-                let spec = given(spec.request_header_modifier.as_ref(), "requestHeaderModifier").map_err(below)?;
+                let spec =
+                    given(spec.request_header_modifier.as_ref(), "requestHeaderModifier").map_err(below)?;
                 let edits = header_edits(spec, true);
                 Filter::RequestHeaders(edits.map_err(|error| below(error.under(".requestHeaderModifier")))?)
             }
             "ResponseHeaderModifier" => {
-                let spec = given(spec.response_header_modifier.as_ref(), "responseHeaderModifier").map_err(below)?;
+                let spec =
+                    given(spec.response_header_modifier.as_ref(), "responseHeaderModifier").map_err(below)?;
                 let edits = header_edits(spec, false);
                 Filter::ResponseHeaders(edits.map_err(|error| below(error.under(".responseHeaderModifier")))?)
             }
@@ -58,7 +61,10 @@ pub fn read(
                     Ok(mirror) => Filter::Mirror(mirror),
                     Err(complaint) => {
                         let complaint = below(complaint.under(".requestMirror"));
-                        findings.complain(complaint.field, format!("{}; nothing is mirrored", complaint.reason));
+                        findings.complain(
+                            complaint.field,
+                            format!("{}; nothing is mirrored", complaint.reason),
+                        );
                         continue;
                     }
                 }
@@ -72,8 +78,14 @@ pub fn read(
         };
         filters.push(filter);
     }
-    let redirects = filters.iter().filter(|filter| matches!(filter, Filter::Redirect(_))).count();
-    let rewrites = filters.iter().filter(|filter| matches!(filter, Filter::Rewrite(_))).count();
+    let redirects = filters
+        .iter()
+        .filter(|filter| matches!(filter, Filter::Redirect(_)))
+        .count();
+    let rewrites = filters
+        .iter()
+        .filter(|filter| matches!(filter, Filter::Rewrite(_)))
+        .count();
     if redirects + rewrites > 1 {
         return Err(Complaint::new(
             field,
@@ -90,7 +102,12 @@ impl Complaint {
 }
 
 fn given<'spec, T>(field: Option<&'spec T>, name: &str) -> Result<&'spec T, Complaint> {
-    field.ok_or_else(|| Complaint::new(format!(".{name}"), "UnsupportedValue: the filter's type needs this field"))
+    field.ok_or_else(|| {
+        Complaint::new(
+            format!(".{name}"),
+            "UnsupportedValue: the filter's type needs this field",
+        )
+    })
 }
 
 /// Fields that belong to one connection or to the framing of one message, not to the exchange.
@@ -108,8 +125,10 @@ fn is_off_limits(name: &HeaderName, of_request: bool) -> bool {
 
 fn header_edits(spec: &HeaderModifier, of_request: bool) -> Result<HeaderEdits, Complaint> {
     let name = |text: &str, field: &str, at: usize| {
-        let fail = |reason: String| Complaint::new(format!(".{field}[{at}]"), format!("UnsupportedValue: {reason}"));
-        let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| fail(format!("{text:?} is no header's name")))?;
+        let fail =
+            |reason: String| Complaint::new(format!(".{field}[{at}]"), format!("UnsupportedValue: {reason}"));
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| fail(format!("{text:?} is no header's name")))?;
         if is_off_limits(&name, of_request) {
             return Err(fail(if name == header::HOST {
                 "the Host is changed with URLRewrite.hostname".to_owned()
@@ -177,7 +196,11 @@ fn redirect(spec: &RequestRedirect, matches: &[Match]) -> Result<Redirect, Compl
         scheme,
         hostname: spec.hostname.as_ref().map(precise_hostname).transpose()?,
         port: spec.port.map(|port| port.0),
-        path: spec.path.as_ref().map(|path| path_rewrite(path, matches)).transpose()?,
+        path: spec
+            .path
+            .as_ref()
+            .map(|path| path_rewrite(path, matches))
+            .transpose()?,
         status,
     })
 }
@@ -185,20 +208,28 @@ fn redirect(spec: &RequestRedirect, matches: &[Match]) -> Result<Redirect, Compl
 fn rewrite(spec: &UrlRewrite, matches: &[Match]) -> Result<Rewrite, Complaint> {
     let hostname = match spec.hostname.as_ref().map(precise_hostname).transpose()? {
         Some(hostname) => Some(
-            HeaderValue::from_str(&hostname).map_err(|error| Complaint::new(".hostname", format!("UnsupportedValue: {error}")))?,
+            HeaderValue::from_str(&hostname)
+                .map_err(|error| Complaint::new(".hostname", format!("UnsupportedValue: {error}")))?,
         ),
         None => None,
     };
     Ok(Rewrite {
         hostname,
-        path: spec.path.as_ref().map(|path| path_rewrite(path, matches)).transpose()?,
+        path: spec
+            .path
+            .as_ref()
+            .map(|path| path_rewrite(path, matches))
+            .transpose()?,
     })
 }
 
 fn precise_hostname(text: &Arc<str>) -> Result<Arc<str>, Complaint> {
     match HostPattern::parse(text) {
         Ok(HostPattern::Exact(name)) => Ok(name),
-        Ok(_) => Err(Complaint::new(".hostname", "UnsupportedValue: a wildcard is no precise hostname")),
+        Ok(_) => Err(Complaint::new(
+            ".hostname",
+            "UnsupportedValue: a wildcard is no precise hostname",
+        )),
         Err(error) => Err(Complaint::new(".hostname", format!("UnsupportedValue: {error}"))),
     }
 }
@@ -206,22 +237,35 @@ fn precise_hostname(text: &Arc<str>) -> Result<Arc<str>, Complaint> {
 /// Another path. A prefix can only be replaced where a prefix was matched; it is kept without trailing
 /// slashes, like the prefix it replaces.
 fn path_rewrite(spec: &PathModifier, matches: &[Match]) -> Result<PathRewrite, Complaint> {
-    let fail = |field: &str, reason: &str| Complaint::new(format!(".path.{field}"), format!("UnsupportedValue: {reason}"));
+    let fail = |field: &str, reason: &str| {
+        Complaint::new(format!(".path.{field}"), format!("UnsupportedValue: {reason}"))
+    };
     match &*spec.r#type {
         "ReplaceFullPath" => match &spec.replace_full_path {
             Some(path) if is_path(path) => Ok(PathRewrite::Full(Arc::clone(path))),
-            _ => Err(fail("replaceFullPath", "a path begins with '/' and has no spaces, '?' or '#'")),
+            _ => Err(fail(
+                "replaceFullPath",
+                "a path begins with '/' and has no spaces, '?' or '#'",
+            )),
         },
         "ReplacePrefixMatch" => {
-            let all_prefixes = matches.iter().all(|wanted| matches!(wanted.path, PathMatch::Prefix(_)));
+            let all_prefixes = matches
+                .iter()
+                .all(|wanted| matches!(wanted.path, PathMatch::Prefix(_)));
             if !all_prefixes {
-                return Err(fail("replacePrefixMatch", "every match of the rule must be a PathPrefix"));
+                return Err(fail(
+                    "replacePrefixMatch",
+                    "every match of the rule must be a PathPrefix",
+                ));
             }
             match &spec.replace_prefix_match {
                 Some(path) if path.is_empty() || is_path(path) => {
                     Ok(PathRewrite::Prefix(Arc::from(path.trim_end_matches('/'))))
                 }
-                _ => Err(fail("replacePrefixMatch", "a path begins with '/' and has no spaces, '?' or '#'")),
+                _ => Err(fail(
+                    "replacePrefixMatch",
+                    "a path begins with '/' and has no spaces, '?' or '#'",
+                )),
             }
         }
         other => Err(fail(
@@ -232,7 +276,10 @@ fn path_rewrite(spec: &PathModifier, matches: &[Match]) -> Result<PathRewrite, C
 }
 
 fn is_path(text: &str) -> bool {
-    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#')
+    text.starts_with('/')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#')
 }
 
 fn mirror(
@@ -244,7 +291,10 @@ fn mirror(
     let fraction = match (spec.percent, &spec.fraction) {
         (None, None) => Fraction::ALL,
         (Some(_), Some(_)) => {
-            return Err(Complaint::new("", "UnsupportedValue: percent or fraction, not both"));
+            return Err(Complaint::new(
+                "",
+                "UnsupportedValue: percent or fraction, not both",
+            ));
         }
         (Some(percent), None) => fraction(percent, 100, ".percent")?,
         (None, Some(spec)) => fraction(spec.numerator, spec.denominator.unwrap_or(100), ".fraction")?,

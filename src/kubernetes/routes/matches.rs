@@ -26,8 +26,12 @@ pub fn read(spec: &HttpRouteMatch) -> Result<Match, Complaint> {
     }
     for (at, wanted) in spec.headers.iter().enumerate() {
         let field = format!(".headers[{at}]");
-        let name = HeaderName::from_bytes(wanted.name.as_bytes())
-            .map_err(|_| Complaint::new(format!("{field}.name"), format!("{:?} is no header's name", wanted.name)))?;
+        let name = HeaderName::from_bytes(wanted.name.as_bytes()).map_err(|_| {
+            Complaint::new(
+                format!("{field}.name"),
+                format!("{:?} is no header's name", wanted.name),
+            )
+        })?;
         let value = value(wanted, &field)?;
         if !read.headers.iter().any(|header| header.name == name) {
             read.headers.push(HeaderMatch { name, value });
@@ -36,7 +40,10 @@ pub fn read(spec: &HttpRouteMatch) -> Result<Match, Complaint> {
     for (at, wanted) in spec.query_params.iter().enumerate() {
         let field = format!(".queryParams[{at}]");
         if wanted.name.is_empty() {
-            return Err(Complaint::new(format!("{field}.name"), "a parameter needs a name"));
+            return Err(Complaint::new(
+                format!("{field}.name"),
+                "a parameter needs a name",
+            ));
         }
         let value = value(wanted, &field)?;
         if !read.queries.iter().any(|query| query.name == wanted.name) {
@@ -56,7 +63,10 @@ fn path(spec: &HttpRouteMatch) -> Result<PathMatch, Complaint> {
     let value = path.value.as_deref().unwrap_or("/");
     let kind = path.r#type.as_deref().unwrap_or("PathPrefix");
     if matches!(kind, "Exact" | "PathPrefix") && !value.starts_with('/') {
-        return Err(Complaint::new(".path.value", format!("{value:?} does not begin with '/'")));
+        return Err(Complaint::new(
+            ".path.value",
+            format!("{value:?} does not begin with '/'"),
+        ));
     }
     match kind {
         "Exact" => Ok(PathMatch::Exact(Arc::from(value))),
@@ -91,6 +101,9 @@ fn value(wanted: &TypedMatch, field: &str) -> Result<StringMatch, Complaint> {
 /// The last line of a regular expression's error is what is wrong; the others draw where.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
-    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let last = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default();
     format!("regular expression: {}", last.trim_start_matches("error: "))
 }

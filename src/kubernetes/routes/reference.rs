@@ -17,7 +17,10 @@ pub fn resolve(
     store: &Store,
     findings: &mut Findings,
 ) -> Result<(Id, u16), Complaint> {
-    let (group, kind) = (wanted.group.as_deref().unwrap_or(""), wanted.kind.as_deref().unwrap_or("Service"));
+    let (group, kind) = (
+        wanted.group.as_deref().unwrap_or(""),
+        wanted.kind.as_deref().unwrap_or("Service"),
+    );
     if !group.is_empty() || kind != "Service" {
         return Err(Complaint::new(
             ".kind",
@@ -40,7 +43,10 @@ pub fn resolve(
         }
     }
     let Some(port) = wanted.port else {
-        return Err(Complaint::new(".port", "UnsupportedValue: a reference to a Service needs a port"));
+        return Err(Complaint::new(
+            ".port",
+            "UnsupportedValue: a reference to a Service needs a port",
+        ));
     };
     findings.on.services.insert(service.clone());
     find_port(store, &service, &PortRef::Number(port.0))
@@ -51,10 +57,14 @@ pub fn resolve(
 fn is_granted(route: &Id, service: &Id, store: &Store) -> bool {
     store.grants(&service.namespace).any(|grant| {
         let from = grant.spec.from.iter().any(|from| {
-            *from.group == *GROUP && *from.kind == *Kind::HttpRoute.name() && from.namespace == route.namespace
+            *from.group == *GROUP
+                && *from.kind == *Kind::HttpRoute.name()
+                && from.namespace == route.namespace
         });
         let to = grant.spec.to.iter().any(|to| {
-            to.group.is_empty() && &*to.kind == "Service" && to.name.as_ref().is_none_or(|name| *name == service.name)
+            to.group.is_empty()
+                && &*to.kind == "Service"
+                && to.name.as_ref().is_none_or(|name| *name == service.name)
         });
         from && to
     })
