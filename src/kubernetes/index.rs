@@ -192,6 +192,19 @@ impl Index {
         rejects
     }
 
+    /// Whether it holds nothing at all: what comes and goes must leave nothing behind.
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
+        self.is_empty()
+            && self.routes.is_empty()
+            && self.ingresses_served == 0
+            && self.dependents.is_empty()
+            && self.slices.is_empty()
+            && self.backends.is_empty()
+            && self.complaints.is_empty()
+            && self.gateways == Gateways::default()
+    }
+
     /// Marks what an object touches; `old` is what it was, `new` what it is.
     fn touch(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
         match key.kind {
@@ -481,3 +494,6 @@ fn ingress_listener(settings: &Settings) -> Listener {
         limits: ListenerLimits::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -318,3 +318,6 @@ fn default_route<'hosts>(
         order: 0, // the name decides
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,16 @@ impl Dependents {
             .flat_map(|ports| ports.keys().copied())
     }
 
+    /// Whether nobody depends on anything.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+            && self.services.is_empty()
+            && self.gateways.is_empty()
+            && self.granting.is_empty()
+            && self.ports.is_empty()
+    }
+
     /// Notes what a route or Ingress depends on now; gives the Services of which a port is used for the
     /// first time or no longer.
     pub fn replace(&mut self, key: &Key, next: Dependencies) -> BTreeSet<Id> {

@@ -262,6 +262,8 @@ fn read<'de, S: DeserializeSeed<'de>>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
@@ -380,11 +382,36 @@ mod tests {
                 nth % 250
             );
         }
-        let list = format!(
-            "apiVersion: v1\nkind: List\nitems:\n{}",
-            "- {apiVersion: v1, kind: Service, metadata: {name: a}}\n".repeat(50_000)
-        );
+        let many = "1,".repeat(300_000);
+        let list = format!("apiVersion: v1\nkind: List\nx: [{many}]\nitems: []\n");
         assert_eq!(parse(&text, false).problems, []);
         assert_eq!(parse(&list, false).problems, []);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_objects_or_problems(text in "[ -~\n]{0,200}", is_json in any::<bool>()) {
+            let _ = parse(&text, is_json);
+        }
+
+        /// Good documents with pieces cut out, doubled or exchanged.
+        #[test]
+        fn damaged_documents_are_objects_or_problems(
+            cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..40), 1..6),
+        ) {
+            let mut text = include_str!("../../../deploy/examples/http-route.yaml").to_owned();
+            for (from, to, length) in cuts {
+                let piece: String = text.chars().skip(from.index(text.len())).take(length).collect();
+                let at = text.char_indices().map(|(at, _)| at).nth(to.index(text.chars().count())).unwrap_or(0);
+                let end = text.char_indices().map(|(at, _)| at).find(|end| *end >= at + length).unwrap_or(text.len());
+                text.replace_range(at..end, &piece);
+            }
+            let parsed = parse(&text, false);
+            let mut index = crate::kubernetes::Index::new("test".into(), crate::kubernetes::Settings::default());
+            for (_, object, _) in parsed.objects {
+                index.apply(object);
+            }
+            let _ = index.take_delta();
+        }
     }
 }

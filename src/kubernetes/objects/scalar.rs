@@ -18,8 +18,10 @@ pub struct PortNumber(pub u16);
 
 impl<'de> Deserialize<'de> for PortNumber {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(input)?;
-        port(number).map(Self)
+        match PortRef::deserialize(input)? {
+            PortRef::Number(number) => Ok(Self(number)),
+            PortRef::Name(text) => Err(D::Error::custom(format_args!("{text:?} is no port: 1 to 65535"))),
+        }
     }
 }
 
