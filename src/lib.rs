@@ -8,6 +8,7 @@ pub mod l4;
 pub mod l7;
 pub mod cli;
 pub mod config;
+pub mod kubernetes;
 pub mod model;
 pub mod runtime;
 pub mod snapshot;
