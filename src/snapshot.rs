@@ -22,6 +22,8 @@ mod paths;
 mod publish;
 mod rule;
 mod sharded;
+#[cfg(test)]
+mod tests;
 mod union;
 
 use std::collections::HashMap;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::sharded::Sharded;
 use crate::model::{self, BackendName, Endpoint};
+use crate::telemetry::{BackendMetrics, Metrics};
 
 /// The lasting identity of a backend.
 pub struct Backend {
@@ -14,6 +15,8 @@ pub struct Backend {
     /// Unique while the process lives: never given to another backend, also not to a later one of the
     /// same name.
     pub id: u64,
+    /// What is counted for it.
+    pub metrics: Arc<BackendMetrics>,
 }
 
 impl fmt::Debug for Backend {
@@ -28,6 +31,7 @@ impl fmt::Debug for Backend {
 
 /// The control plane's side: every backend that is defined or mentioned, and what defines it.
 pub(super) struct Backends {
+    metrics: Arc<Metrics>,
     known: HashMap<BackendName, Known>,
     /// What a snapshot lists.
     listed: Sharded<BackendName, Arc<Backend>>,
@@ -50,8 +54,9 @@ struct Definition {
 
 impl Backends {
     /// None at all.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             known: HashMap::new(),
             listed: Sharded::default(),
             listed_changed: false,
@@ -119,6 +124,7 @@ impl Backends {
             let backend = Arc::new(Backend {
                 name: name.clone(),
                 id: self.next_id,
+                metrics: self.metrics.backend(name.as_str()),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));
