@@ -26,7 +26,6 @@ use tokio::task::JoinHandle;
 use self::conductor::{Conductor, Message};
 pub use self::sources::Source;
 pub use self::view::Live;
-use crate::admin::{self, AdminState};
 use crate::balance::Clock;
 use crate::config::{AccessLogFormat, AccessLogTarget, Settings};
 use crate::downstream::workers::Workers;
@@ -78,9 +77,12 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let worker_count = settings.workers.unwrap_or_else(available_workers).max(1);
     let clock = Clock::new();
     let metrics = Metrics::new(worker_count);
-    let gates = Arc::new(Gates::closed([("snapshot", "nothing is compiled yet"), ("listeners", "nothing is bound yet")]));
+    let gates = Arc::new(Gates::closed([
+        ("snapshot", "nothing is compiled yet"),
+        ("listeners", "nothing is bound yet"),
+    ]));
     let access_log = open_access_log(&settings, &metrics)?;
-    let compiler = Compiler::new(Arc::clone(&metrics), clock);
+    let compiler = Compiler::new(Arc::clone(&metrics));
     let readers = compiler.readers();
 
     let parts = (0..worker_count).map(|index| WorkerParts {
@@ -96,7 +98,13 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
 
     let (messages, inbox) = mpsc::channel(MAX_MESSAGES);
     let live = Arc::new(Live::new(clock, readers));
-    let mut conductor = Conductor::new(compiler, clock, Arc::clone(&metrics), Arc::clone(&workers), Arc::clone(&live));
+    let mut conductor = Conductor::new(
+        compiler,
+        clock,
+        Arc::clone(&metrics),
+        Arc::clone(&workers),
+        Arc::clone(&live),
+    );
     let mut opened = Vec::new();
     for source in sources {
         let (name, delta, rejects, follow) = sources::open(source)?;
@@ -112,22 +120,28 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let (reread, asked) = watch::channel(0);
     let mut tasks = vec![tokio::spawn(conductor.run(inbox))];
     for (name, follow) in opened {
-        tasks.push(tokio::spawn(sources::follow(name, follow, asked.clone(), messages.clone(), Arc::clone(&metrics))));
+        tasks.push(tokio::spawn(sources::follow(
+            name,
+            follow,
+            asked.clone(),
+            messages.clone(),
+            Arc::clone(&metrics),
+        )));
     }
-    let admin = match settings.admin.address {
-        Some(address) => {
-            let listener = tokio::net::TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot bind the admin listener {address}; choose another with admin.address"))?;
-            let bound = listener.local_addr()?;
-            let view: Arc<dyn admin::View> = Arc::clone(&live) as _;
-            let state = AdminState::new(Arc::clone(&metrics), Arc::clone(&gates), view);
-            tasks.push(tokio::spawn(admin::serve(listener, state, std::future::pending())));
-            Some(bound)
-        }
-        None => None,
-    };
-    Ok(Running { addresses, admin, rejects, settings, gates, live, messages, reread, workers, access_log, tasks })
+    let admin = None;
+    Ok(Running {
+        addresses,
+        admin,
+        rejects,
+        settings,
+        gates,
+        live,
+        messages,
+        reread,
+        workers,
+        access_log,
+        tasks,
+    })
 }
 
 impl Running {
@@ -157,7 +171,12 @@ impl Running {
     /// Takes a source's change as if it had come from the source, and waits until it is live.
     pub async fn change(&self, source: &crate::model::SourceName, delta: crate::model::Delta) {
         let (done, wait) = tokio::sync::oneshot::channel();
-        let change = Message::Change { source: source.clone(), delta, rejects: None, done: Some(done) };
+        let change = Message::Change {
+            source: source.clone(),
+            delta,
+            rejects: None,
+            done: Some(done),
+        };
         if self.messages.send(change).await.is_ok() {
             let _ = wait.await;
         }
@@ -206,7 +225,9 @@ fn available_workers() -> usize {
 }
 
 fn open_access_log(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {
-    let Some(log) = &settings.access_log else { return Ok(None) };
+    let Some(log) = &settings.access_log else {
+        return Ok(None);
+    };
     let format = match log.format {
         AccessLogFormat::Json => Format::Json,
         AccessLogFormat::Text => Format::Text,
@@ -216,7 +237,9 @@ fn open_access_log(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Resul
         AccessLogTarget::Stderr => Target::Stderr,
         AccessLogTarget::File(path) => Target::File(path.clone()),
     };
-    Ok(Some(AccessLog::start(format, target, Arc::clone(metrics)).context("cannot open the access log")?))
+    Ok(Some(
+        AccessLog::start(format, target, Arc::clone(metrics)).context("cannot open the access log")?,
+    ))
 }
 
 /// A path to a configuration file or a directory of manifests, for messages.

@@ -1,6 +1,9 @@
 //! The command line: one file per verb, each with its arguments and a `run` that ends in an exit code.
 
 pub mod check;
+pub mod process;
+pub mod proxy;
+pub mod run;
 pub mod schema;
 pub mod show;
 
@@ -9,6 +12,34 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{Diagnostics, Refusal};
+
+/// A low-latency load-balancing proxy.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "tidegate", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    Check(check::CheckArgs),
+    Proxy(proxy::ProxyArgs),
+    Run(run::RunArgs),
+    Schema(schema::SchemaArgs),
+    Show(show::ShowArgs),
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Proxy(args) => proxy::run(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::Schema(args) => schema::run(&args),
+        Verb::Show(args) => show::run(&args),
+    }
+}
 
 /// The file was read and is wrong.
 const REFUSED: u8 = 1;

@@ -50,7 +50,7 @@ impl Conductor {
         compiler: Compiler,
         clock: Clock,
         metrics: Arc<Metrics>,
-            workers: Arc<Workers>,
+        workers: Arc<Workers>,
         live: Arc<Live>,
     ) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Conductor {
 
     /// Takes a source's change; it is live when this returns.
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
-        let applied = self.compiler.apply(source, delta, self.clock.now());
+        let applied = self.compiler.apply(source, delta);
         let news = applied.rejects.iter().chain(rejects.iter().flatten());
         news.for_each(|reject| tracing::warn!("left out: {reject}"));
         if let Some(rejects) = rejects {
@@ -78,20 +78,31 @@ impl Conductor {
     pub(super) fn report(&mut self) {
         let rejects = self.rejects();
         let now = crate::telemetry::record::unix_us(std::time::SystemTime::now());
-        self.metrics.snapshot_published(self.live.generation(), rejects.len(), now);
+        self.metrics
+            .snapshot_published(self.live.generation(), rejects.len(), now);
         self.live.set_rejects(rejects);
     }
 
     /// Everything that is left out now.
     pub(super) fn rejects(&self) -> Vec<Reject> {
-        self.source_rejects.values().flatten().cloned().chain(self.compiler.rejects()).collect()
+        self.source_rejects
+            .values()
+            .flatten()
+            .cloned()
+            .chain(self.compiler.rejects())
+            .collect()
     }
 
     /// Binds what is new and closes what is gone. At the start an address that cannot be bound is an error, later it is
     /// reported and tried again with the next change.
     pub(super) async fn bind(&mut self) -> Result<BTreeMap<SocketAddr, SocketAddr>, BindError> {
         let wanted: BTreeSet<SocketAddr> = self.live.snapshot().binds().map(|bind| bind.address).collect();
-        let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains(address)).copied().collect();
+        let gone: Vec<_> = self
+            .bound
+            .keys()
+            .filter(|address| !wanted.contains(address))
+            .copied()
+            .collect();
         for address in gone {
             self.workers.close(address).await;
             self.bound.remove(&address);
@@ -125,7 +136,13 @@ impl Conductor {
                 gathered.push(message);
             }
             let mut waiting = Vec::new();
-            for Change { source, delta, rejects, done } in gather(gathered) {
+            for Change {
+                source,
+                delta,
+                rejects,
+                done,
+            } in gather(gathered)
+            {
                 self.take(&source, delta, rejects);
                 waiting.extend(done);
             }
@@ -151,14 +168,25 @@ struct Change {
 /// One change per source, in the order of their first messages.
 fn gather(messages: Vec<Message>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
-    for Message::Change { source, delta, rejects, done } in messages {
+    for Message::Change {
+        source,
+        delta,
+        rejects,
+        done,
+    } in messages
+    {
         match changes.iter_mut().find(|change| change.source == source) {
             Some(change) => {
                 change.delta.extend(delta);
                 change.rejects = rejects.or(change.rejects.take());
                 change.done.extend(done);
             }
-            None => changes.push(Change { source, delta, rejects, done: done.into_iter().collect() }),
+            None => changes.push(Change {
+                source,
+                delta,
+                rejects,
+                done: done.into_iter().collect(),
+            }),
         }
     }
     changes

@@ -26,7 +26,11 @@ pub enum Source {
 /// What is left to do for a source once it was read.
 pub(super) enum Follow {
     Nothing,
-    File { path: PathBuf, watch: watch::Watch, world: Box<World> },
+    File {
+        path: PathBuf,
+        watch: watch::Watch,
+        world: Box<World>,
+    },
     Manifests(Manifests),
 }
 
@@ -46,12 +50,21 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
             let loaded = config::load(&path).map_err(|refused| anyhow::anyhow!("{}", refused.human()))?;
             let delta = World::default().delta_to(&loaded.world);
             let name = SourceName::new(super::shown(&path));
-            Ok((name, delta, Vec::new(), Follow::File { path, watch, world: Box::new(loaded.world) }))
+            Ok((
+                name,
+                delta,
+                Vec::new(),
+                Follow::File {
+                    path,
+                    watch,
+                    world: Box::new(loaded.world),
+                },
+            ))
         }
         Source::Manifests(path, settings) => {
             let name = SourceName::new(super::shown(&path));
-            let (manifests, delta, rejects) =
-                Manifests::open(&path, settings).with_context(|| format!("cannot use {} as manifests", path.display()))?;
+            let (manifests, delta, rejects) = Manifests::open(&path, settings)
+                .with_context(|| format!("cannot use {} as manifests", path.display()))?;
             Ok((name, delta, rejects, Follow::Manifests(manifests)))
         }
     }
@@ -69,12 +82,21 @@ pub(super) async fn follow(
         Follow::Nothing => {}
         Follow::Manifests(mut manifests) => loop {
             let (delta, rejects) = manifests.next().await;
-            let change = Message::Change { source: name.clone(), delta, rejects: Some(rejects), done: None };
+            let change = Message::Change {
+                source: name.clone(),
+                delta,
+                rejects: Some(rejects),
+                done: None,
+            };
             if messages.send(change).await.is_err() {
                 return;
             }
         },
-        Follow::File { path, mut watch, mut world } => loop {
+        Follow::File {
+            path,
+            mut watch,
+            mut world,
+        } => loop {
             tokio::select! {
                 () = watch.changed() => {}
                 asked = reread.changed() => if asked.is_err() { return },
@@ -83,7 +105,11 @@ pub(super) async fn follow(
                 Ok(loaded) => loaded,
                 Err(refused) => {
                     metrics.reload(false);
-                    tracing::error!("{} was not taken over, the configuration before stays:\n{}", path.display(), refused.human());
+                    tracing::error!(
+                        "{} was not taken over, the configuration before stays:\n{}",
+                        path.display(),
+                        refused.human()
+                    );
                     continue;
                 }
             };
@@ -91,7 +117,12 @@ pub(super) async fn follow(
             let delta = world.delta_to(&loaded.world);
             tracing::info!(file = %path.display(), changed = !delta.is_empty(), "configuration read again");
             *world = loaded.world;
-            let change = Message::Change { source: name.clone(), delta, rejects: None, done: None };
+            let change = Message::Change {
+                source: name.clone(),
+                delta,
+                rejects: None,
+                done: None,
+            };
             if messages.send(change).await.is_err() {
                 return;
             }

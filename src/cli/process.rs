@@ -47,7 +47,11 @@ pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// The process's own log, on standard error; `TIDEGATE_LOG` chooses its level (`debug`, `tidegate=trace`).
 pub fn start_log() {
     let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
 }
 
 fn greet(running: &Running, greeting: Option<&str>) {
@@ -55,7 +59,10 @@ fn greet(running: &Running, greeting: Option<&str>) {
         tracing::warn!("left out: {reject}");
     }
     for bound in running.addresses.values() {
-        tracing::info!("listening on http://{bound}{}", greeting.map(|text| format!(", {text}")).unwrap_or_default());
+        tracing::info!(
+            "listening on http://{bound}{}",
+            greeting.map(|text| format!(", {text}")).unwrap_or_default()
+        );
     }
     if running.addresses.is_empty() {
         tracing::warn!("nothing to listen on: no listener, Gateway or Ingress was found");
@@ -66,7 +73,11 @@ fn greet(running: &Running, greeting: Option<&str>) {
 }
 
 async fn serve(running: Running) -> ExitCode {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         return failed("cannot wait for signals");
     };
@@ -77,7 +88,10 @@ async fn serve(running: Running) -> ExitCode {
             _ = interrupt.recv() => break,
         }
     }
-    tracing::info!(connections = running.connections(), "ending: exchanges finish first, a second signal ends at once");
+    tracing::info!(
+        connections = running.connections(),
+        "ending: exchanges finish first, a second signal ends at once"
+    );
     tokio::select! {
         ended = running.drain() => match ended {
             true => ExitCode::SUCCESS,

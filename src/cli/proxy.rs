@@ -8,8 +8,9 @@ use super::process::{self, Plan};
 use crate::app::{Options, Source};
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Settings, units};
 use crate::model::{
-    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Endpoint, HostPattern, Listener, ListenerLimits,
-    ListenerName, Match, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend, World,
+    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Endpoint, HostPattern, Listener,
+    ListenerLimits, ListenerName, Match, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend,
+    World,
 };
 
 /// Balance one address over others.
@@ -54,20 +55,35 @@ enum BalanceArg {
 
 /// Serves until told to end.
 pub fn run(args: &ProxyArgs) -> ExitCode {
-    let mut settings = Settings { workers: args.workers, ..Settings::default() };
+    let mut settings = Settings {
+        workers: args.workers,
+        ..Settings::default()
+    };
     settings.admin.address = args.admin;
     if args.access_log {
-        settings.access_log =
-            Some(AccessLogSettings { format: AccessLogFormat::Text, to: AccessLogTarget::Stdout });
+        settings.access_log = Some(AccessLogSettings {
+            format: AccessLogFormat::Text,
+            to: AccessLogTarget::Stdout,
+        });
     }
     let endpoints: Vec<_> = args.to.iter().map(SocketAddr::to_string).collect();
     let greeting = format!("balancing over {}", endpoints.join(", "));
-    let sources = vec![Source::Given(SourceName::new("command line"), Box::new(world(args)))];
-    process::run(Plan { options: Options { settings, sources }, greeting: Some(greeting) })
+    let sources = vec![Source::Given(
+        SourceName::new("command line"),
+        Box::new(world(args)),
+    )];
+    process::run(Plan {
+        options: Options { settings, sources },
+        greeting: Some(greeting),
+    })
 }
 
 fn world(args: &ProxyArgs) -> World {
-    let (listener, route, backend) = (ListenerName::new("http"), RouteName::new("all"), BackendName::new("endpoints"));
+    let (listener, route, backend) = (
+        ListenerName::new("http"),
+        RouteName::new("all"),
+        BackendName::new("endpoints"),
+    );
     let rule = Rule {
         matches: vec![Match::default()],
         backends: vec![WeightedBackend {

@@ -59,5 +59,8 @@ pub fn run(args: &RunArgs) -> ExitCode {
         };
         sources.push(Source::Manifests(directory, kubernetes));
     }
-    process::run(Plan { options: Options { settings, sources }, greeting: None })
+    process::run(Plan {
+        options: Options { settings, sources },
+        greeting: None,
+    })
 }

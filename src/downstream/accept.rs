@@ -105,7 +105,12 @@ impl Place {
         board.add(worker);
         door.metrics.connection_opened(worker);
         let count = door.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { door: Rc::clone(door), board: Arc::clone(board), worker, count }
+        Self {
+            door: Rc::clone(door),
+            board: Arc::clone(board),
+            worker,
+            count,
+        }
     }
 }
 

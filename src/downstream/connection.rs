@@ -84,7 +84,10 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
         local,
         peer,
         peer_text: address_text(peer),
-        trusted: limits.trusted_proxies.iter().any(|network| network.contains(&peer.ip())),
+        trusted: limits
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer.ip())),
         interim: Some(Rc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
@@ -112,7 +115,9 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
 
 /// The options that all client sockets have; gives the address that the client connected to.
 fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
-    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER).with_interval(KEEP_ALIVE_INTERVAL);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_INTERVAL);
     stream.set_nodelay(true).ok()?;
     SockRef::from(stream).set_tcp_keepalive(&keep_alive).ok()?;
     stream.local_addr().ok()
@@ -120,7 +125,8 @@ fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
 
 /// The address alone, IPv4 without its IPv6 clothes.
 fn address_text(peer: SocketAddr) -> HeaderValue {
-    HeaderValue::from_str(&peer.ip().to_canonical().to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// How the serving of an HTTP/1 connection ended.
@@ -135,7 +141,10 @@ enum End {
 
 /// Waits for a parked connection's next byte. False: it is over.
 async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -> bool {
-    let since = from.pace.idle_since().map_or_else(Instant::now, |since| worker.clock.instant_of(since));
+    let since = from
+        .pace
+        .idle_since()
+        .map_or_else(Instant::now, |since| worker.clock.instant_of(since));
     let mut timer = worker.timers.lease();
     let more = async {
         tokio::select! {
@@ -143,7 +152,10 @@ async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -
             () = worker.drained() => false,
         }
     };
-    timer.within(Some(since + from.limits.keep_alive_idle), more).await.unwrap_or(false)
+    timer
+        .within(Some(since + from.limits.keep_alive_idle), more)
+        .await
+        .unwrap_or(false)
 }
 
 async fn serve_http1(
@@ -315,7 +327,13 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(worker: &'a Worker, from: &'a Downstream) -> Self {
-        Self { worker, from, timer: worker.timers.lease(), next: None, head_since: None }
+        Self {
+            worker,
+            from,
+            timer: worker.timers.lease(),
+            next: None,
+            head_since: None,
+        }
     }
 
     /// Ready when something is to be done. `holding`: the start of a head is held. `first`: no head has come yet.
@@ -331,7 +349,11 @@ impl<'a> Watch<'a> {
             }
             self.next = None;
             let now = self.worker.now();
-            self.head_since = if holding { self.head_since.or(Some(now)) } else { None };
+            self.head_since = if holding {
+                self.head_since.or(Some(now))
+            } else {
+                None
+            };
             let view = View {
                 idle: self.from.pace.idle_since().map(|since| elapsed(now, since)),
                 holding: self.head_since.map(|since| elapsed(now, since)),
@@ -351,7 +373,10 @@ impl<'a> Watch<'a> {
 
     fn idle_for(&self, time: Duration) -> bool {
         let now = self.worker.now();
-        self.from.pace.idle_since().is_some_and(|since| elapsed(now, since) >= time)
+        self.from
+            .pace
+            .idle_since()
+            .is_some_and(|since| elapsed(now, since) >= time)
     }
 }
 
@@ -423,16 +448,82 @@ mod tests {
         let nothing = View::default();
         for (view, verdict) in [
             (nothing, None),
-            (View { idle: seconds(0), ..nothing }, None),
-            (View { idle: seconds(2), ..nothing }, Some(Verdict::Idle)),
-            (View { idle: seconds(2), unheard: true, ..nothing }, None),
-            (View { idle: seconds(10), unheard: true, ..nothing }, Some(Verdict::Silent)),
-            (View { idle: seconds(10), unheard: true, holding: seconds(9), ..nothing }, Some(Verdict::HeadTooSlow)),
-            (View { idle: seconds(50), holding: seconds(9), ..nothing }, None),
-            (View { idle: seconds(50), holding: seconds(10), ..nothing }, Some(Verdict::HeadTooSlow)),
-            (View { stalled: seconds(30), ..nothing }, Some(Verdict::Stalled)),
-            (View { totals: (900, 500), ..nothing }, Some(Verdict::Abusive)),
-            (View { totals: (1100, 500), ..nothing }, None),
+            (
+                View {
+                    idle: seconds(0),
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(2),
+                    ..nothing
+                },
+                Some(Verdict::Idle),
+            ),
+            (
+                View {
+                    idle: seconds(2),
+                    unheard: true,
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(10),
+                    unheard: true,
+                    ..nothing
+                },
+                Some(Verdict::Silent),
+            ),
+            (
+                View {
+                    idle: seconds(10),
+                    unheard: true,
+                    holding: seconds(9),
+                    ..nothing
+                },
+                Some(Verdict::HeadTooSlow),
+            ),
+            (
+                View {
+                    idle: seconds(50),
+                    holding: seconds(9),
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(50),
+                    holding: seconds(10),
+                    ..nothing
+                },
+                Some(Verdict::HeadTooSlow),
+            ),
+            (
+                View {
+                    stalled: seconds(30),
+                    ..nothing
+                },
+                Some(Verdict::Stalled),
+            ),
+            (
+                View {
+                    totals: (900, 500),
+                    ..nothing
+                },
+                Some(Verdict::Abusive),
+            ),
+            (
+                View {
+                    totals: (1100, 500),
+                    ..nothing
+                },
+                None,
+            ),
         ] {
             assert_eq!(judge(&view, &limits), verdict, "{view:?}");
         }

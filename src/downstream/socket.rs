@@ -37,7 +37,10 @@ mod tests {
     #[test]
     fn all_sockets_share_one_port() {
         let sockets = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let ports: Vec<_> = sockets
+            .iter()
+            .map(|socket| socket.local_addr().unwrap().port())
+            .collect();
         assert!(ports.len() == 3 && ports[0] != 0 && ports.iter().all(|port| *port == ports[0]));
     }
 }

@@ -71,12 +71,17 @@ struct Count(AtomicUsize);
 
 impl Board {
     fn new(workers: usize) -> Self {
-        Self { counts: (0..workers).map(|_| Count::default()).collect() }
+        Self {
+            counts: (0..workers).map(|_| Count::default()).collect(),
+        }
     }
 
     /// Connections over all workers.
     pub fn total(&self) -> usize {
-        self.counts.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
+        self.counts
+            .iter()
+            .map(|count| count.0.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub(super) fn add(&self, worker: usize) {
@@ -91,7 +96,9 @@ impl Board {
     pub(super) fn choose(&self, own: usize) -> usize {
         let load = |worker: usize| self.counts[worker].0.load(Ordering::Relaxed);
         let mine = load(own);
-        let least = (0..self.counts.len()).min_by_key(|worker| load(*worker)).unwrap_or(own);
+        let least = (0..self.counts.len())
+            .min_by_key(|worker| load(*worker))
+            .unwrap_or(own);
         // A hand-over costs a wake-up and two calls, so small differences are let be.
         let clearly = mine > load(least) + 1 + load(least) / 8;
         if clearly { least } else { own }
@@ -114,17 +121,30 @@ impl Workers {
     /// Starts a thread per worker.
     pub fn start(parts: Vec<WorkerParts>) -> io::Result<Self> {
         let board = Arc::new(Board::new(parts.len()));
-        let (senders, receivers): (Vec<_>, Vec<_>) = parts.iter().map(|_| mpsc::channel(MAX_COMMANDS)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            parts.iter().map(|_| mpsc::channel(MAX_COMMANDS)).unzip();
         let mut threads = Vec::new();
         for (parts, receiver) in parts.into_iter().zip(receivers) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let neighbours = Neighbours { board: Arc::clone(&board), senders: senders.clone() };
-            let thread = std::thread::Builder::new().name(format!("worker-{}", parts.index)).spawn(move || {
-                LocalSet::new().block_on(&runtime, run(Worker::new(parts), receiver, Rc::new(neighbours)));
-            })?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let neighbours = Neighbours {
+                board: Arc::clone(&board),
+                senders: senders.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{}", parts.index))
+                .spawn(move || {
+                    LocalSet::new()
+                        .block_on(&runtime, run(Worker::new(parts), receiver, Rc::new(neighbours)));
+                })?;
             threads.push(thread);
         }
-        Ok(Self { senders, board, threads })
+        Ok(Self {
+            senders,
+            board,
+            threads,
+        })
     }
 
     /// Binds an address and has every worker accept there; gives the address with its port.
@@ -135,7 +155,12 @@ impl Workers {
         let metrics = metrics.listener(&bound.to_string());
         for (sender, listener) in self.senders.iter().zip(sockets) {
             let connections = Arc::clone(&connections);
-            let listen = Command::Listen { bind, listener, connections, metrics: Arc::clone(&metrics) };
+            let listen = Command::Listen {
+                bind,
+                listener,
+                connections,
+                metrics: Arc::clone(&metrics),
+            };
             // A worker that is gone accepts nothing.
             let _ = sender.send(listen).await;
         }
@@ -166,7 +191,9 @@ impl Workers {
         for sender in &self.senders {
             let _ = sender.send(Command::Stop).await;
         }
-        let joined = tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|thread| drop(thread.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().for_each(|thread| drop(thread.join()))
+        });
         let _ = joined.await;
     }
 }
@@ -185,7 +212,12 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
             }
         };
         match command {
-            Some(Command::Listen { bind, listener, connections, metrics }) => {
+            Some(Command::Listen {
+                bind,
+                listener,
+                connections,
+                metrics,
+            }) => {
                 let listener = match TcpListener::from_std(listener) {
                     Ok(listener) => listener,
                     Err(error) => {
@@ -193,8 +225,17 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                         continue;
                     }
                 };
-                let door = Rc::new(Door { bind, connections, metrics });
-                let accepting = accept(Rc::clone(&worker), listener, Rc::clone(&door), Rc::clone(&neighbours));
+                let door = Rc::new(Door {
+                    bind,
+                    connections,
+                    metrics,
+                });
+                let accepting = accept(
+                    Rc::clone(&worker),
+                    listener,
+                    Rc::clone(&door),
+                    Rc::clone(&neighbours),
+                );
                 let task = tokio::task::spawn_local(accepting);
                 if let Some((_, before)) = doors.insert(bind, (door, task)) {
                     before.abort();
@@ -205,9 +246,21 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                     task.abort();
                 }
             }
-            Some(Command::Adopt { stream, peer, bind, connections, metrics }) => {
+            Some(Command::Adopt {
+                stream,
+                peer,
+                bind,
+                connections,
+                metrics,
+            }) => {
                 let own = doors.get(&bind).map(|(door, _)| Rc::clone(door));
-                let door = own.unwrap_or_else(|| Rc::new(Door { bind, connections, metrics }));
+                let door = own.unwrap_or_else(|| {
+                    Rc::new(Door {
+                        bind,
+                        connections,
+                        metrics,
+                    })
+                });
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     adopt(&worker, stream, peer, &door, &neighbours.board);
                 }

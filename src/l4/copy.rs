@@ -67,7 +67,11 @@ where
         }
     })
     .await;
-    Copied { forth: forth.bytes, back: back.bytes, end }
+    Copied {
+        forth: forth.bytes,
+        back: back.bytes,
+        end,
+    }
 }
 
 #[derive(Default)]
@@ -121,7 +125,11 @@ impl Direction {
         }
     }
 
-    fn poll_drain<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+    fn poll_drain<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
         while let Some(buffer) = &self.buffer
             && self.written < self.filled
         {
@@ -135,8 +143,14 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut R) -> Poll<io::Result<()>> {
-        let buffer = self.buffer.get_or_insert_with(|| vec![0; BUFFER].into_boxed_slice());
+    fn poll_fill<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+    ) -> Poll<io::Result<()>> {
+        let buffer = self
+            .buffer
+            .get_or_insert_with(|| vec![0; BUFFER].into_boxed_slice());
         let mut space = ReadBuf::new(buffer);
         ready!(Pin::new(from).poll_read(cx, &mut space))?;
         self.filled = space.filled().len();
@@ -185,7 +199,14 @@ mod tests {
                 copy.await.unwrap()
             })
             .await;
-        assert_eq!(copied, Copied { forth: 100_000, back: 100_000, end: CopyEnd::Finished });
+        assert_eq!(
+            copied,
+            Copied {
+                forth: 100_000,
+                back: 100_000,
+                end: CopyEnd::Finished
+            }
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -94,7 +94,9 @@ impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(self.pass(frame)))),
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(self.fail(Outcome::UpstreamTruncated, BodyError::Truncated)))),
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(
+                self.fail(Outcome::UpstreamTruncated, BodyError::Truncated)
+            ))),
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
@@ -103,9 +105,13 @@ impl Relay {
                 if let Some(place) = &self.place {
                     place.taken();
                 }
-                let Some(idle) = self.idle else { return Poll::Pending };
+                let Some(idle) = self.idle else {
+                    return Poll::Pending;
+                };
                 let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                let timer = self.timer.get_or_insert_with(|| self.record.worker().timers.lease());
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| self.record.worker().timers.lease());
                 ready!(timer.poll_passed(cx, since + idle));
                 Poll::Ready(Some(Err(self.fail(Outcome::UpstreamStalled, BodyError::Stalled))))
             }
@@ -129,7 +135,9 @@ impl Relay {
             self.finish();
         } else {
             let worker = self.record.worker();
-            let place = self.place.get_or_insert_with(|| self.record.from().stalls.enter());
+            let place = self
+                .place
+                .get_or_insert_with(|| self.record.from().stalls.enter());
             place.given(worker.now());
         }
         frame

@@ -54,7 +54,10 @@ pub struct Pace {
 impl Pace {
     /// A connection that starts now.
     pub fn starting(now: Micros) -> Self {
-        Self { idle_since: Cell::new(now), ..Self::default() }
+        Self {
+            idle_since: Cell::new(now),
+            ..Self::default()
+        }
     }
 
     /// An exchange begins.
@@ -122,12 +125,18 @@ impl Stalls {
     /// A place for a body.
     pub fn enter(self: &Rc<Self>) -> StallPlace {
         let mut since = self.since.borrow_mut();
-        let index = since.iter().position(|place| *place == Place::Free).unwrap_or_else(|| {
-            since.push(Place::Free);
-            since.len() - 1
-        });
+        let index = since
+            .iter()
+            .position(|place| *place == Place::Free)
+            .unwrap_or_else(|| {
+                since.push(Place::Free);
+                since.len() - 1
+            });
         since[index] = Place::Flowing;
-        StallPlace { home: Rc::clone(self), index }
+        StallPlace {
+            home: Rc::clone(self),
+            index,
+        }
     }
 
     /// The moment since which the client has taken nothing of some body.

@@ -34,7 +34,11 @@ use crate::runtime::timers::Timer;
 use crate::upstream::{Lease, SendError};
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
-pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Request<Incoming>) -> Response<Body> {
+pub async fn exchange(
+    worker: Rc<Worker>,
+    from: Rc<Downstream>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let snapshot = worker.snapshot();
     let started = worker.now();
     let mut record = Record::open(&worker, &from, &request, started);
@@ -60,7 +64,9 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     forward.backend.budget().on_request(started);
 
     let timeouts = &forward.rule.rule.timeouts;
-    let deadline = timeouts.request.map(|timeout| worker.clock.instant_of(started) + timeout);
+    let deadline = timeouts
+        .request
+        .map(|timeout| worker.clock.instant_of(started) + timeout);
     let mut timer = worker.timers.lease();
     let mut tries = Tries::default();
     loop {
@@ -75,7 +81,15 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         let mut in_flight = EndpointCell::start(&endpoint.cell, worker.now());
         let try_deadline = earlier(deadline, timeouts.per_try.map(|timeout| Instant::now() + timeout));
 
-        let sent = send(&worker, &fleet, &endpoint, &mut outgoing, try_deadline, &mut timer).await;
+        let sent = send(
+            &worker,
+            &fleet,
+            &endpoint,
+            &mut outgoing,
+            try_deadline,
+            &mut timer,
+        )
+        .await;
         let (response, lease, ended) = match sent {
             Ok((response, lease)) => {
                 let ended = Ended::Answered(response.status());
@@ -85,8 +99,12 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         };
         observe(&worker, &fleet, &mut in_flight, ended);
 
-        let attempt =
-            Attempt { tries: tries.made, method: &outgoing.method, replayable: outgoing.replayable(), policy: &forward.rule.rule.retry };
+        let attempt = Attempt {
+            tries: tries.made,
+            method: &outgoing.method,
+            replayable: outgoing.replayable(),
+            policy: &forward.rule.rule.retry,
+        };
         if retry::wants_another(attempt, ended) && forward.backend.budget().try_retry(worker.now()) {
             forward.backend.metrics.retry(worker.index);
             tries.last_failure = failure_of(ended).or(tries.last_failure);
@@ -101,7 +119,10 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
 
         record.head(response.status().as_u16(), Some(worker.now()));
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(record, in_flight, &forward, outgoing, response, lease, &client, on_upgrade).await;
+            return switch(
+                record, in_flight, &forward, outgoing, response, lease, &client, on_upgrade,
+            )
+            .await;
         }
         return respond(record, in_flight, &forward, response, lease, &client);
     }
@@ -121,9 +142,13 @@ impl Client {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         Self {
             http1,
-            grpc: !http1 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            grpc: !http1
+                && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             stream_upgrade: request.method() == Method::CONNECT
-                && request.extensions().get::<hyper::ext::Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket"),
+                && request
+                    .extensions()
+                    .get::<hyper::ext::Protocol>()
+                    .is_some_and(|protocol| protocol.as_str() == "websocket"),
         }
     }
 }
@@ -136,13 +161,22 @@ fn decide<'s>(
     snapshot: &'s crate::snapshot::Snapshot,
 ) -> Plan<'s> {
     let head = Head {
-        method: if client.stream_upgrade { &Method::GET } else { request.method() },
+        method: if client.stream_upgrade {
+            &Method::GET
+        } else {
+            request.method()
+        },
         uri: request.uri(),
         version: request.version(),
         headers: request.headers(),
         port: from.local.port(),
     };
-    plan::decide(snapshot.bind(&from.bind).map(|bind| &**bind), head, from.limits.max_headers, || worker.random())
+    plan::decide(
+        snapshot.bind(&from.bind).map(|bind| &**bind),
+        head,
+        from.limits.max_headers,
+        || worker.random(),
+    )
 }
 
 /// The endpoints tried so far.
@@ -176,7 +210,12 @@ struct Picked {
 /// worker sees every place that becomes free.
 const QUEUE_LOOK: Duration = Duration::from_millis(2);
 
-async fn pick(worker: &Worker, fleet: &Fleet, tries: &Tries, deadline: Option<Instant>) -> Result<Picked, Failure> {
+async fn pick(
+    worker: &Worker,
+    fleet: &Fleet,
+    tries: &Tries,
+    deadline: Option<Instant>,
+) -> Result<Picked, Failure> {
     let mut give_up = None;
     loop {
         let pick = worker.with_random(|random| match fleet.pick(worker.now(), random, &tries.cells) {
@@ -216,7 +255,9 @@ async fn send(
         return Err(Ended::Unsent(Failure::Upgrade));
     }
     loop {
-        let lease = worker.pool.lease(&endpoint.cell, endpoint.protocol, fleet.policy());
+        let lease = worker
+            .pool
+            .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
         let mut lease = match timer.within(deadline, lease).await {
             Some(Ok(lease)) => lease,
             Some(Err(error)) => return Err(Ended::Unsent(Failure::from(&error))),
@@ -228,7 +269,10 @@ async fn send(
         };
         match sent {
             Ok(response) => return Ok((response, lease)),
-            Err(SendError { unsent: Some(request), .. }) => {
+            Err(SendError {
+                unsent: Some(request),
+                ..
+            }) => {
                 outgoing.take_back(request);
                 if !lease.reused() {
                     return Err(Ended::Unsent(Failure::Reset));
@@ -236,7 +280,11 @@ async fn send(
             }
             Err(SendError { unsent: None, error }) => {
                 let protocol = error.is_parse() || error.is_parse_too_large();
-                return Err(Ended::Sent(if protocol { Failure::Protocol } else { Failure::Reset }));
+                return Err(Ended::Sent(if protocol {
+                    Failure::Protocol
+                } else {
+                    Failure::Reset
+                }));
             }
         }
     }
@@ -248,7 +296,9 @@ fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended
     match (client, ended) {
         (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
         (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
-        (None, Ended::Sent(Failure::TryTimeout)) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+        (None, Ended::Sent(Failure::TryTimeout))
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
+        {
             Ended::Sent(Failure::RequestTimeout)
         }
         (None, ended) => ended,
@@ -267,7 +317,9 @@ fn observe(worker: &Worker, fleet: &Fleet, in_flight: &mut InFlight, ended: Ende
     let seen = match ended {
         Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
         Ended::Answered(_) => Observed::Answered,
-        Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => Observed::Failed,
+        Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => {
+            Observed::Failed
+        }
         // Not the endpoint's doing: nothing is learnt of it.
         Ended::Unsent(_) | Ended::Sent(_) => return,
     };
@@ -293,9 +345,17 @@ fn respond(
     edit_response(forward, &mut parts.headers);
     parts.version = Version::HTTP_11;
     if client.http1 && worker.draining() {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let relay = Relay::new(incoming, lease, in_flight, record, forward.rule.rule.timeouts.idle);
+    let relay = Relay::new(
+        incoming,
+        lease,
+        in_flight,
+        record,
+        forward.rule.rule.timeouts.idle,
+    );
     Response::from_parts(parts, Body::Relay(relay))
 }
 
@@ -317,9 +377,16 @@ async fn switch(
     }
     let mut headers = response.headers().clone();
     drop(response);
-    let Some(upstream) = lease.into_socket().await else { return fail(record, Failure::Upgrade, client) };
+    let Some(upstream) = lease.into_socket().await else {
+        return fail(record, Failure::Upgrade, client);
+    };
     let from = Rc::clone(record.from());
-    let tunnel = Tunnel { upstream, idle: forward.rule.rule.timeouts.upgrade_idle, record, in_flight };
+    let tunnel = Tunnel {
+        upstream,
+        idle: forward.rule.rule.timeouts.upgrade_idle,
+        record,
+        in_flight,
+    };
     edit_response(forward, &mut headers);
     let mut reply = Response::new(Body::Empty);
     match on_upgrade {
@@ -331,7 +398,9 @@ async fn switch(
             upgrade::answer_stream(&mut headers);
             tokio::task::spawn_local(async move {
                 if let Ok(stream) = on_upgrade.await {
-                    tunnel.run(hyper_util::rt::TokioIo::new(stream), bytes::Bytes::new()).await;
+                    tunnel
+                        .run(hyper_util::rt::TokioIo::new(stream), bytes::Bytes::new())
+                        .await;
                 }
             });
         }
@@ -342,7 +411,10 @@ async fn switch(
 
 fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
     if forward.rule.does.changes_response || forward.share.does.changes_response {
-        filters::on_response(forward.rule.rule.filters.iter().chain(&forward.share.filters), headers);
+        filters::on_response(
+            forward.rule.rule.filters.iter().chain(&forward.share.filters),
+            headers,
+        );
     }
 }
 

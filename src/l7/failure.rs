@@ -69,23 +69,36 @@ impl Failure {
         use Blame::{Client, Endpoint, Proxy};
         match self {
             Self::Framing(Refusal::Malformed) => (Outcome::BadRequest, StatusCode::BAD_REQUEST, Client),
-            Self::Framing(Refusal::TooLarge) => {
-                (Outcome::HeadTooLarge, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Client)
+            Self::Framing(Refusal::TooLarge) => (
+                Outcome::HeadTooLarge,
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Client,
+            ),
+            Self::Framing(Refusal::TargetTooLong) => {
+                (Outcome::TargetTooLong, StatusCode::URI_TOO_LONG, Client)
             }
-            Self::Framing(Refusal::TargetTooLong) => (Outcome::TargetTooLong, StatusCode::URI_TOO_LONG, Client),
-            Self::Framing(Refusal::UnsupportedCoding) => (Outcome::Unsupported, StatusCode::NOT_IMPLEMENTED, Client),
+            Self::Framing(Refusal::UnsupportedCoding) => {
+                (Outcome::Unsupported, StatusCode::NOT_IMPLEMENTED, Client)
+            }
             Self::Framing(Refusal::TooSlow) => (Outcome::HeadTimeout, StatusCode::REQUEST_TIMEOUT, Client),
             Self::Headers(HeaderRefusal::Expect) => {
                 (Outcome::ExpectationFailed, StatusCode::EXPECTATION_FAILED, Client)
             }
             Self::Headers(HeaderRefusal::Loop) => (Outcome::Loop, StatusCode::LOOP_DETECTED, Proxy),
             Self::Headers(
-                HeaderRefusal::Host | HeaderRefusal::Connection | HeaderRefusal::Alias | HeaderRefusal::Length,
+                HeaderRefusal::Host
+                | HeaderRefusal::Connection
+                | HeaderRefusal::Alias
+                | HeaderRefusal::Length,
             ) => (Outcome::BadRequest, StatusCode::BAD_REQUEST, Client),
             Self::Path(PathRefusal::NotAbsolute | PathRefusal::Ambiguous | PathRefusal::AboveRoot) => {
                 (Outcome::BadRequest, StatusCode::BAD_REQUEST, Client)
             }
-            Self::TooManyFields => (Outcome::HeadTooLarge, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Client),
+            Self::TooManyFields => (
+                Outcome::HeadTooLarge,
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Client,
+            ),
             Self::Method => (Outcome::MethodRefused, StatusCode::METHOD_NOT_ALLOWED, Client),
             Self::ClientStalled => (Outcome::ClientStalled, StatusCode::REQUEST_TIMEOUT, Client),
             Self::ClientBody => (Outcome::ClientBody, StatusCode::BAD_REQUEST, Client),
@@ -121,8 +134,10 @@ impl Failure {
 
     /// Whether the client's connection must end: where its next request starts is not known.
     pub const fn ends_connection(self) -> bool {
-        matches!(self, Self::Framing(_) | Self::ClientStalled | Self::ClientBody | Self::Method)
-            || matches!(self, Self::Headers(HeaderRefusal::Length))
+        matches!(
+            self,
+            Self::Framing(_) | Self::ClientStalled | Self::ClientBody | Self::Method
+        ) || matches!(self, Self::Headers(HeaderRefusal::Length))
     }
 }
 
@@ -153,9 +168,16 @@ mod tests {
             (Failure::ConnectRefused, 502, "connect_refused"),
             (Failure::RequestTimeout, 504, "request_timeout"),
         ] {
-            assert_eq!((failure.status().as_u16(), failure.outcome().code()), (status, code));
+            assert_eq!(
+                (failure.status().as_u16(), failure.outcome().code()),
+                (status, code)
+            );
             let client = failure.status().is_client_error();
-            assert_eq!(client, failure.blame() == Blame::Client || failure == Failure::NoRoute, "{failure:?}");
+            assert_eq!(
+                client,
+                failure.blame() == Blame::Client || failure == Failure::NoRoute,
+                "{failure:?}"
+            );
         }
     }
 }

@@ -31,10 +31,13 @@ fn edit(edits: &HeaderEdits, headers: &mut HeaderMap) {
         headers.insert(name, value.clone());
     }
     for (name, value) in &edits.add {
-        let joined = headers.get(name).filter(|_| name != http::header::SET_COOKIE).map(|old| {
-            let bytes = [old.as_bytes(), b",", value.as_bytes()].concat();
-            HeaderValue::from_bytes(&bytes).unwrap_or_else(|_| value.clone())
-        });
+        let joined = headers
+            .get(name)
+            .filter(|_| name != http::header::SET_COOKIE)
+            .map(|old| {
+                let bytes = [old.as_bytes(), b",", value.as_bytes()].concat();
+                HeaderValue::from_bytes(&bytes).unwrap_or_else(|_| value.clone())
+            });
         match joined {
             Some(joined) => headers.insert(name, joined).is_some(),
             None => headers.append(name, value.clone()),
@@ -67,9 +70,18 @@ mod tests {
             ],
         };
         on_request([Filter::RequestHeaders(edits.clone())].iter(), &mut headers);
-        let all = |key: &str| headers.get_all(key).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        let all = |key: &str| {
+            headers
+                .get_all(key)
+                .iter()
+                .map(|value| value.to_str().unwrap())
+                .collect::<Vec<_>>()
+        };
         assert!(all("x-gone").is_empty());
-        assert_eq!((all("x-set"), all("x-more"), all("x-new")), (vec!["new"], vec!["a,b"], vec!["c"]));
+        assert_eq!(
+            (all("x-set"), all("x-more"), all("x-new")),
+            (vec!["new"], vec!["a,b"], vec!["c"])
+        );
         assert_eq!(all("set-cookie"), ["a=1", "b=2"]);
         let before = headers.clone();
         on_response([Filter::RequestHeaders(edits)].iter(), &mut headers);

@@ -484,7 +484,10 @@ mod tests {
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let parse = |(name, value): &(&str, &str)| {
-            (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+            (
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            )
         };
         let mut headers = HeaderMap::new();
         for (name, value) in fields.iter().map(parse) {
@@ -496,7 +499,12 @@ mod tests {
     fn forward(fields: &[(&str, &str)], trusted: bool) -> Result<HeaderMap, HeaderRefusal> {
         let mut headers = map(fields);
         let client = HeaderValue::from_static("192.0.2.1");
-        let by = ForwardedBy { client: &client, address: "192.0.2.1".parse().unwrap(), trusted, scheme: "http" };
+        let by = ForwardedBy {
+            client: &client,
+            address: "192.0.2.1".parse().unwrap(),
+            trusted,
+            scheme: "http",
+        };
         let survey = Survey::of(&headers);
         let host = host_of(&Uri::from_static("/"), Version::HTTP_11, &headers)?;
         forward_request(&mut headers, survey, &host, &by, Version::HTTP_11)?;
@@ -504,7 +512,11 @@ mod tests {
     }
 
     fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
-        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+        headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -518,7 +530,12 @@ mod tests {
             ("/", v11, &[("host", "A.Example:80")][..], Ok("a.example")),
             ("/", v11, &[("host", "a.example.")], Ok("a.example")),
             ("/", v11, &[("host", "[::1]:8080")], Ok("[::1]")),
-            ("http://b.example/", v11, &[("host", "a.example")], Ok("b.example")),
+            (
+                "http://b.example/",
+                v11,
+                &[("host", "a.example")],
+                Ok("b.example"),
+            ),
             ("http://b.example/", v2, &[], Ok("b.example")),
             ("http://b.example/", v2, &[("host", "B.example")], Ok("b.example")),
             ("/", v10, &[], Ok("")),
@@ -534,7 +551,11 @@ mod tests {
             ("/", v11, &[("host", "[zz]")], refused),
             ("/", v11, &[("host", "")], refused),
         ] {
-            assert_eq!(read(uri, version, fields), expected.map(str::to_owned), "{uri} {version:?} {fields:?}");
+            assert_eq!(
+                read(uri, version, fields),
+                expected.map(str::to_owned),
+                "{uri} {version:?} {fields:?}"
+            );
         }
     }
 
@@ -561,7 +582,15 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["host", "te", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-kept"]
+            [
+                "host",
+                "te",
+                "via",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-kept"
+            ]
         );
         assert_eq!(all(&headers, "te"), ["trailers"]);
         assert_eq!(all(&headers, "via"), ["1.1 tidegate"]);
@@ -582,7 +611,13 @@ mod tests {
         ] {
             assert_eq!(forward(&[("host", "a"), field], false), Err(refusal), "{field:?}");
         }
-        assert!(forward(&[("host", "a"), ("my_field", "1"), ("via", "1.1 tidegate")], false).is_ok());
+        assert!(
+            forward(
+                &[("host", "a"), ("my_field", "1"), ("via", "1.1 tidegate")],
+                false
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -608,20 +643,36 @@ mod tests {
         assert_eq!(all(&headers, "x-forwarded-for"), ["203.0.113.9, 192.0.2.1"]);
         assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&headers, "x-forwarded-host"), ["shop"]);
-        assert_eq!(all(&headers, "forwarded"), ["for=203.0.113.9", "for=192.0.2.1;host=\"a\";proto=http"]);
+        assert_eq!(
+            all(&headers, "forwarded"),
+            ["for=203.0.113.9", "for=192.0.2.1;host=\"a\";proto=http"]
+        );
     }
 
     #[test]
     fn an_upgrade_is_asked_for_by_the_rules_or_not_at_all() {
         let good = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
-        let asked = |method, version, fields: &[(&str, &str)]| upgrade_of(&method, version, &map(fields)).is_some();
+        let asked =
+            |method, version, fields: &[(&str, &str)]| upgrade_of(&method, version, &map(fields)).is_some();
         assert!(asked(Method::GET, Version::HTTP_11, &good));
         assert!(!asked(Method::POST, Version::HTTP_11, &good));
         assert!(!asked(Method::GET, Version::HTTP_10, &good));
         assert!(!asked(Method::GET, Version::HTTP_11, &[good[1]]));
-        assert!(!asked(Method::GET, Version::HTTP_11, &[good[0], good[1], ("content-length", "1")]));
-        assert!(!asked(Method::GET, Version::HTTP_11, &[good[0], ("upgrade", "h2c")]));
-        assert!(!asked(Method::GET, Version::HTTP_11, &[good[0], good[1], ("upgrade", "h2c")]));
+        assert!(!asked(
+            Method::GET,
+            Version::HTTP_11,
+            &[good[0], good[1], ("content-length", "1")]
+        ));
+        assert!(!asked(
+            Method::GET,
+            Version::HTTP_11,
+            &[good[0], ("upgrade", "h2c")]
+        ));
+        assert!(!asked(
+            Method::GET,
+            Version::HTTP_11,
+            &[good[0], good[1], ("upgrade", "h2c")]
+        ));
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Ou
         if !fraction.takes(worker.random() as u32) || outgoing.upgrade {
             continue;
         }
-        let Some(endpoint) = pick(worker, backend) else { continue };
+        let Some(endpoint) = pick(worker, backend) else {
+            continue;
+        };
         let head = outgoing.copy(endpoint.1, endpoint.0.address());
         let upload = outgoing.upload.clone();
         let worker = Rc::clone(worker);
@@ -71,7 +73,11 @@ async fn send(
     let fleet = backend.fleet();
     let mut lease = worker.pool.lease(&cell, protocol, fleet.policy()).await.ok()?;
     let response = lease.send(request).await;
-    let seen = if response.is_ok() { Observed::Answered } else { Observed::Failed };
+    let seen = if response.is_ok() {
+        Observed::Answered
+    } else {
+        Observed::Failed
+    };
     in_flight.head(worker.now(), seen);
     response.ok()?.into_body().collect().await.ok()?;
     lease.finish();

@@ -53,16 +53,22 @@ impl Outgoing {
             trusted: from.trusted,
             scheme: "http",
         };
-        forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version).map_err(Failure::Headers)?;
+        forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version)
+            .map_err(Failure::Headers)?;
         let ends_now = stream_upgrade || incoming.is_end_stream();
         check_length(&headers, ends_now)?;
         if forward.rule.does.changes_request || forward.share.does.changes_request {
-            filters::on_request(forward.rule.rule.filters.iter().chain(&forward.share.filters), &mut headers);
+            filters::on_request(
+                forward.rule.rule.filters.iter().chain(&forward.share.filters),
+                &mut headers,
+            );
         }
         let upgrade = stream_upgrade || protocol.is_some();
         match protocol {
             Some(protocol) => upgrade::ask(&mut headers, protocol),
-            None if stream_upgrade => worker.with_random(|random| upgrade::ask_for_stream(&mut headers, random)),
+            None if stream_upgrade => {
+                worker.with_random(|random| upgrade::ask_for_stream(&mut headers, random))
+            }
             None => {}
         }
         let method = if stream_upgrade { Method::GET } else { parts.method };
@@ -73,12 +79,24 @@ impl Outgoing {
         let upload = (!ends_now).then(|| Upload::new(incoming, &worker.timers, from.limits.body_idle, keep));
         let path = match &forward.new_path {
             Some(path) => path.clone(),
-            None => parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+            None => parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
         };
         // A filter may have set the host; the rewrite goes before it, the client's own comes last.
         let host = forward.new_host.clone().or_else(|| forward.host.value.clone());
         headers.remove(HOST);
-        Ok(Self { method, upload, upgrade, path, host, headers: Some(headers), may_repeat })
+        Ok(Self {
+            method,
+            upload,
+            upgrade,
+            path,
+            host,
+            headers: Some(headers),
+            may_repeat,
+        })
     }
 
     /// Whether another attempt can be made at all.
@@ -87,7 +105,11 @@ impl Outgoing {
     }
 
     /// The request for one attempt at an endpoint.
-    pub fn request(&mut self, protocol: BackendProtocol, address: std::net::SocketAddr) -> Request<RequestBody> {
+    pub fn request(
+        &mut self,
+        protocol: BackendProtocol,
+        address: std::net::SocketAddr,
+    ) -> Request<RequestBody> {
         let mut headers = match self.may_repeat {
             true => self.headers.clone().unwrap_or_default(),
             false => self.headers.take().unwrap_or_default(),
@@ -95,7 +117,8 @@ impl Outgoing {
         let host = match &self.host {
             Some(host) => host.clone(),
             // An HTTP/1.0 client need not name a host, an HTTP/1.1 server wants one.
-            None => HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            None => HeaderValue::from_str(&address.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
         };
         let body = match &self.upload {
             Some(upload) => RequestBody::of(upload),

@@ -63,7 +63,12 @@ pub struct Forward<'s> {
 }
 
 /// Decides. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
-pub fn decide<'s>(bind: Option<&'s Bind>, head: Head<'_>, max_fields: u16, random: impl FnOnce() -> u64) -> Plan<'s> {
+pub fn decide<'s>(
+    bind: Option<&'s Bind>,
+    head: Head<'_>,
+    max_fields: u16,
+    random: impl FnOnce() -> u64,
+) -> Plan<'s> {
     match try_decide(bind, head, max_fields, random) {
         Ok(plan) => plan,
         Err(failure) => Plan::Fail(failure),
@@ -88,9 +93,16 @@ fn try_decide<'s>(
     let survey = Survey::of(head.headers);
     let host = host_of(head.uri, head.version, head.headers).map_err(Failure::Headers)?;
     let path = normalise(head.uri.path()).map_err(Failure::Path)?;
-    let request =
-        RequestHead { method: head.method, host: &host.name, path: &path, query: head.uri.query(), headers: head.headers };
-    let found = bind.and_then(|bind| bind.find(&request)).ok_or(Failure::NoRoute)?;
+    let request = RequestHead {
+        method: head.method,
+        host: &host.name,
+        path: &path,
+        query: head.uri.query(),
+        headers: head.headers,
+    };
+    let found = bind
+        .and_then(|bind| bind.find(&request))
+        .ok_or(Failure::NoRoute)?;
     if let Some(reply) = found.rule.reply() {
         return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
     }
@@ -103,11 +115,26 @@ fn try_decide<'s>(
         Target::Invalid(_) | Target::None => return Err(Failure::BadReference),
     };
     let (new_host, new_path) = rewritten(&found, share, &head, &path)?;
-    Ok(Plan::Forward(Box::new(Forward { listener: &found.listener.name, rule: found.rule, share, backend, survey, host, new_host, new_path })))
+    Ok(Plan::Forward(Box::new(Forward {
+        listener: &found.listener.name,
+        rule: found.rule,
+        share,
+        backend,
+        survey,
+        host,
+        new_host,
+        new_path,
+    })))
 }
 
 /// The answer that a filter gives in the place of an endpoint.
-fn answer(reply: snapshot::Reply<'_>, found: &Found<'_>, head: &Head<'_>, host: &RequestHost, path: &str) -> Reply {
+fn answer(
+    reply: snapshot::Reply<'_>,
+    found: &Found<'_>,
+    head: &Head<'_>,
+    host: &RequestHost,
+    path: &str,
+) -> Reply {
     match reply {
         snapshot::Reply::Direct(direct) => Reply::direct(direct),
         snapshot::Reply::Redirect(redirect) => {
@@ -173,7 +200,9 @@ pub fn rewrite_path<'p>(change: &'p PathRewrite, matched: &PathMatch, path: &'p 
             }
             None => Cow::Borrowed(path),
         },
-        (PathRewrite::Captures(template), PathMatch::Exact(_) | PathMatch::Prefix(_)) => Cow::Borrowed(template),
+        (PathRewrite::Captures(template), PathMatch::Exact(_) | PathMatch::Prefix(_)) => {
+            Cow::Borrowed(template)
+        }
     }
 }
 
@@ -209,7 +238,11 @@ mod tests {
             ("/foo", "/foo", "/", "/"),
         ] {
             let change = prefix(new);
-            assert_eq!(rewrite_path(&change, &PathMatch::prefix(matched), path), expected, "{path} {matched} {new}");
+            assert_eq!(
+                rewrite_path(&change, &PathMatch::prefix(matched), path),
+                expected,
+                "{path} {matched} {new}"
+            );
         }
         let full = PathRewrite::Full("/one".into());
         assert_eq!(rewrite_path(&full, &PathMatch::default(), "/foo"), "/one");

@@ -132,8 +132,8 @@ impl Record {
     /// The response's status; with the time to its head if an endpoint gave it.
     pub fn head(&mut self, status: u16, from_endpoint: Option<Micros>) {
         self.status = status;
-        self.head_us = from_endpoint
-            .map(|now| u32::try_from(now.saturating_since(self.started)).unwrap_or(u32::MAX));
+        self.head_us =
+            from_endpoint.map(|now| u32::try_from(now.saturating_since(self.started)).unwrap_or(u32::MAX));
     }
 
     /// Bytes of the response's body that were passed on.
@@ -163,7 +163,10 @@ impl Drop for Record {
         self.from.pace.end(now, self.outcome == Outcome::ClientGone);
         let duration_us = now.saturating_since(self.started);
         let request_bytes = self.request_bytes + self.upload.as_ref().map_or(0, |upload| upload.bytes());
-        let metrics = self.backend.as_ref().map_or(&worker.unrouted, |backend| &backend.metrics);
+        let metrics = self
+            .backend
+            .as_ref()
+            .map_or(&worker.unrouted, |backend| &backend.metrics);
         metrics.record(
             worker.index,
             self.outcome,
@@ -173,7 +176,9 @@ impl Drop for Record {
             request_bytes,
             self.response_bytes,
         );
-        let (Some(detail), Some(log)) = (&self.detail, worker.access_log()) else { return };
+        let (Some(detail), Some(log)) = (&self.detail, worker.access_log()) else {
+            return;
+        };
         let unix_us = unix_us(SystemTime::now());
         log.borrow_mut().write(&ExchangeRecord {
             outcome: self.outcome,

@@ -47,7 +47,10 @@ impl Reply {
         Self {
             outcome: Outcome::Redirected,
             status,
-            headers: location.map(|location| (LOCATION, location)).into_iter().collect(),
+            headers: location
+                .map(|location| (LOCATION, location))
+                .into_iter()
+                .collect(),
             body: Bytes::new(),
             close: false,
             explain: false,
@@ -67,7 +70,10 @@ impl Reply {
             headers.insert("grpc-message", HeaderValue::from_static(outcome.code()));
             status = StatusCode::OK;
         } else {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            );
             body = Bytes::from(format!(
                 "{} {}: {}\n",
                 status.as_u16(),
@@ -79,9 +85,19 @@ impl Reply {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+            );
         }
-        Self { outcome, status, headers, body, close: failure.ends_connection(), explain: true }
+        Self {
+            outcome,
+            status,
+            headers,
+            body,
+            close: failure.ends_connection(),
+            explain: true,
+        }
     }
 
     /// The status.
@@ -97,9 +113,13 @@ impl Reply {
     /// The response. `Connection` is only for HTTP/1.
     pub fn into_response(mut self, worker: &Worker, http1: bool) -> Response<Body> {
         self.headers.insert(DATE, worker.date());
-        self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        self.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         if self.explain && worker.proxy_status {
-            self.headers.insert(PROXY_STATUS, HeaderValue::from_static(self.outcome.proxy_status()));
+            self.headers.insert(
+                PROXY_STATUS,
+                HeaderValue::from_static(self.outcome.proxy_status()),
+            );
         }
         if http1 && (self.close || worker.draining()) {
             self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -127,7 +147,13 @@ fn grpc_status(status: StatusCode) -> HeaderValue {
 
 /// The location of a redirection (Gateway API `HTTPRequestRedirectFilter`): what is not given stays, the port of the
 /// scheme is left out.
-pub fn redirect_to(redirect: &Redirect, host: &RequestHost, port: u16, path: &str, query: Option<&str>) -> String {
+pub fn redirect_to(
+    redirect: &Redirect,
+    host: &RequestHost,
+    port: u16,
+    path: &str,
+    query: Option<&str>,
+) -> String {
     let scheme = redirect.scheme.as_ref().unwrap_or(&Scheme::HTTP);
     let name = redirect.hostname.as_deref().unwrap_or(&host.name);
     let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
@@ -136,7 +162,11 @@ pub fn redirect_to(redirect: &Redirect, host: &RequestHost, port: u16, path: &st
         (None, Some(_)) => own_port,
         (None, None) => port,
     };
-    let port = if port == own_port { String::new() } else { format!(":{port}") };
+    let port = if port == own_port {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("{scheme}://{name}{port}{path}{query}")
 }
@@ -147,10 +177,26 @@ mod tests {
 
     #[test]
     fn a_redirection_keeps_what_is_not_given() {
-        let plain = Redirect { scheme: None, hostname: None, port: None, path: None, status: StatusCode::FOUND };
-        let host = RequestHost { value: None, name: "a.example".to_owned() };
-        let https = Redirect { scheme: Some(Scheme::HTTPS), ..plain.clone() };
-        let other = Redirect { hostname: Some("b.example".into()), port: Some(8443), ..https.clone() };
+        let plain = Redirect {
+            scheme: None,
+            hostname: None,
+            port: None,
+            path: None,
+            status: StatusCode::FOUND,
+        };
+        let host = RequestHost {
+            value: None,
+            name: "a.example".to_owned(),
+        };
+        let https = Redirect {
+            scheme: Some(Scheme::HTTPS),
+            ..plain.clone()
+        };
+        let other = Redirect {
+            hostname: Some("b.example".into()),
+            port: Some(8443),
+            ..https.clone()
+        };
         for (redirect, port, query, expected) in [
             (&plain, 80, None, "http://a.example/p"),
             (&plain, 8080, Some("q=1"), "http://a.example:8080/p?q=1"),
@@ -164,7 +210,10 @@ mod tests {
     #[test]
     fn a_grpc_client_is_told_in_its_own_words() {
         let reply = Reply::failure(Failure::NoEndpoint, true);
-        assert_eq!((reply.status(), &reply.headers["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("14")));
+        assert_eq!(
+            (reply.status(), &reply.headers["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from_static("14"))
+        );
         let reply = Reply::failure(Failure::NoEndpoint, false);
         assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(&reply.body[..], b"503 Service Unavailable: no_endpoint\n");

@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn only_what_is_safe_and_named_is_tried_again() {
-        let policy = RetryPolicy { attempts: 3, ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            attempts: 3,
+            ..RetryPolicy::default()
+        };
         let mut named = policy.clone();
         named.on.statuses = vec![StatusCode::SERVICE_UNAVAILABLE];
         named.on.timeout = true;
@@ -88,10 +91,29 @@ mod tests {
             (1, Method::GET, true, &policy, unavailable, false),
             (1, Method::GET, true, &named, unavailable, true),
             (1, Method::POST, true, &named, unavailable, false),
-            (1, Method::GET, true, &named, Ended::Unsent(Failure::NoEndpoint), false),
-            (1, Method::GET, true, &named, Ended::Sent(Failure::RequestTimeout), false),
+            (
+                1,
+                Method::GET,
+                true,
+                &named,
+                Ended::Unsent(Failure::NoEndpoint),
+                false,
+            ),
+            (
+                1,
+                Method::GET,
+                true,
+                &named,
+                Ended::Sent(Failure::RequestTimeout),
+                false,
+            ),
         ] {
-            let attempt = Attempt { tries, method: &method, replayable, policy };
+            let attempt = Attempt {
+                tries,
+                method: &method,
+                replayable,
+                policy,
+            };
             assert_eq!(wants_another(attempt, ended), expected, "{attempt:?} {ended:?}");
         }
         assert!(may_send_again(&Method::GET, &policy) && !may_send_again(&Method::POST, &policy));

@@ -66,7 +66,11 @@ impl Upload {
             timer: RefCell::new(timers.lease()),
             idle,
             waiting_since: Cell::new(None),
-            kept: RefCell::new(Kept { bound: keep as usize, lost: keep == 0, ..Kept::default() }),
+            kept: RefCell::new(Kept {
+                bound: keep as usize,
+                lost: keep == 0,
+                ..Kept::default()
+            }),
             bytes: Cell::new(0),
             failure: Cell::new(None),
         })
@@ -174,12 +178,18 @@ enum From {
 impl RequestBody {
     /// The client's body, from its start.
     pub fn of(upload: &Rc<Upload>) -> Self {
-        Self { from: From::Client(Rc::clone(upload)), ..Self::default() }
+        Self {
+            from: From::Client(Rc::clone(upload)),
+            ..Self::default()
+        }
     }
 
     /// A body that is known whole.
     pub fn whole(frames: Vec<Bytes>) -> Self {
-        Self { from: From::Whole(frames), ..Self::default() }
+        Self {
+            from: From::Whole(frames),
+            ..Self::default()
+        }
     }
 }
 
@@ -213,7 +223,10 @@ impl Body for RequestBody {
                 body.replayed = kept.frames.len();
                 let frame = match frame {
                     // An attempt before this one met the end already, with trailers.
-                    None => kept.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))),
+                    None => kept
+                        .trailers
+                        .clone()
+                        .map(|trailers| Ok(Frame::trailers(trailers))),
                     other => other,
                 };
                 body.trailed = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
@@ -238,12 +251,21 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.from {
             From::Nothing => SizeHint::with_exact(0),
-            From::Whole(frames) => {
-                SizeHint::with_exact(frames.iter().skip(self.replayed).map(|data| data.len() as u64).sum())
-            }
+            From::Whole(frames) => SizeHint::with_exact(
+                frames
+                    .iter()
+                    .skip(self.replayed)
+                    .map(|data| data.len() as u64)
+                    .sum(),
+            ),
             From::Client(upload) => {
                 let kept = upload.kept.borrow();
-                let again: u64 = kept.frames.iter().skip(self.replayed).map(|data| data.len() as u64).sum();
+                let again: u64 = kept
+                    .frames
+                    .iter()
+                    .skip(self.replayed)
+                    .map(|data| data.len() as u64)
+                    .sum();
                 match upload.incoming.borrow().size_hint().exact() {
                     Some(rest) => SizeHint::with_exact(again + rest),
                     None => SizeHint::new(),

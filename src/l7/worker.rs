@@ -143,7 +143,8 @@ impl Worker {
     /// Counts an exchange in (true) or out (false).
     pub(super) fn count(&self, begins: bool) {
         let now = self.in_flight.get();
-        self.in_flight.set(if begins { now + 1 } else { now.saturating_sub(1) });
+        self.in_flight
+            .set(if begins { now + 1 } else { now.saturating_sub(1) });
     }
 
     /// What is done about once a second: idle connections closed, log lines handed on.

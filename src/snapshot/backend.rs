@@ -17,6 +17,18 @@ pub struct Backend {
     pub id: u64,
     /// What is counted for it.
     pub metrics: Arc<BackendMetrics>,
+    fleet: super::Published<crate::balance::Fleet>,
+    b: crate::balance::RetryBudget,
+}
+impl Backend {
+    /// x
+    pub fn fleet(&self) -> Arc<crate::balance::Fleet> {
+        self.fleet.load()
+    }
+    /// x
+    pub fn budget(&self) -> &crate::balance::RetryBudget {
+        &self.b
+    }
 }
 
 impl fmt::Debug for Backend {
@@ -94,6 +106,13 @@ impl Backends {
         if known.definition.as_ref() == Some(&definition) {
             return false;
         }
+        let f = known.backend.fleet.load();
+        known.backend.fleet.store(Arc::new(crate::balance::Fleet::build(
+            policy.clone(),
+            &definition.endpoints,
+            Some(&f),
+            crate::balance::Micros(0),
+        )));
         known.definition = Some(definition);
         true
     }
@@ -124,6 +143,10 @@ impl Backends {
             let backend = Arc::new(Backend {
                 name: name.clone(),
                 id: self.next_id,
+                fleet: super::Published::new(Arc::new(crate::balance::Fleet::empty(Arc::new(
+                    model::Backend::new(name.clone()),
+                )))),
+                b: crate::balance::RetryBudget,
                 metrics: self.metrics.backend(name.as_str()),
             });
             self.next_id += 1;

@@ -60,7 +60,11 @@ pub async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, C
         Ok(Ok(stream)) => stream,
     };
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER).with_interval(KEEP_ALIVE_INTERVAL);
-    SockRef::from(&stream).set_tcp_keepalive(&keep_alive).map_err(ConnectError::Failed)?;
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_INTERVAL);
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&keep_alive)
+        .map_err(ConnectError::Failed)?;
     Ok(stream)
 }

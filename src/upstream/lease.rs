@@ -61,7 +61,10 @@ where
             Self::Exclusive(exclusive) => exclusive.sender.try_send_request(request).await,
             Self::Shared(stream) => stream.sender.try_send_request(request).await,
         };
-        result.map_err(|mut error| SendError { unsent: error.take_message(), error: error.into_error() })
+        result.map_err(|mut error| SendError {
+            unsent: error.take_message(),
+            error: error.into_error(),
+        })
     }
 
     /// Whether the connection had carried other exchanges before.
@@ -107,6 +110,14 @@ impl<B> fmt::Debug for Lease<B> {
 }
 
 /// The socket below a connection's parts.
-pub(super) fn socket_of(io: TokioIo<TcpStream>, read: bytes::Bytes, slot: crate::balance::ConnectionSlot) -> Socket {
-    Socket { stream: io.into_inner(), read, slot }
+pub(super) fn socket_of(
+    io: TokioIo<TcpStream>,
+    read: bytes::Bytes,
+    slot: crate::balance::ConnectionSlot,
+) -> Socket {
+    Socket {
+        stream: io.into_inner(),
+        read,
+        slot,
+    }
 }

@@ -94,7 +94,10 @@ where
     pub fn new() -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(4 * MAX_RESPONSE_HEAD as usize);
-        Self { lanes: RefCell::default(), http1 }
+        Self {
+            lanes: RefCell::default(),
+            http1,
+        }
     }
 
     /// A connection to the endpoint: an idle one, a free stream, or a new one.
@@ -120,7 +123,11 @@ where
     }
 
     /// A new HTTP/1 connection: for a request whose idle connection turned out to be dead, or that must not share.
-    pub async fn lease_fresh(&self, cell: &Arc<EndpointCell>, policy: &Backend) -> Result<Lease<B>, ConnectError> {
+    pub async fn lease_fresh(
+        &self,
+        cell: &Arc<EndpointCell>,
+        policy: &Backend,
+    ) -> Result<Lease<B>, ConnectError> {
         let lane = self.lane(cell, BackendProtocol::Http1, policy);
         self.open_exclusive(lane, policy).await.map(Lease::Exclusive)
     }
@@ -130,11 +137,14 @@ where
         self.lanes.borrow_mut().retain(|_, lane| {
             let timeout = lane.idle_timeout.get();
             let fresh = |since: Instant| now.saturating_duration_since(since) < timeout;
-            lane.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && fresh(idle.since));
-            lane.shared
+            lane.idle
                 .borrow_mut()
-                .retain(|shared| !shared.sender.is_closed() && (shared.streams.get() > 0 || fresh(shared.idle_since.get())));
-            let unused = lane.idle.borrow().is_empty() && lane.shared.borrow().is_empty() && lane.opening.get() == 0;
+                .retain(|idle| !idle.sender.is_closed() && fresh(idle.since));
+            lane.shared.borrow_mut().retain(|shared| {
+                !shared.sender.is_closed() && (shared.streams.get() > 0 || fresh(shared.idle_since.get()))
+            });
+            let unused =
+                lane.idle.borrow().is_empty() && lane.shared.borrow().is_empty() && lane.opening.get() == 0;
             !unused || Rc::strong_count(lane) > 1
         });
     }
@@ -143,7 +153,10 @@ where
     pub fn size(&self) -> (usize, usize) {
         let lanes = self.lanes.borrow();
         lanes.values().fold((0, 0), |(idle, shared), lane| {
-            (idle + lane.idle.borrow().len(), shared + lane.shared.borrow().len())
+            (
+                idle + lane.idle.borrow().len(),
+                shared + lane.shared.borrow().len(),
+            )
         })
     }
 
@@ -165,10 +178,18 @@ where
         Rc::clone(lane)
     }
 
-    async fn open_exclusive(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Exclusive<B>, ConnectError> {
-        let (stream, slot) = connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
-        let (sender, mut connection) =
-            self.http1.handshake(TokioIo::new(stream)).await.map_err(ConnectError::Handshake)?;
+    async fn open_exclusive(
+        &self,
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+    ) -> Result<Exclusive<B>, ConnectError> {
+        let (stream, slot) =
+            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
+        let (sender, mut connection) = self
+            .http1
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Handshake)?;
         let (give_socket, socket) = oneshot::channel();
         tokio::task::spawn_local(async move {
             if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
@@ -177,7 +198,12 @@ where
                 let _ = give_socket.send(socket_of(parts.io, parts.read_buf, slot));
             }
         });
-        Ok(Exclusive { sender, socket, lane, reused: false })
+        Ok(Exclusive {
+            sender,
+            socket,
+            lane,
+            reused: false,
+        })
     }
 
     async fn stream(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
@@ -195,7 +221,8 @@ where
 
     async fn open_shared(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
         let opening = Opening::new(&lane);
-        let (stream, slot) = connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
+        let (stream, slot) =
+            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
         let handshake = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -242,8 +269,11 @@ impl<B> Lane<B> {
     }
 
     /// Takes a connection back after a whole exchange. One whose driver has yet to notice the end is waited for.
-    pub(super) fn put_back(self: &Rc<Self>, mut sender: http1::SendRequest<B>, socket: oneshot::Receiver<Socket>)
-    where
+    pub(super) fn put_back(
+        self: &Rc<Self>,
+        mut sender: http1::SendRequest<B>,
+        socket: oneshot::Receiver<Socket>,
+    ) where
         B: 'static,
     {
         if sender.is_ready() {
@@ -262,7 +292,11 @@ impl<B> Lane<B> {
     fn keep(&self, sender: http1::SendRequest<B>, socket: oneshot::Receiver<Socket>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle.get() as usize {
-            idle.push(Idle { sender, socket, since: Instant::now() });
+            idle.push(Idle {
+                sender,
+                socket,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -310,7 +344,9 @@ struct Opening<B> {
 impl<B> Opening<B> {
     fn new(lane: &Rc<Lane<B>>) -> Self {
         lane.opening.set(lane.opening.get() + 1);
-        Self { lane: Rc::clone(lane) }
+        Self {
+            lane: Rc::clone(lane),
+        }
     }
 }
 
