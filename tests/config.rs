@@ -209,7 +209,7 @@ routes:
         split:
           - {to: named, weight: 0}
           - {to: "[::1]:9", weight: 7, filters: [{request_headers: {set: {x-share: "7"}}}]}
-        timeouts: {request: none, per_try: 1s, upgrade_idle: none}
+        timeouts: {request: none, per_try: 1s, idle: 90s, upgrade_idle: none}
         retry: {attempts: 1, on: [], max_replay: 0B, backoff: 25ms}
       - match: {prefix: /old/}
         filters: [{redirect: {scheme: https, hostname: c.example.com, port: 8443, path: {prefix: /new}, status: 308}}]

@@ -228,6 +228,7 @@ fn timeouts(timeouts: &Timeouts) -> Yaml {
     Fields::default()
         .with("request", time_or_none(timeouts.request))
         .with("per_try", time_or_none(timeouts.per_try))
+        .with("idle", time_or_none(timeouts.idle))
         .with("upgrade_idle", time_or_none(timeouts.upgrade_idle))
         .yaml()
 }

@@ -342,6 +342,7 @@ fn timeouts(pass: &mut Pass, raw: Option<&Placed<RawTimeouts>>) -> Timeouts {
     let timeouts = Timeouts {
         request: read("request", raw.request.as_ref(), default.request),
         per_try: read("per_try", raw.per_try.as_ref(), default.per_try),
+        idle: read("idle", raw.idle.as_ref(), default.idle),
         upgrade_idle: read("upgrade_idle", raw.upgrade_idle.as_ref(), default.upgrade_idle),
     };
     if let (Some(text), Some(per_try), Some(request)) = (&raw.per_try, timeouts.per_try, timeouts.request)

@@ -107,6 +107,8 @@ pub struct RawTimeouts {
     pub request: Option<DurationOrNone>,
     /// From sending an attempt to its response's head. Default: none.
     pub per_try: Option<DurationOrNone>,
+    /// Silence allowed within an endpoint's response body. Default: 5m.
+    pub idle: Option<DurationOrNone>,
     /// Silence allowed in an upgraded connection (WebSocket). Default: 1h.
     pub upgrade_idle: Option<DurationOrNone>,
 }
