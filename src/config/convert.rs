@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Severity};
+use super::diagnostic::{Diagnostic, Findings};
 use super::place::{Place, Placed};
 use super::raw::text::{DurationOrNone, DurationText, SizeText};
 use super::raw::{RawAdmin, RawConfig, RawLog, RawLogFormat};
@@ -39,7 +39,7 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> (World, Settings, V
     clash::listeners(&mut pass, &listeners, raw, settings.admin.address);
     clash::routes(&mut pass, &listeners, &routes);
     // With an error it is likely what keeps the backend from being used.
-    if !pass.has_errors() {
+    if !pass.found.has_errors() {
         names.warn_of_unused(&mut pass);
     }
     for (listener, _) in listeners {
@@ -48,7 +48,7 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> (World, Settings, V
     for (route, _) in routes {
         world.routes.insert(route.name.clone(), route.into());
     }
-    (world, settings, pass.found)
+    (world, settings, pass.found.into_items())
 }
 
 /// Longest time for anything that waits: a day.
@@ -59,20 +59,12 @@ const SHORT: Duration = Duration::from_millis(1);
 /// One pass over a file: collects what is wrong.
 #[derive(Default)]
 struct Pass {
-    found: Vec<Diagnostic>,
+    found: Findings,
 }
 
 impl Pass {
     fn say(&mut self, diagnostic: Diagnostic) {
-        // Twice what is shown: enough to sort and count, bounded for a file of 16 MiB of mistakes.
-        let full = self.found.len() >= 2 * super::diagnostic::MAX_KEPT;
-        if !full || diagnostic.severity == Severity::Error && !self.has_errors() {
-            self.found.push(diagnostic);
-        }
-    }
-
-    fn has_errors(&self) -> bool {
-        self.found.iter().any(|item| item.severity == Severity::Error)
+        self.found.say(diagnostic);
     }
 
     fn error(&mut self, place: Place, message: impl Into<String>) {

@@ -2,7 +2,7 @@
 //!
 //! A pass collects all it can find and hands everything over at once. What is shown comes from a
 //! file that may be hostile: control characters never reach the terminal, long lines are cut
-//! around the caret, and at most [`MAX_KEPT`] complaints are kept.
+//! around the caret, and at most [`MAX_KEPT`] complaints are shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::place::Place;
 
-/// Complaints kept of one file; the rest is counted.
+/// Complaints shown of one file.
 pub const MAX_KEPT: usize = 100;
 
 /// Characters of a line shown in a snippet.
@@ -90,6 +90,45 @@ impl Diagnostic {
     }
 }
 
+/// Complaints in the making: bounded, so that a file of nothing but mistakes costs no more.
+#[derive(Default)]
+pub(super) struct Findings {
+    items: Vec<Diagnostic>,
+    errors: bool,
+}
+
+impl Findings {
+    /// Adds one, unless there are too many to show; the first error is always kept.
+    pub(super) fn say(&mut self, diagnostic: Diagnostic) {
+        let error = diagnostic.severity == Severity::Error;
+        if !self.is_full() || (error && !self.errors) {
+            self.items.push(diagnostic);
+            self.errors |= error;
+        }
+    }
+
+    /// Whether there are so many that no more are kept. Then no suggestion needs to be looked for.
+    pub(super) fn is_full(&self) -> bool {
+        // Some more than are shown, because they are not found in the order of their places.
+        self.items.len() >= 4 * MAX_KEPT
+    }
+
+    /// Whether there is an error among them.
+    pub(super) fn has_errors(&self) -> bool {
+        self.errors
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// All of them.
+    pub(super) fn into_items(self) -> Vec<Diagnostic> {
+        self.items
+    }
+}
+
 /// Why a file is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -106,21 +145,23 @@ pub struct Diagnostics {
     text: Arc<str>,
     refusal: Refusal,
     items: Vec<Diagnostic>,
-    left_out: usize,
+    more: bool,
 }
 
 impl Diagnostics {
     /// What was found in a text.
     pub(super) fn new(file: &str, text: &str, mut items: Vec<Diagnostic>) -> Self {
-        items.sort_by_key(|item| (item.place, item.severity));
-        let left_out = items.len().saturating_sub(MAX_KEPT);
+        // When some are left out, it is warnings first, and then what stands last in the file.
+        items.sort_by_key(|item| (item.severity, item.place));
+        let more = items.len() > MAX_KEPT;
         items.truncate(MAX_KEPT);
+        items.sort_by_key(|item| (item.place, item.severity));
         Self {
             file: file.to_owned(),
             text: Arc::from(if items.is_empty() { "" } else { text }),
             refusal: Refusal::Invalid,
             items,
-            left_out,
+            more,
         }
     }
 
@@ -137,7 +178,7 @@ impl Diagnostics {
                 hint,
                 related: None,
             }],
-            left_out: 0,
+            more: false,
         }
     }
 
@@ -164,8 +205,8 @@ impl Diagnostics {
     /// For people: each complaint with its line and a caret, an empty line between two.
     pub fn human(&self) -> String {
         let mut out: Vec<String> = self.items.iter().map(|item| self.one(item)).collect();
-        if self.left_out > 0 {
-            out.push(format!("... and {} more\n", self.left_out));
+        if self.more {
+            out.push(format!("... and more; the first {MAX_KEPT} are shown\n"));
         }
         out.join("\n")
     }
@@ -267,13 +308,17 @@ pub(super) fn text_at(text: &str, place: Place) -> String {
 /// The candidate that a mistyped word most likely means: within a third of its length in
 /// typing slips (Damerau-Levenshtein), at least one.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long enough for every name that a person types; keeps the quadratic comparison small.
-    if word.len() > 100 {
+    // Bounds on the work: words that a person types, and as many candidates as take a millisecond.
+    const LONGEST: usize = 100;
+    const MOST: usize = 2_000;
+    if word.len() > LONGEST {
         return None;
     }
     let folded = word.to_ascii_lowercase().replace('-', "_");
     candidates
         .into_iter()
+        .take(MOST)
+        .filter(|candidate| candidate.len() <= LONGEST)
         .map(|candidate| {
             let distance =
                 strsim::damerau_levenshtein(&folded, &candidate.to_ascii_lowercase().replace('-', "_"));
@@ -372,7 +417,7 @@ mod tests {
         let found = Diagnostics::new("a", "", many);
         assert_eq!(found.items().len(), MAX_KEPT);
         assert_eq!(found.items()[0].place.unwrap().line, 1);
-        assert!(found.human().ends_with("... and 50 more\n"));
+        assert!(found.human().ends_with("... and more; the first 100 are shown\n"));
     }
 
     #[test]

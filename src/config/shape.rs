@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::diagnostic::{Diagnostic, suggestion, text_at};
+use super::diagnostic::{Diagnostic, Findings, suggestion, text_at};
 use super::place::{Place, Placed};
 use super::syntax::Node;
 
@@ -18,10 +18,10 @@ pub fn check(text: &str, tree: &Placed<Node>, schema: &Value) -> Vec<Diagnostic>
     let mut check = Check {
         text,
         schema,
-        found: Vec::new(),
+        found: Findings::default(),
     };
     check.node(tree, schema, "the file");
-    check.found
+    check.found.into_items()
 }
 
 /// Words of other products for our keys.
@@ -57,7 +57,7 @@ const ENTRY_OF: &str = "an entry of ";
 struct Check<'a> {
     text: &'a str,
     schema: &'a Value,
-    found: Vec<Diagnostic>,
+    found: Findings,
 }
 
 type Alternative<'a> = &'a Map<String, Value>;
@@ -166,7 +166,7 @@ impl<'a> Check<'a> {
         let mut seen: HashMap<&str, Place> = HashMap::with_capacity(entries.len());
         for (key, _) in entries {
             if let Some(first) = seen.get(key.value.as_str()) {
-                self.found.push(
+                self.found.say(
                     Diagnostic::error(key.place, format!("the key {:?} is there twice", key.value))
                         .related(*first, "first here"),
                 );
@@ -177,6 +177,9 @@ impl<'a> Check<'a> {
     }
 
     fn unknown_key<'k>(&mut self, key: &Placed<String>, known: impl Iterator<Item = &'k str> + Clone) {
+        if self.found.is_full() {
+            return;
+        }
         let foreign = OTHER_WORDS
             .iter()
             .filter(|(other, _)| *other == key.value)
@@ -185,7 +188,7 @@ impl<'a> Check<'a> {
             .map(|ours| format!("did you mean {ours:?}?"));
         let hint = foreign.or_else(|| suggestion(&key.value, known));
         self.found
-            .push(Diagnostic::error(key.place, format!("unknown key {:?}", key.value)).maybe_hint(hint));
+            .say(Diagnostic::error(key.place, format!("unknown key {:?}", key.value)).maybe_hint(hint));
     }
 
     /// A value that is one of several kinds, told by its only key.
@@ -205,7 +208,7 @@ impl<'a> Check<'a> {
                 .join(", ")
         };
         match known {
-            [first, second, ..] => self.found.push(
+            [first, second, ..] => self.found.say(
                 Diagnostic::error(
                     second.place,
                     format!("{name} has one key, and {:?} is there already", first.value),
@@ -216,7 +219,7 @@ impl<'a> Check<'a> {
                 )
                 .related(first.place, "first here"),
             ),
-            [] if empty => self.found.push(Diagnostic::error(
+            [] if empty => self.found.say(Diagnostic::error(
                 place,
                 format!("{name} needs one of: {}", all()),
             )),
@@ -235,7 +238,7 @@ impl<'a> Check<'a> {
         for key in required.into_iter().flatten().filter_map(Value::as_str) {
             if !entries.iter().any(|(entry, _)| entry.value == key) {
                 self.found
-                    .push(Diagnostic::error(place, format!("{key:?} is missing in {name}")));
+                    .say(Diagnostic::error(place, format!("{key:?} is missing in {name}")));
             }
         }
     }
@@ -255,7 +258,7 @@ impl<'a> Check<'a> {
         }
         if !words.contains(&text) {
             let hint = suggestion(text, words.iter().copied());
-            self.found.push(
+            self.found.say(
                 Diagnostic::error(node.place, format!("{text:?} is no value of {name}")).maybe_hint(hint),
             );
         }
@@ -271,7 +274,7 @@ impl<'a> Check<'a> {
             i128::from(u64::MAX)
         };
         if !(low..=high).contains(&number) {
-            self.found.push(Diagnostic::error(
+            self.found.say(Diagnostic::error(
                 place,
                 format!("{name} must be from {low} to {high}, not {number}"),
             ));
@@ -336,7 +339,7 @@ impl<'a> Check<'a> {
             .filter(|(kind, _)| !of_type(alternatives, kind).is_empty())
             .map(|(_, word)| *word)
             .collect();
-        self.found.push(
+        self.found.say(
             Diagnostic::error(
                 place,
                 format!("{name} must be {}, not {found}", wanted.join(" or ")),

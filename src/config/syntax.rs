@@ -57,7 +57,7 @@ fn options() -> Options {
             max_aliases: 10_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 200_000,
+            max_total_replayed_events: 50_000,
             max_replay_stack_depth: 8,
         },
         // Repeated keys reach the tree, where all of them are reported, each with the first place.
@@ -69,10 +69,17 @@ fn options() -> Options {
     }
 }
 
+/// What is said when a bound is passed.
+const TOO_MUCH: &str = "the file is too large, too deep or has too many aliases";
+
 /// A parser's error in our words, with what to try.
 fn explain(text: &str, error: &Error) -> Diagnostic {
     let place = error.location().and_then(Place::of).unwrap_or(Place::START);
-    let message = match error.without_snippet() {
+    let error = match error.without_snippet() {
+        Error::AliasError { error, .. } => error.without_snippet(),
+        other => other,
+    };
+    let message = match error {
         Error::UnknownAnchor { .. } => {
             "a value that begins with * is a YAML alias, and there is no such anchor".to_owned()
         }
@@ -81,7 +88,7 @@ fn explain(text: &str, error: &Error) -> Diagnostic {
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::Budget { .. } => "the file is too large, too deep or has too many aliases".to_owned(),
+        | Error::Budget { .. } => TOO_MUCH.to_owned(),
         other => UserMessageFormatter.format_message(other).into_owned(),
     };
     let message = match message.as_str() {
@@ -89,13 +96,16 @@ fn explain(text: &str, error: &Error) -> Diagnostic {
             "no mapping can begin here: is it indented too far, or does a value with \": \" need quotes?"
                 .to_owned()
         }
+        "recursion limit exceeded" => TOO_MUCH.to_owned(),
         "invalid indentation in multiline quoted scalar" => {
             "a quoted text before this does not end".to_owned()
         }
         _ => message,
     };
-    let hint = match error.without_snippet() {
+    let hint = match error {
         Error::RecursiveReferencesRequireWeakTypes { .. } => None,
+        _ if message == TOO_MUCH => None,
+        // An alias that was not meant as one, or what the scanner stumbled over.
         _ => quoting_hint(text, place),
     };
     Diagnostic::error(place, message).maybe_hint(hint)

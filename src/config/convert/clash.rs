@@ -80,7 +80,7 @@ pub fn routes(pass: &mut Pass, listeners: &[(Listener, Place)], routes: &[(Route
         };
         let first_place = places.iter().flatten().next().copied().unwrap_or(Place::START);
         // With an error elsewhere, that is likely why.
-        if !pass.has_errors() && !route.listeners.iter().any(listens) {
+        if !pass.found.has_errors() && !route.listeners.iter().any(listens) {
             let why = if route.listeners.is_empty() {
                 "there is no listener in this file"
             } else {

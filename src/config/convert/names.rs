@@ -76,6 +76,9 @@ impl Names {
                 .iter()
                 .find(|listener| listener.as_str() == name.text())
             else {
+                if pass.found.is_full() {
+                    continue;
+                }
                 let known = self.listeners.iter().map(ListenerName::as_str);
                 pass.say(
                     Diagnostic::error(name.place, format!("no listener is called {:?}", name.text()))
@@ -104,6 +107,8 @@ impl Names {
         }
         match units::endpoint_address(text) {
             Ok(address) => self.backend_at(address, world),
+            // Nothing more is shown, so that nothing needs to be looked for.
+            Err(_) if pass.found.is_full() => BackendName::new(text),
             Err(error) => {
                 // A text with a colon was meant as an address, else as a name.
                 let (message, hint) = if text.contains(':') {
