@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::sharded::Sharded;
 use crate::model::{self, BackendName, Endpoint};
-use crate::telemetry::{BackendMetrics, Metrics};
 
 /// The lasting identity of a backend.
 pub struct Backend {
@@ -15,20 +14,6 @@ pub struct Backend {
     /// Unique while the process lives: never given to another backend, also not to a later one of the
     /// same name.
     pub id: u64,
-    /// What is counted for it.
-    pub metrics: Arc<BackendMetrics>,
-    fleet: super::Published<crate::balance::Fleet>,
-    b: crate::balance::RetryBudget,
-}
-impl Backend {
-    /// x
-    pub fn fleet(&self) -> Arc<crate::balance::Fleet> {
-        self.fleet.load()
-    }
-    /// x
-    pub fn budget(&self) -> &crate::balance::RetryBudget {
-        &self.b
-    }
 }
 
 impl fmt::Debug for Backend {
@@ -43,7 +28,6 @@ impl fmt::Debug for Backend {
 
 /// The control plane's side: every backend that is defined or mentioned, and what defines it.
 pub(super) struct Backends {
-    metrics: Arc<Metrics>,
     known: HashMap<BackendName, Known>,
     /// What a snapshot lists.
     listed: Sharded<BackendName, Arc<Backend>>,
@@ -66,9 +50,8 @@ struct Definition {
 
 impl Backends {
     /// None at all.
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            metrics,
             known: HashMap::new(),
             listed: Sharded::default(),
             listed_changed: false,
@@ -106,13 +89,6 @@ impl Backends {
         if known.definition.as_ref() == Some(&definition) {
             return false;
         }
-        let f = known.backend.fleet.load();
-        known.backend.fleet.store(Arc::new(crate::balance::Fleet::build(
-            policy.clone(),
-            &definition.endpoints,
-            Some(&f),
-            crate::balance::Micros(0),
-        )));
         known.definition = Some(definition);
         true
     }
@@ -143,11 +119,6 @@ impl Backends {
             let backend = Arc::new(Backend {
                 name: name.clone(),
                 id: self.next_id,
-                fleet: super::Published::new(Arc::new(crate::balance::Fleet::empty(Arc::new(
-                    model::Backend::new(name.clone()),
-                )))),
-                b: crate::balance::RetryBudget,
-                metrics: self.metrics.backend(name.as_str()),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));

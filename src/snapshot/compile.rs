@@ -35,7 +35,6 @@ use crate::model::{
     self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Reject, Route, RouteName,
     SourceName,
 };
-use crate::telemetry::Metrics;
 
 /// Turns deltas into snapshots.
 pub struct Compiler {
@@ -67,8 +66,8 @@ pub struct Applied {
 }
 
 impl Compiler {
-    /// With an empty world. Handles of metrics are made for each backend when it is first heard of.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// With an empty world.
+    pub fn new() -> Self {
         Self {
             publisher: Publisher::new(),
             sources: Vec::new(),
@@ -78,7 +77,7 @@ impl Compiler {
             endpoints: Union::default(),
             compiled: HashMap::new(),
             attached: HashMap::new(),
-            backends: Backends::new(metrics),
+            backends: Backends::new(),
             binds: HashMap::new(),
             generation: 0,
         }
@@ -341,6 +340,12 @@ impl Compiler {
                 self.source_name(holder)
             ),
         })
+    }
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
