@@ -10,6 +10,7 @@ pub mod downstream;
 pub mod kubernetes;
 pub mod l4;
 pub mod l7;
+pub mod balance;
 pub mod model;
 pub mod runtime;
 pub mod snapshot;

@@ -1,0 +1,565 @@
+//! What is known of one endpoint, and the guards that keep it true.
+//!
+//! A cell is written by every worker at once. What a pick reads lies together on one line of 64
+//! bytes, what is only counted on another; no cell shares a line with its neighbour (128 bytes,
+//! because processors fetch lines in pairs). All accesses are `Relaxed`: a pick is a guess about the
+//! future, and a number that is some nanoseconds old makes it no worse.
+//!
+//! What waits for its response's head is kept in one word, so that number and ages always belong
+//! together: the low 20 bits count, the high 44 bits sum the start times, both wrapping.
+//! `sum of ages = count * now - sum of starts`, exact while it is below 2^43 µs (a hundred days, all
+//! waiting exchanges together).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::Micros;
+use super::estimate::Estimate;
+
+/// What is known of one endpoint; shared by all workers, outlives the fleets it is part of.
+#[repr(align(128))]
+pub struct EndpointCell {
+    load: Load,
+    id: u64,
+    address: SocketAddr,
+    connections: AtomicU32,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    ejections: AtomicU32,
+    /// How many times in a row it was ejected, less what good conduct has made up for.
+    strikes: AtomicU32,
+}
+
+/// The part that a pick reads.
+#[repr(align(64))]
+struct Load {
+    waiting: Waiting,
+    estimate: Estimate,
+    last_start: AtomicU64,
+    /// 0 when it never was.
+    ejected_until: AtomicU64,
+    /// Since when it takes requests: slow start counts from here.
+    ready_since: AtomicU64,
+    in_flight: AtomicU32,
+    failed_in_a_row: AtomicU32,
+    sick: AtomicBool,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// The response's head came, with a status below 500.
+    Answered,
+    /// The response's head came, with a status of 500 or above.
+    ServerError,
+    /// No response: refused, reset, or the deadline passed.
+    Failed,
+}
+
+/// A cell's numbers at one moment, for people.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CellView {
+    /// Exchanges that began and did not end, over all workers.
+    pub in_flight: u32,
+    /// Those of them whose response's head has not come.
+    pub waiting: u32,
+    /// Open connections, over all workers.
+    pub connections: u32,
+    /// Mean latency up to the response's head, in microseconds; none before the first sample.
+    pub latency_us: Option<u64>,
+    /// What least-latency reckons with for the next exchange at weight 1, in microseconds.
+    pub cost: u64,
+    /// Until when it is set aside.
+    pub ejected_until: Option<Micros>,
+    /// How often it was set aside.
+    pub ejections: u32,
+    /// What active checks say; healthy when there are none.
+    pub checked_healthy: bool,
+    /// Attempts ever begun.
+    pub requests: u64,
+    /// Attempts that failed or were answered with a 5xx.
+    pub failures: u64,
+}
+
+impl EndpointCell {
+    /// An endpoint of which nothing is known. Its id is unique while the process lives.
+    pub fn new(address: SocketAddr, now: Micros) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            load: Load {
+                waiting: Waiting::default(),
+                estimate: Estimate::default(),
+                last_start: AtomicU64::new(now.0),
+                ejected_until: AtomicU64::new(0),
+                ready_since: AtomicU64::new(now.0),
+                in_flight: AtomicU32::new(0),
+                failed_in_a_row: AtomicU32::new(0),
+                sick: AtomicBool::new(false),
+            },
+            id: NEXT.fetch_add(1, Relaxed),
+            address,
+            connections: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            ejections: AtomicU32::new(0),
+            strikes: AtomicU32::new(0),
+        })
+    }
+
+    /// Unique while the process lives, also after the endpoint is gone.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Counts an exchange in flight until the guard drops.
+    pub fn start(self: &Arc<Self>, now: Micros) -> InFlight {
+        self.load.in_flight.fetch_add(1, Relaxed);
+        self.load.waiting.begin(now);
+        self.load.last_start.store(now.0, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        InFlight {
+            cell: Arc::clone(self),
+            started: now,
+            waiting: true,
+        }
+    }
+
+    /// Counts a connection until the slot drops; none when `limit` are open over all workers.
+    pub fn open_connection(self: &Arc<Self>, limit: u32) -> Option<ConnectionSlot> {
+        self.connections
+            .fetch_update(Relaxed, Relaxed, |open| {
+                (open < limit).then(|| open.saturating_add(1))
+            })
+            .ok()
+            .map(|_| ConnectionSlot {
+                cell: Arc::clone(self),
+            })
+    }
+
+    /// Open connections, over all workers.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// What active checks say. Becoming healthy ends an ejection, too, and begins a slow start.
+    pub fn set_checked_health(&self, healthy: bool, now: Micros) {
+        let was_sick = self.load.sick.swap(!healthy, Relaxed);
+        if was_sick && healthy {
+            self.load.failed_in_a_row.store(0, Relaxed);
+            self.load.ejected_until.store(0, Relaxed);
+            self.load.ready_since.store(now.0, Relaxed);
+        }
+    }
+
+    /// The numbers at this moment.
+    pub fn view(&self, now: Micros) -> CellView {
+        let in_flight = self.in_flight();
+        let waiting = self.waiting(now);
+        let latency = self.mean_us().unwrap_or(0.0).max(waiting.mean_age_us);
+        CellView {
+            in_flight,
+            waiting: waiting.count,
+            connections: self.connections(),
+            latency_us: self.mean_us().map(|mean| mean as u64),
+            cost: (latency * self.penalty() * (in_flight as f32 + 1.0)) as u64,
+            ejected_until: Some(self.ejected_until()).filter(|until| *until > now),
+            ejections: self.ejections.load(Relaxed),
+            checked_healthy: !self.is_sick(),
+            requests: self.requests.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+        }
+    }
+
+    /// Exchanges that began and did not end, over all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.load.in_flight.load(Relaxed)
+    }
+
+    /// Whether it is neither ejected nor sick by active checks.
+    pub fn is_available(&self, now: Micros) -> bool {
+        self.load.ejected_until.load(Relaxed) <= now.0 && !self.is_sick()
+    }
+
+    /// Whether it is set aside for what it did to requests.
+    pub(super) fn is_ejected(&self, now: Micros) -> bool {
+        self.ejected_until() > now
+    }
+
+    fn is_sick(&self) -> bool {
+        self.load.sick.load(Relaxed)
+    }
+
+    pub(super) fn ejected_until(&self) -> Micros {
+        Micros(self.load.ejected_until.load(Relaxed))
+    }
+
+    /// Mean latency in microseconds, if an answer or failure was ever seen. At least 1.
+    pub(super) fn mean_us(&self) -> Option<f32> {
+        self.load.estimate.mean()
+    }
+
+    /// What waits for its response's head.
+    pub(super) fn waiting(&self, now: Micros) -> WaitingNow {
+        self.load.waiting.get(now)
+    }
+
+    /// What failures multiply the cost by; from 1 to 1000.
+    pub(super) fn penalty(&self) -> f32 {
+        self.load.estimate.penalty()
+    }
+
+    /// Microseconds since the last exchange began (or the cell was made).
+    pub(super) fn idle_us(&self, now: Micros) -> u64 {
+        now.0.saturating_sub(self.load.last_start.load(Relaxed))
+    }
+
+    /// Takes the right to try an idle endpoint again: one worker gets it.
+    pub(super) fn claim_trial(&self, idle_us: u64, now: Micros) -> bool {
+        let last = self.load.last_start.load(Relaxed);
+        now.0.saturating_sub(last) >= idle_us
+            && self.waiting(now).count == 0
+            && self
+                .load
+                .last_start
+                .compare_exchange(last, now.0, Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// Microseconds since it has been taking requests; 0 while it does not.
+    pub(super) fn ready_us(&self, now: Micros) -> u64 {
+        now.0.saturating_sub(self.load.ready_since.load(Relaxed))
+    }
+
+    pub(super) fn failed_in_a_row(&self) -> u32 {
+        self.load.failed_in_a_row.load(Relaxed)
+    }
+
+    pub(super) fn strikes(&self) -> u32 {
+        self.strikes.load(Relaxed)
+    }
+
+    /// Sets it aside. Failures in a row are kept, so that one more failure after its return sends it
+    /// out again; slow start counts from its return.
+    pub(super) fn eject(&self, until: Micros, strikes: u32) {
+        self.strikes.store(strikes, Relaxed);
+        self.ejections.fetch_add(1, Relaxed);
+        self.load.ready_since.store(until.0, Relaxed);
+        self.load.ejected_until.store(until.0, Relaxed);
+    }
+
+    fn observe(&self, now: Micros, latency_us: u64, seen: Observed) {
+        match seen {
+            Observed::Answered => {
+                self.load.estimate.answered(now, latency_us);
+                // Read first: a store would take the line from the other workers each time.
+                if self.load.failed_in_a_row.load(Relaxed) != 0 {
+                    self.load.failed_in_a_row.store(0, Relaxed);
+                }
+            }
+            Observed::ServerError | Observed::Failed => {
+                self.load.estimate.failed(now, latency_us);
+                self.count_failure();
+            }
+        }
+    }
+
+    fn count_failure(&self) {
+        self.load.failed_in_a_row.fetch_add(1, Relaxed);
+        self.failures.fetch_add(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for EndpointCell {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("EndpointCell");
+        debug.field("id", &self.id).field("address", &self.address);
+        debug
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An attempt in flight. Dropping it ends the flight; dropped before [`InFlight::head`] it says nothing of the
+/// endpoint.
+#[derive(Debug)]
+pub struct InFlight {
+    cell: Arc<EndpointCell>,
+    started: Micros,
+    waiting: bool,
+}
+
+impl InFlight {
+    /// The response's head came, or will not come: takes the latency sample. Only the first call counts.
+    pub fn head(&mut self, now: Micros, seen: Observed) {
+        if self.end_wait() {
+            self.cell.observe(now, now.saturating_since(self.started), seen);
+        }
+    }
+
+    /// The response broke off after its head: a failure without a latency sample.
+    pub fn broke(&mut self) {
+        self.cell.load.estimate.broke();
+        self.cell.count_failure();
+    }
+
+    /// Whoever asked did not wait for the head any longer. If that was longer than the endpoint usually
+    /// takes, it is a sample of "at least so long": without it, an endpoint whose clients give up would
+    /// never look slow.
+    pub fn give_up(mut self, now: Micros) {
+        if self.end_wait() {
+            let waited = now.saturating_since(self.started);
+            self.cell.load.estimate.given_up(now, waited);
+        }
+    }
+
+    /// The endpoint's cell.
+    pub fn cell(&self) -> &Arc<EndpointCell> {
+        &self.cell
+    }
+
+    /// When the attempt began.
+    pub fn started(&self) -> Micros {
+        self.started
+    }
+
+    fn end_wait(&mut self) -> bool {
+        let waited = std::mem::take(&mut self.waiting);
+        if waited {
+            self.cell.load.waiting.end(self.started);
+        }
+        waited
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.end_wait();
+        self.cell.load.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An open connection; dropping it gives the place back.
+#[derive(Debug)]
+pub struct ConnectionSlot {
+    cell: Arc<EndpointCell>,
+}
+
+impl ConnectionSlot {
+    /// The endpoint's cell.
+    pub fn cell(&self) -> &Arc<EndpointCell> {
+        &self.cell
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.cell.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How many exchanges can be in flight at one endpoint so that [`Waiting`] stays exact: 20 bits, less a
+/// margin for workers that start at the same moment.
+pub(super) const MOST_IN_FLIGHT: u32 = (1 << COUNT_BITS) - 1 - 1024;
+
+const COUNT_BITS: u32 = 20;
+const SUM_BITS: u32 = 64 - COUNT_BITS;
+
+/// What waits for its response's head: count and sum of start times in one word.
+#[derive(Debug, Default)]
+struct Waiting(AtomicU64);
+
+/// What waits at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct WaitingNow {
+    /// How many.
+    pub count: u32,
+    /// How long on average; 0 when there is none.
+    pub mean_age_us: f32,
+}
+
+impl Waiting {
+    fn begin(&self, start: Micros) {
+        self.0.fetch_add((start.0 << COUNT_BITS) + 1, Relaxed);
+    }
+
+    fn end(&self, start: Micros) {
+        self.0.fetch_sub((start.0 << COUNT_BITS) + 1, Relaxed);
+    }
+
+    fn get(&self, now: Micros) -> WaitingNow {
+        let word = self.0.load(Relaxed);
+        let count = word & ((1 << COUNT_BITS) - 1);
+        if count == 0 {
+            return WaitingNow {
+                count: 0,
+                mean_age_us: 0.0,
+            };
+        }
+        let ages = count.wrapping_mul(now.0).wrapping_sub(word >> COUNT_BITS) & ((1 << SUM_BITS) - 1);
+        // A start that is later than `now` (workers read their clocks apart) makes it wrap below 0.
+        let ages = if ages >> (SUM_BITS - 1) == 0 { ages } else { 0 };
+        WaitingNow {
+            count: count as u32,
+            mean_age_us: ages as f32 / count as f32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn cell() -> Arc<EndpointCell> {
+        EndpointCell::new("127.0.0.1:80".parse().unwrap(), Micros(0))
+    }
+
+    #[test]
+    fn what_a_pick_reads_is_one_line() {
+        assert_eq!(size_of::<Load>(), 64);
+        assert_eq!(size_of::<EndpointCell>() % 128, 0);
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        assert_ne!(cell().id(), cell().id());
+    }
+
+    #[test]
+    fn ages_of_what_waits() {
+        // Starts, now, expected count and mean age.
+        let late = 1 << 50;
+        for (starts, now, count, age) in [
+            (&[][..], 10, 0, 0.0),
+            (&[10], 10, 1, 0.0),
+            (&[10, 20], 30, 2, 15.0),
+            (&[30], 10, 1, 0.0), // another worker's clock
+            (&[late, late + 10, late + 20], late + 30, 3, 20.0),
+        ] {
+            let waiting = Waiting::default();
+            for start in starts {
+                waiting.begin(Micros(*start));
+            }
+            let expected = WaitingNow {
+                count,
+                mean_age_us: age,
+            };
+            assert_eq!(waiting.get(Micros(now)), expected, "{starts:?} at {now}");
+            for start in starts {
+                waiting.end(Micros(*start));
+            }
+            assert_eq!(waiting.0.load(Relaxed), 0, "{starts:?}");
+        }
+    }
+
+    #[test]
+    fn many_that_wait_long_are_counted_exactly() {
+        let waiting = Waiting::default();
+        let start = Micros(3600 * SECOND);
+        for _ in 0..MOST_IN_FLIGHT {
+            waiting.begin(start);
+        }
+        let now = waiting.get(Micros(3605 * SECOND));
+        assert_eq!(now.count, MOST_IN_FLIGHT);
+        assert_eq!(now.mean_age_us, 5_000_000.0);
+    }
+
+    #[test]
+    fn an_exchange_waits_until_its_head_and_flies_until_it_drops() {
+        let cell = cell();
+        let mut exchange = cell.start(Micros(1000));
+        let view = cell.view(Micros(3000));
+        assert_eq!((view.in_flight, view.waiting, view.requests), (1, 1, 1));
+        assert_eq!(view.latency_us, None);
+        assert_eq!(view.cost, 4000);
+
+        exchange.head(Micros(6000), Observed::Answered);
+        exchange.head(Micros(9000), Observed::Failed);
+        let view = cell.view(Micros(SECOND));
+        assert_eq!((view.in_flight, view.waiting, view.failures), (1, 0, 0));
+        assert_eq!(view.latency_us, Some(5000));
+        assert_eq!(view.cost, 10_000);
+
+        exchange.broke();
+        drop(exchange);
+        let view = cell.view(Micros(SECOND));
+        assert_eq!((view.in_flight, view.failures), (0, 1));
+    }
+
+    #[test]
+    fn a_cancelled_exchange_says_nothing_unless_it_waited_long() {
+        let cell = cell();
+        drop(cell.start(Micros(0)));
+        assert_eq!(cell.view(Micros(0)).latency_us, None);
+        cell.start(Micros(0)).head(Micros(1000), Observed::Answered);
+        cell.start(Micros(1000)).give_up(Micros(1500));
+        assert_eq!(cell.view(Micros(0)).latency_us, Some(1000));
+        cell.start(Micros(1000)).give_up(Micros(10_000));
+        assert_eq!(cell.view(Micros(0)).latency_us, Some(2000));
+        assert_eq!(cell.in_flight(), 0);
+    }
+
+    #[test]
+    fn connections_are_bounded() {
+        let cell = cell();
+        let first = cell.open_connection(2);
+        let second = cell.open_connection(2);
+        assert!(first.is_some() && second.is_some());
+        assert!(cell.open_connection(2).is_none());
+        drop(first);
+        assert_eq!(cell.connections(), 1);
+        assert!(cell.open_connection(2).is_some());
+    }
+
+    #[test]
+    fn a_good_check_ends_an_ejection() {
+        let cell = cell();
+        cell.eject(Micros(50 * SECOND), 1);
+        cell.set_checked_health(true, Micros(SECOND));
+        assert!(!cell.is_available(Micros(SECOND)), "nothing changed");
+        cell.set_checked_health(false, Micros(2 * SECOND));
+        assert!(!cell.is_available(Micros(60 * SECOND)));
+        cell.set_checked_health(true, Micros(3 * SECOND));
+        assert!(cell.is_available(Micros(3 * SECOND)));
+        assert_eq!(cell.ready_us(Micros(4 * SECOND)), SECOND);
+    }
+
+    #[test]
+    fn one_worker_gets_the_trial() {
+        let cell = cell();
+        assert!(!cell.claim_trial(SECOND, Micros(SECOND - 1)));
+        assert!(cell.claim_trial(SECOND, Micros(SECOND)));
+        assert!(!cell.claim_trial(SECOND, Micros(SECOND)));
+        let _waits = cell.start(Micros(SECOND));
+        assert!(
+            !cell.claim_trial(SECOND, Micros(9 * SECOND)),
+            "one is out already"
+        );
+    }
+
+    #[test]
+    fn workers_lose_no_count() {
+        let cell = cell();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for step in 0..10_000 {
+                        let mut exchange = cell.start(Micros(step));
+                        exchange.head(Micros(step + 100), Observed::Answered);
+                    }
+                });
+            }
+        });
+        let view = cell.view(Micros(SECOND));
+        assert_eq!((view.in_flight, view.waiting, view.requests), (0, 0, 40_000));
+        assert_eq!(view.latency_us, Some(100));
+    }
+}

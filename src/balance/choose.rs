@@ -1,0 +1,198 @@
+//! Ways to choose among endpoints that are comparable by a cost: all of them, or some at random.
+//!
+//! Small fleets are read whole: that is as good as a choice can be, and costs some nanoseconds per
+//! endpoint. In large ones some are drawn at random and the best of them is taken. Two are enough to
+//! avoid piles (Mitzenmacher 2001), but not to avoid the sick: with half of the endpoints slow, two
+//! draws give a slow one to a quarter of the requests, eight to 0.4 %.
+//!
+//! Who may be chosen at all: an endpoint that is available (not ejected, not sick by active checks),
+//! below its bound of exchanges in flight, and not tried by this exchange before. If more than half are
+//! not available, availability is ignored (panic, as Envoy's threshold): that many do not fall ill at
+//! once, more likely the check is wrong or the load is too high for the few that are left.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::rotation::Places;
+use super::{EndpointCell, Micros};
+
+/// An endpoint as the choice sees it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub cell: Arc<EndpointCell>,
+    /// Relative to the mean of the fleet.
+    pub weight: f32,
+}
+
+/// Who may be chosen now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight<'a> {
+    pub lanes: &'a [Lane],
+    pub now: Micros,
+    /// Cells that this exchange has tried.
+    pub tried: &'a [u64],
+    /// Bound of exchanges in flight.
+    pub limit: u32,
+    /// 0 when there is none.
+    pub slow_start_us: u64,
+}
+
+/// What a choice comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The lane with this index.
+    Lane(usize),
+    /// There are some, all of them at their bound.
+    Saturated,
+    /// There is none (left).
+    None,
+}
+
+impl Sight<'_> {
+    /// Whether an endpoint may be chosen. `panic` is asked when all that is against it is that it is not available.
+    pub fn may_take(&self, lane: &Lane, panic: impl Fn() -> bool) -> bool {
+        !self.was_tried(lane)
+            && lane.cell.in_flight() < self.limit
+            && (lane.cell.is_available(self.now) || panic())
+    }
+
+    /// The weight, less while a slow start lasts: it grows in a straight line from a tenth (Envoy's, with an
+    /// aggression of 1).
+    pub fn weight(&self, lane: &Lane) -> f32 {
+        lane.weight * self.slow_start(lane)
+    }
+
+    /// The share of its weight that an endpoint has; 1 when its slow start is over.
+    pub fn slow_start(&self, lane: &Lane) -> f32 {
+        if self.slow_start_us == 0 {
+            return 1.0;
+        }
+        let ready = lane.cell.ready_us(self.now);
+        if ready >= self.slow_start_us {
+            1.0
+        } else {
+            (ready as f32 / self.slow_start_us as f32).max(0.1)
+        }
+    }
+
+    fn was_tried(&self, lane: &Lane) -> bool {
+        self.tried.contains(&lane.cell.id())
+    }
+}
+
+/// Reads all: the least cost. A cost gets the lane and a chance ([`draw`]) to be divided by the weight.
+pub(super) fn scan(sight: &Sight<'_>, rng: &mut Rng, cost: impl Fn(&Lane, f32) -> f32) -> Choice {
+    let mut out = 0;
+    // Once among the available, once among all.
+    let (mut available, mut all) = (Best::default(), Best::default());
+    for (index, lane) in sight.lanes.iter().enumerate() {
+        let is_available = lane.cell.is_available(sight.now);
+        out += usize::from(!is_available);
+        if sight.was_tried(lane) {
+            continue;
+        }
+        let free = lane.cell.in_flight() < sight.limit;
+        let cost = free.then(|| cost(lane, draw(rng)));
+        all.offer(index, cost);
+        if is_available {
+            available.offer(index, cost);
+        }
+    }
+    let panic = is_panic(out, sight.lanes.len());
+    if panic { all.choice() } else { available.choice() }
+}
+
+/// Draws until `choices` of them may be chosen: the least cost. Reads all if the draws find none.
+pub(super) fn sample(
+    sight: &Sight<'_>,
+    places: &Places,
+    rng: &mut Rng,
+    choices: u32,
+    panic: impl Fn() -> bool,
+    cost: impl Fn(&Lane, f32) -> f32,
+) -> Choice {
+    let mut best = Best::default();
+    let mut found = 0;
+    for _ in 0..choices + MOST_MISSES {
+        let index = places.any(rng);
+        let Some(lane) = sight.lanes.get(index) else { break };
+        if sight.may_take(lane, &panic) {
+            // The draw was by weight, so the chance must not be once more.
+            best.offer(index, Some(cost(lane, draw(rng) * lane.weight)));
+            found += 1;
+            if found == choices {
+                break;
+            }
+        }
+    }
+    match best.choice() {
+        Choice::None => scan(sight, rng, cost),
+        choice => choice,
+    }
+}
+
+/// Takes the given place; another one by chance, if its endpoint may not be chosen, so that its share falls
+/// on all others alike. Reads all if that finds none.
+pub(super) fn take(
+    sight: &Sight<'_>,
+    places: &Places,
+    rng: &mut Rng,
+    place: u64,
+    panic: impl Fn() -> bool,
+) -> Choice {
+    let mut index = places.at(place);
+    for _ in 0..MOST_MISSES {
+        let Some(lane) = sight.lanes.get(index) else { break };
+        if sight.may_take(lane, &panic) {
+            let slow_start = sight.slow_start(lane);
+            if slow_start >= 1.0 || rng.f32() < slow_start {
+                return Choice::Lane(index);
+            }
+        }
+        index = places.any(rng);
+    }
+    scan(sight, rng, |lane, chance| chance / sight.weight(lane))
+}
+
+/// Exponential with mean 1 (within 9 %: the logarithm is that of the float's exponent and a straight line
+/// between), from 0 to 22.2. The least of such draws, each divided by a weight, falls on each by its weight.
+pub(super) fn draw(rng: &mut Rng) -> f32 {
+    const PER_OCTAVE: f32 = 1.0 / (1 << 23) as f32;
+    let uniform = (rng.u32(..) | 1) as f32;
+    let log2 = uniform.to_bits() as f32 * PER_OCTAVE - 127.0;
+    (32.0 - log2) * std::f32::consts::LN_2
+}
+
+/// Whether so many are not available that it is ignored.
+pub(super) fn is_panic(out: usize, lanes: usize) -> bool {
+    out * 2 > lanes
+}
+
+/// Draws in vain before all are read: with half of the endpoints out, fewer than one pick in 65,000.
+const MOST_MISSES: u32 = 16;
+
+#[derive(Default)]
+struct Best {
+    found: Option<(usize, f32)>,
+    saturated: bool,
+}
+
+impl Best {
+    /// No cost: at its bound.
+    fn offer(&mut self, index: usize, cost: Option<f32>) {
+        match (cost, self.found) {
+            (None, _) => self.saturated = true,
+            (Some(cost), Some((_, least))) if cost >= least => {}
+            (Some(cost), _) => self.found = Some((index, cost)),
+        }
+    }
+
+    fn choice(&self) -> Choice {
+        match self.found {
+            Some((index, _)) => Choice::Lane(index),
+            None if self.saturated => Choice::Saturated,
+            None => Choice::None,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What an endpoint is expected to cost the next exchange: least-latency and least-request.
+//!
+//! **Least-latency**: the time in microseconds until the endpoint answers, if it is given one more:
+//!
+//! ```text
+//! latency = max(mean / (1 + idle/5 s), mean age of what waits for its head)
+//! cost    = latency * penalty of failures * (1 + (in flight + chance) / weight)
+//! ```
+//!
+//! - `latency * (1 + in flight)` is Finagle's and nginx's estimate: what is in flight stands in the way
+//!   of what comes. What is in flight counts up to its last byte, what waits up to its head.
+//! - The age of what waits notices a stall before any slow answer has come (nginx `least_time
+//!   inflight`). Mean and age are compared, not added: the age of a healthy endpoint's exchanges is
+//!   about half its latency.
+//! - What is in flight is divided by the weight, the latency is not: a weight says how much an endpoint
+//!   can carry, an idle one answers no sooner for it. Weights are relative to their mean, so that a
+//!   weight of 100 for all changes nothing.
+//! - `idle` is the time since the last exchange began there. An estimate that nobody renews is worth less
+//!   by the second: an endpoint that was a little slower is tried again soon, one that was ten times
+//!   slower in 45 s. For the sooner return of such a one see [`TRIAL_IDLE_US`].
+//! - `chance` is drawn anew for each endpoint and pick, exponential with mean 1/8. It breaks ties, so that
+//!   neither workers nor other proxies run to the same endpoint, in proportion to weights (the least of
+//!   exponential draws divided by weights falls on each by its weight); and it lets endpoints whose
+//!   latencies are within some 10 % share what one could carry alone. It is part of a request, so it
+//!   matters when little is in flight, and not when much is.
+//!
+//! **Start-up**: an endpoint without a sample costs nothing as long as nothing is in flight there: it is
+//! tried once, at once. While that first answer is out, it counts as one of 30 ms (linkerd's default) or
+//! the age of what waits. **Recovery**: of all picks one in 128 is a trial: it goes to the endpoint that
+//! has been idle longest, if that is a second or more and nothing waits there. So an endpoint that was
+//! too slow for any traffic is seen again within about a second under load, while trials never are 1 %
+//! of requests: a 99th percentile does not see them.
+//!
+//! **Least-request**: `cost = (in flight + chance/128) / weight`: the fewest in flight for the weight;
+//! between equals by chance, in proportion to weights.
+
+use super::{EndpointCell, Micros};
+
+/// Of this many picks one is a trial.
+pub(super) const TRIAL_ONE_IN: u8 = 128;
+/// An endpoint idle for this long is tried again, in microseconds.
+pub(super) const TRIAL_IDLE_US: u64 = 1_000_000;
+
+/// Idle time after which a mean counts half, in microseconds.
+const FADE_US: f32 = 5_000_000.0;
+/// Latency of an endpoint that has not answered its first request, in microseconds.
+const UNKNOWN_US: f32 = 30_000.0;
+/// "Latency" of an endpoint that was never tried: less than any real one.
+const UNTRIED_US: f32 = 1e-6;
+/// Mean of the chance in least-latency, in requests.
+const LATENCY_CHANCE: f32 = 1.0 / 8.0;
+/// Mean of the chance in least-request: below one request even at its largest (22 times the mean).
+const REQUEST_CHANCE: f32 = 1.0 / 128.0;
+
+/// Expected microseconds until an answer. `chance` is exponential with mean 1.
+pub(super) fn least_latency(cell: &EndpointCell, weight: f32, now: Micros, chance: f32) -> f32 {
+    let in_flight = cell.in_flight() as f32;
+    let load = 1.0 + (in_flight + chance * LATENCY_CHANCE) / weight;
+    expected_us(cell, now) * cell.penalty() * load
+}
+
+/// Requests in flight for the weight. `chance` is exponential with mean 1.
+pub(super) fn least_request(cell: &EndpointCell, weight: f32, chance: f32) -> f32 {
+    (cell.in_flight() as f32 + chance * REQUEST_CHANCE) / weight
+}
+
+fn expected_us(cell: &EndpointCell, now: Micros) -> f32 {
+    let waiting = cell.waiting(now);
+    match cell.mean_us() {
+        Some(mean) => (mean * FADE_US / (FADE_US + cell.idle_us(now) as f32)).max(waiting.mean_age_us),
+        None if cell.in_flight() == 0 => UNTRIED_US,
+        None => waiting.mean_age_us.max(UNKNOWN_US),
+    }
+}
