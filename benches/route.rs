@@ -11,6 +11,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
+use tidegate::balance::Micros;
 use tidegate::model::Delta;
 use tidegate::snapshot::{Compiler, RequestHead};
 use tidegate::telemetry::Metrics;
@@ -43,7 +44,7 @@ fn lookups(criterion: &mut Criterion) {
 
 fn lookup(criterion: &mut Criterion, name: &str, delta: Delta, requests: &[(String, String)]) {
     let mut compiler = Compiler::new(Metrics::new(1));
-    compiler.apply(&"bench".into(), delta);
+    compiler.apply(&"bench".into(), delta, Micros(0));
     let snapshot = compiler.readers().load();
     let headers = HeaderMap::new();
     let mut random = fastrand::Rng::with_seed(1);

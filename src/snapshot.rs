@@ -31,6 +31,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 
 pub use self::backend::Backend;
@@ -48,7 +49,7 @@ use crate::model::{BackendName, HostPattern, Listener, ListenerLimits, ListenerN
 pub struct Snapshot {
     /// Counts the publishes of the table; 0 is the empty world before the first.
     pub generation: u64,
-    binds: HashMap<SocketAddr, Arc<Bind>>,
+    binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
     backends: Sharded<BackendName, Arc<Backend>>,
 }
 

@@ -1,11 +1,20 @@
 //! Backends as rules hold them: an identity that lasts, with content that is swapped inside.
+//!
+//! A rule is compiled once and holds its backends for as long as it lives; endpoints come and go many
+//! times in between. So the [`Backend`] is found by name when the rule is compiled, and an exchange asks
+//! it for the [`Fleet`] of this moment. What is known of an endpoint (its cell) passes from one fleet to
+//! the next. A name that nobody has defined is a backend too: it has no endpoints until someone does.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::publish::Published;
 use super::sharded::Sharded;
+use crate::balance::{Fleet, Micros, RetryBudget};
 use crate::model::{self, BackendName, Endpoint};
+use crate::telemetry::{BackendMetrics, Metrics};
 
 /// The lasting identity of a backend.
 pub struct Backend {
@@ -14,6 +23,33 @@ pub struct Backend {
     /// Unique while the process lives: never given to another backend, also not to a later one of the
     /// same name.
     pub id: u64,
+    /// What is counted for it.
+    pub metrics: Arc<BackendMetrics>,
+    fleet: Published<Fleet>,
+    budget: Published<RetryBudget>,
+    defined: AtomicBool,
+}
+
+impl Backend {
+    /// Its policy and endpoints as they are now, owned: for those who keep them across awaits.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.load()
+    }
+
+    /// Reads its policy and endpoints as they are now, without counting a reference.
+    pub fn with_fleet<R>(&self, read: impl FnOnce(&Fleet) -> R) -> R {
+        self.fleet.with(read)
+    }
+
+    /// Reads its retry budget, which begins anew when its bounds are changed.
+    pub fn with_budget<R>(&self, read: impl FnOnce(&RetryBudget) -> R) -> R {
+        self.budget.with(read)
+    }
+
+    /// Whether some source defines it; one that is only mentioned has no endpoints.
+    pub fn is_defined(&self) -> bool {
+        self.defined.load(Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Backend {
@@ -28,6 +64,7 @@ impl fmt::Debug for Backend {
 
 /// The control plane's side: every backend that is defined or mentioned, and what defines it.
 pub(super) struct Backends {
+    metrics: Arc<Metrics>,
     known: HashMap<BackendName, Known>,
     /// What a snapshot lists.
     listed: Sharded<BackendName, Arc<Backend>>,
@@ -48,10 +85,41 @@ struct Definition {
     endpoints: Arc<[Endpoint]>,
 }
 
+/// New content of a backend, not yet in place.
+#[must_use]
+pub(super) struct Swap {
+    backend: Arc<Backend>,
+    fleet: Arc<Fleet>,
+    budget: Option<Arc<RetryBudget>>,
+    defined: bool,
+}
+
+impl Swap {
+    /// Puts it in place.
+    pub(super) fn make(self) {
+        if let Some(budget) = self.budget {
+            self.backend.budget.store(budget);
+        }
+        self.backend.fleet.store(self.fleet);
+        self.backend.defined.store(self.defined, Ordering::Relaxed);
+    }
+
+    /// Whether nobody can be reached at the backend after this.
+    pub(super) fn empties(&self) -> bool {
+        self.fleet.candidates().is_empty()
+    }
+
+    /// Whose content it is.
+    pub(super) fn backend(&self) -> &BackendName {
+        &self.backend.name
+    }
+}
+
 impl Backends {
     /// None at all.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             known: HashMap::new(),
             listed: Sharded::default(),
             listed_changed: false,
@@ -74,34 +142,47 @@ impl Backends {
         }
     }
 
-    /// What a backend is now; says whether that is new.
+    /// What a backend is from now on; none if it is that already.
     pub(super) fn define(
         &mut self,
         name: &BackendName,
         policy: &Arc<model::Backend>,
         endpoints: Arc<[Endpoint]>,
-    ) -> bool {
+        now: Micros,
+    ) -> Option<Swap> {
+        let known = self.known(name);
         let definition = Definition {
             policy: Arc::clone(policy),
             endpoints,
         };
-        let known = self.known(name);
         if known.definition.as_ref() == Some(&definition) {
-            return false;
+            return None;
         }
+        let previous = known.backend.fleet.load();
+        let fleet = Fleet::build(Arc::clone(policy), &definition.endpoints, Some(&previous), now);
         known.definition = Some(definition);
-        true
+        Some(Swap {
+            backend: Arc::clone(&known.backend),
+            fleet: Arc::new(fleet),
+            budget: (previous.policy().retry_budget != policy.retry_budget)
+                .then(|| Arc::new(RetryBudget::new(&policy.retry_budget))),
+            defined: true,
+        })
     }
 
-    /// Nobody defines the backend any more; says whether someone did. While rules mention it, it has no
-    /// endpoints; otherwise it is forgotten as it is.
-    pub(super) fn undefine(&mut self, name: &BackendName) -> bool {
-        let Some(known) = self.known.get_mut(name) else {
-            return false;
-        };
-        let defined = known.definition.take().is_some();
+    /// Nobody defines the backend any more. While rules mention it, it has no endpoints; otherwise it is
+    /// forgotten, but not emptied, so that exchanges which still hold it end in peace.
+    pub(super) fn undefine(&mut self, name: &BackendName) -> Option<Swap> {
+        let known = self.known.get_mut(name)?;
+        known.definition.take()?;
+        let swap = (known.mentions > 0).then(|| Swap {
+            backend: Arc::clone(&known.backend),
+            fleet: Arc::new(undefined(name)),
+            budget: None,
+            defined: false,
+        });
         self.forget_if_unused(name);
-        defined
+        swap
     }
 
     /// All that are defined or mentioned.
@@ -116,9 +197,14 @@ impl Backends {
 
     fn known(&mut self, name: &BackendName) -> &mut Known {
         self.known.entry(name.clone()).or_insert_with(|| {
+            let fleet = Arc::new(undefined(name));
             let backend = Arc::new(Backend {
                 name: name.clone(),
                 id: self.next_id,
+                metrics: self.metrics.backend(name.as_str()),
+                budget: Published::new(Arc::new(RetryBudget::new(&fleet.policy().retry_budget))),
+                fleet: Published::new(fleet),
+                defined: AtomicBool::new(false),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));
@@ -139,4 +225,8 @@ impl Backends {
             self.listed_changed = true;
         }
     }
+}
+
+fn undefined(name: &BackendName) -> Fleet {
+    Fleet::empty(Arc::new(model::Backend::new(name.clone())))
 }

@@ -12,9 +12,9 @@
 //!   inside the [`Backend`], without a new table.
 //!
 //! The order within one delta is such that no exchange meets a half-made world: new endpoints are in
-//! place before the table that leads to them is published, and what a removed backend held is taken away
-//! only after the table that no longer leads there is out. A backend that nothing mentions any more is
-//! not emptied but forgotten, so that exchanges which still hold it end in peace.
+//! place before the table that leads to them is published, and a backend is emptied only after the table
+//! that may no longer lead there is out. A backend that nothing mentions any more is not emptied but
+//! forgotten, so that exchanges which still hold it end in peace.
 //!
 //! Callers gather edits for a few milliseconds ([`Delta::extend`]) and apply them as one.
 
@@ -24,17 +24,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use self::listeners::{Edits, Listeners};
-use super::backend::Backends;
+use super::backend::{Backends, Swap};
 use super::paths::Entry;
 use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
 use super::union::{Claimed, SourceIndex, Union};
 use super::{Bind, Snapshot};
+use crate::balance::Micros;
 use crate::model::{
     self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Reject, Route, RouteName,
     SourceName,
 };
+use crate::telemetry::Metrics;
 
 /// Turns deltas into snapshots.
 pub struct Compiler {
@@ -44,11 +48,11 @@ pub struct Compiler {
     routes: Union<RouteName, Arc<Route>>,
     policies: Union<BackendName, Arc<model::Backend>>,
     endpoints: Union<BackendName, Arc<[Endpoint]>>,
-    compiled: HashMap<RouteName, Arc<CompiledRoute>>,
+    pub(super) compiled: HashMap<RouteName, Arc<CompiledRoute>>,
     /// Routes by the listeners they name, live or not.
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
-    binds: HashMap<SocketAddr, Arc<Bind>>,
+    binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
     generation: u64,
 }
 
@@ -66,8 +70,8 @@ pub struct Applied {
 }
 
 impl Compiler {
-    /// With an empty world.
-    pub fn new() -> Self {
+    /// With an empty world. Handles of metrics are made for each backend when it is first heard of.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             publisher: Publisher::new(),
             sources: Vec::new(),
@@ -77,8 +81,8 @@ impl Compiler {
             endpoints: Union::default(),
             compiled: HashMap::new(),
             attached: HashMap::new(),
-            backends: Backends::new(),
-            binds: HashMap::new(),
+            backends: Backends::new(metrics),
+            binds: HashMap::default(),
             generation: 0,
         }
     }
@@ -88,30 +92,32 @@ impl Compiler {
         self.publisher.readers()
     }
 
-    /// Takes a delta of a source and makes it live.
-    pub fn apply(&mut self, source: &SourceName, delta: Delta) -> Applied {
+    /// Takes a delta of a source and makes it live. New endpoints' slow start begins `now`.
+    pub fn apply(&mut self, source: &SourceName, delta: Delta, now: Micros) -> Applied {
         let source = self.source(source);
         let mut applied = Applied::default();
         let changed = self.unite(source, delta, &mut applied.rejects);
 
-        let gone = self.define_backends(&changed.backends, &mut applied.backends_changed);
+        let mut late = Vec::new();
+        for swap in self.define_backends(&changed.backends, now) {
+            applied.backends_changed.push(swap.backend().clone());
+            if swap.empties() {
+                late.push(swap);
+            } else {
+                swap.make();
+            }
+        }
         let fresh = self.listeners.follow(&changed.listeners);
         for name in &changed.listeners {
             applied.rejects.extend(self.slot_reject(name));
         }
-        let before = self.compile_routes(&changed.routes, &fresh);
+        self.compile_routes(&changed.routes, &fresh);
+        for swap in self.undefine_backends(&changed.backends) {
+            applied.backends_changed.push(swap.backend().clone());
+            late.push(swap);
+        }
         applied.listeners_changed = self.publish(&mut applied.published);
-
-        for route in before {
-            for backend in route.backends() {
-                self.backends.release(&backend.name);
-            }
-        }
-        for name in gone {
-            if self.backends.undefine(&name) {
-                applied.backends_changed.push(name);
-            }
-        }
+        late.into_iter().for_each(Swap::make);
         applied
     }
 
@@ -187,36 +193,30 @@ impl Compiler {
         changed
     }
 
-    /// Brings the content of backends up to date; gives back those that are no longer defined.
-    fn define_backends(
-        &mut self,
-        names: &BTreeSet<BackendName>,
-        changed: &mut Vec<BackendName>,
-    ) -> Vec<BackendName> {
-        let mut gone = Vec::new();
+    /// New content of those backends that are defined and other than before.
+    fn define_backends(&mut self, names: &BTreeSet<BackendName>, now: Micros) -> Vec<Swap> {
+        let mut swaps = Vec::new();
         for name in names {
-            let Some(policy) = self.policies.get(name) else {
-                gone.push(name.clone());
-                continue;
-            };
-            let endpoints = self.endpoints.claim_of(name, policy.source).cloned();
-            if self
-                .backends
-                .define(name, &policy.value, endpoints.unwrap_or_default())
-            {
-                changed.push(name.clone());
+            if let Some(policy) = self.policies.get(name) {
+                let endpoints = self.endpoints.claim_of(name, policy.source).cloned();
+                let endpoints = endpoints.unwrap_or_default();
+                swaps.extend(self.backends.define(name, &policy.value, endpoints, now));
             }
         }
-        gone
+        swaps
     }
 
-    /// Compiles the routes of these names and brings the tables up to date; gives back the routes as they
-    /// were before. The tables of `fresh` listeners are empty and get all of their routes.
-    fn compile_routes(
-        &mut self,
-        names: &[RouteName],
-        fresh: &HashSet<ListenerName>,
-    ) -> Vec<Arc<CompiledRoute>> {
+    /// Content of those backends that are no longer defined but still mentioned.
+    fn undefine_backends(&mut self, names: &BTreeSet<BackendName>) -> Vec<Swap> {
+        let undefined = names.iter().filter(|name| self.policies.get(*name).is_none());
+        undefined
+            .filter_map(|name| self.backends.undefine(name))
+            .collect()
+    }
+
+    /// Compiles the routes of these names and brings the tables up to date. The tables of `fresh` listeners
+    /// are empty and get all of their routes.
+    fn compile_routes(&mut self, names: &[RouteName], fresh: &HashSet<ListenerName>) {
         let mut edits: HashMap<ListenerName, Edits> = HashMap::new();
         let mut gone = Vec::new();
         for name in names {
@@ -256,7 +256,10 @@ impl Compiler {
         for (listener, edits) in edits {
             self.listeners.edit(&listener, edits);
         }
-        gone
+        // Released after the new ones have been acquired, so that a backend that both mention stays.
+        for backend in gone.iter().flat_map(|route| route.backends()) {
+            self.backends.release(&backend.name);
+        }
     }
 
     /// Where a route stands: its live listeners (of those wanted) and the hostnames that both mean.
@@ -301,7 +304,7 @@ impl Compiler {
     /// Publishes a new table if there is anything new in it; says whether sockets have to follow.
     fn publish(&mut self, published: &mut Option<u64>) -> bool {
         let (binds_changed, addresses_changed) = self.listeners.rebuild(&mut self.binds);
-        if binds_changed || self.backends.take_listed() {
+        if self.backends.take_listed() | binds_changed {
             self.generation += 1;
             *published = Some(self.generation);
             self.publisher.publish(Arc::new(Snapshot {
@@ -340,12 +343,6 @@ impl Compiler {
                 self.source_name(holder)
             ),
         })
-    }
-}
-
-impl Default for Compiler {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -11,10 +11,11 @@
 //! 3. a method; the number of fields; the number of parameters of the query;
 //! 4. the older route; its place in its source; its name; then the place of the rule and of the match.
 //!
-//! An exact path is one lookup. A prefix can only end where an element of the path ends, so the path is
+//! A hostname with few matches keeps them in one list in that order and reads it: most hostnames have
+//! one or two, and a list is the least memory to touch. With more, an exact path is one lookup. A prefix can only end where an element of the path ends, so the path is
 //! cut at its slashes and looked up from the longest cut to the shortest; a bit per depth says at which
 //! depths any prefix ends, so that most cuts are never looked up. Prefixes deeper than 63 elements are
-//! left to the list of regular expressions, which is read in order: the work on a long path is bounded.
+//! left to the list, with the regular expressions: the work on a long path is bounded.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,9 @@ use crate::model::{Match, PathMatch, RouteName};
 
 /// Prefixes with so many slashes or more are read in order instead of looked up.
 const DEPTHS: usize = 64;
+
+/// So many matches of a hostname are read in order; more are looked up.
+const FEW: usize = 8;
 
 /// One match of one rule.
 #[derive(Clone, Debug)]
@@ -48,7 +52,7 @@ pub(super) struct PathTable {
     prefixes: Sharded<Arc<str>, Arc<[Entry]>>,
     /// Bit n: some prefix has n slashes. Not cleared when the last of a depth goes.
     depths: u64,
-    /// Regular expressions and very deep prefixes, in order.
+    /// In order: everything while that is little; regular expressions and very deep prefixes else.
     listed: Arc<[Entry]>,
 }
 
@@ -99,23 +103,25 @@ impl Entry {
         (counts, place)
     }
 
-    /// Smaller comes first, among listed entries.
-    fn listed_precedence(&self) -> impl Ord + '_ {
-        let (length, regex) = weight(&self.path);
-        (Reverse(length), regex, self.precedence())
+    /// Smaller comes first, among entries of all paths.
+    fn overall_precedence(&self) -> impl Ord + '_ {
+        let (kind, length) = weight(&self.path);
+        (kind != Kind::Exact, Reverse(length), kind, self.precedence())
     }
 }
 
 impl PathTable {
     /// The first match, in order, that holds.
     pub(super) fn find<'s>(&'s self, head: &RequestHead<'_>) -> Option<&'s Entry> {
+        let listed = |entry: &&Entry| entry.path.matches(head.path) && entry.holds(head);
+        if self.is_list() {
+            return self.listed.iter().find(listed);
+        }
         let first = |entries: &'s Arc<[Entry]>| entries.iter().find(|entry| entry.holds(head));
-        if self.exact.len() > 0
-            && let Some(found) = self.exact.get(head.path).and_then(first)
-        {
+        if let Some(found) = self.exact.get(head.path).and_then(first) {
             return Some(found);
         }
-        let mut listed = self.listed.iter().peekable();
+        let mut waiting = self.listed.iter().peekable();
         let mut cuts = [0_usize; DEPTHS];
         let mut prefixes = cut(head.path, self.depths, &mut cuts);
         while let Some((depth, end)) = prefixes.split_last().map(|(end, rest)| (rest.len(), *end)) {
@@ -126,8 +132,8 @@ impl PathTable {
             let Some(entries) = head.path.get(..end).and_then(|prefix| self.prefixes.get(prefix)) else {
                 continue;
             };
-            while let Some(entry) = listed.next_if(|entry| weight(&entry.path).0 > end) {
-                if entry.path.matches(head.path) && entry.holds(head) {
+            while let Some(entry) = waiting.next_if(|entry| weight(&entry.path).1 > end) {
+                if listed(&entry) {
                     return Some(entry);
                 }
             }
@@ -135,11 +141,21 @@ impl PathTable {
                 return Some(found);
             }
         }
-        listed.find(|entry| entry.path.matches(head.path) && entry.holds(head))
+        waiting.find(listed)
     }
 
     /// Takes out the entries of the routes `gone` and puts `added`, in one pass over the paths touched.
-    pub(super) fn edit(&mut self, gone: &[Arc<CompiledRoute>], added: Vec<Entry>) {
+    pub(super) fn edit(&mut self, gone: &[Arc<CompiledRoute>], mut added: Vec<Entry>) {
+        let names: HashSet<&RouteName> = gone.iter().map(|route| &route.route.name).collect();
+        if self.is_list() {
+            added = without(&self.listed, &names, added);
+            if added.len() <= FEW {
+                added.sort_by(|a, b| a.overall_precedence().cmp(&b.overall_precedence()));
+                self.listed = added.into();
+                return;
+            }
+            self.listed = Arc::default();
+        }
         let mut exact: HashMap<Arc<str>, Vec<Entry>> = HashMap::new();
         let mut prefixes: HashMap<Arc<str>, Vec<Entry>> = HashMap::new();
         let mut listed: Option<Vec<Entry>> = None;
@@ -160,11 +176,10 @@ impl PathTable {
                 Place::Listed => listed.get_or_insert_default().push(entry),
             }
         }
-        let gone: HashSet<&RouteName> = gone.iter().map(|route| &route.route.name).collect();
         for (map, edits) in [(&mut self.exact, exact), (&mut self.prefixes, prefixes)] {
             for (path, added) in edits {
                 let old = map.get(&path).map_or(&[][..], |entries| entries);
-                let mut entries = without(old, &gone, added);
+                let mut entries = without(old, &names, added);
                 entries.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
                 if entries.is_empty() {
                     map.remove(&path);
@@ -174,15 +189,19 @@ impl PathTable {
             }
         }
         if let Some(added) = listed {
-            let mut entries = without(&self.listed, &gone, added);
-            entries.sort_by(|a, b| a.listed_precedence().cmp(&b.listed_precedence()));
+            let mut entries = without(&self.listed, &names, added);
+            entries.sort_by(|a, b| a.overall_precedence().cmp(&b.overall_precedence()));
             self.listed = entries.into();
         }
     }
 
     /// Whether no path leads anywhere.
     pub(super) fn is_empty(&self) -> bool {
-        self.exact.len() == 0 && self.prefixes.len() == 0 && self.listed.is_empty()
+        self.is_list() && self.listed.is_empty()
+    }
+
+    fn is_list(&self) -> bool {
+        self.exact.len() == 0 && self.prefixes.len() == 0
     }
 }
 
@@ -205,12 +224,21 @@ fn slashes(path: &str) -> usize {
     memchr::memchr_iter(b'/', path.as_bytes()).count()
 }
 
-/// Length as the user wrote it, and whether it is a regular expression.
-fn weight(path: &PathMatch) -> (usize, bool) {
+/// At equal length, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Exact,
+    Prefix,
+    Regex,
+}
+
+/// The kind of a path condition, and its length as the user wrote it.
+fn weight(path: &PathMatch) -> (Kind, usize) {
     match path {
-        PathMatch::Exact(text) | PathMatch::Prefix(text) => (text.len(), false),
+        PathMatch::Exact(text) => (Kind::Exact, text.len()),
+        PathMatch::Prefix(text) => (Kind::Prefix, text.len()),
         // The model puts the expression between `^(?:` and `)$`.
-        PathMatch::Regex(regex) => (regex.as_str().len().saturating_sub(6), true),
+        PathMatch::Regex(regex) => (Kind::Regex, regex.as_str().len().saturating_sub(6)),
     }
 }
 
@@ -256,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_expression_weighs_what_the_user_wrote() {
-        assert_eq!(weight(&PathMatch::regex("/v[0-9]+").unwrap()), (8, true));
-        assert_eq!(weight(&PathMatch::prefix("/v/")), (2, false));
+        assert_eq!(weight(&PathMatch::regex("/v[0-9]+").unwrap()), (Kind::Regex, 8));
+        assert_eq!(weight(&PathMatch::prefix("/v/")), (Kind::Prefix, 2));
     }
 }

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::super::hosts::HostIndex;
 use super::super::paths::{Entry, PathTable};
 use super::super::rule::CompiledRoute;
@@ -126,7 +128,10 @@ impl Listeners {
 
     /// Makes the binds anew whose listeners have changed. Says whether any did, and whether any
     /// address, its protocols or its limits did.
-    pub(super) fn rebuild(&mut self, binds: &mut HashMap<SocketAddr, Arc<Bind>>) -> (bool, bool) {
+    pub(super) fn rebuild(
+        &mut self,
+        binds: &mut HashMap<SocketAddr, Arc<Bind>, RandomState>,
+    ) -> (bool, bool) {
         let stale = std::mem::take(&mut self.stale);
         let mut addresses_changed = false;
         for address in &stale {

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::super::{RequestHead, Snapshot};
 use super::worlds::compiler;
+use crate::balance::Micros;
 use crate::model::{
     Delta, HeaderMatch, HostPattern, Listener, ListenerLimits, ListenerName, Match, PathMatch, Protocols,
     QueryMatch, Route, RouteName, Rule, SourceName, StringMatch,
@@ -396,7 +397,7 @@ proptest! {
         let mut claims = Claims::default();
         for (source, delta) in steps {
             claims.apply(source, &delta);
-            pieces.apply(&sources[source], delta);
+            pieces.apply(&sources[source], delta, Micros(0));
 
             let (live, routes) = (claims.live(), first(&claims.routes));
             let whole = Delta {
@@ -405,7 +406,7 @@ proptest! {
                 ..Delta::default()
             };
             let mut scratch = compiler();
-            prop_assert_eq!(scratch.apply(&sources[0], whole).rejects, []);
+            prop_assert_eq!(scratch.apply(&sources[0], whole, Micros(0)).rejects, []);
             prop_assert_eq!(pieces.rejects().len(), claims.conflicts());
 
             let (pieces, scratch) = (pieces.readers().load(), scratch.readers().load());

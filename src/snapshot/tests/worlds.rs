@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::super::{Compiler, Snapshot};
+use crate::balance::Micros;
 use crate::model::{
     BackendTarget, Delta, HostPattern, Listener, ListenerLimits, Match, Protocols, Route, Rule,
     WeightedBackend,
@@ -101,7 +102,7 @@ impl Builder {
 
     pub(super) fn snapshot(self) -> Arc<Snapshot> {
         let mut compiler = compiler();
-        let applied = compiler.apply(&"test".into(), self.0);
+        let applied = compiler.apply(&"test".into(), self.0, Micros(0));
         assert_eq!(applied.rejects, []);
         compiler.readers().load()
     }
