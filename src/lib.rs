@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod l4;
 pub mod l7;
 pub mod balance;
+pub mod admin;
 pub mod model;
 pub mod runtime;
 pub mod snapshot;
