@@ -1,6 +1,9 @@
 //! A manifest directory with real files: every way in which files come, change and go.
+#![allow(
+    clippy::unwrap_used, // a test fails by it, also in the functions that its parts share
+    clippy::expect_used
+)]
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -508,110 +511,4 @@ async fn dropping_ends_the_thread() {
         assert!(Instant::now() < end, "the watch outlives its owner");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// Ten thousand HTTPRoutes and a hundred thousand endpoints in slices of a hundred.
-///
-/// `cargo test --release --test manifests -- --ignored --nocapture`
-#[tokio::test]
-#[ignore = "a measurement; run it in release mode"]
-async fn a_large_directory_loads_in_seconds() {
-    const ROUTES: usize = 10_000;
-    const SERVICES: usize = 1_000;
-    let mut files = vec![("edge.yaml".to_owned(), EDGE.to_owned())];
-    for service in 0..SERVICES {
-        let mut text = format!(
-            "apiVersion: v1\nkind: Service\nmetadata:\n  name: svc-{service}\nspec:\n  ports:\n  - name: http\n    port: 80\n---\n"
-        );
-        text += &large_slice(service, 0);
-        files.push((format!("svc-{}/svc-{service}.yaml", service % 10), text));
-    }
-    for file in 0..100 {
-        let mut text = String::new();
-        for nth in 0..ROUTES / 100 {
-            let name = file * 100 + nth;
-            let _ = write!(
-                text,
-                "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: route-{name}\n  annotations:\n    owner: team\nspec:\n  \
-                 parentRefs:\n  - name: edge\n  hostnames:\n  - host-{}.example.com\n  rules:\n  - matches:\n    - path:\n        type: PathPrefix\n        \
-                 value: /path-{name}\n    backendRefs:\n    - name: svc-{}\n      port: 80\n",
-                name / 10,
-                name % SERVICES
-            );
-        }
-        files.push((format!("routes/{file}.yaml"), text));
-    }
-    let bytes: usize = files.iter().map(|(_, text)| text.len()).sum();
-    let borrowed: Vec<_> = files
-        .iter()
-        .map(|(name, text)| (name.as_str(), text.as_str()))
-        .collect();
-    let memory = resident_megabytes();
-    let directory = Watched::open(&borrowed[..1]).directory;
-    for (name, text) in &files {
-        put(&directory.path().join(name), text);
-    }
-    let start = Instant::now();
-    let (mut manifests, delta, rejects) = Manifests::open(directory.path(), Settings::default()).unwrap();
-    let took = start.elapsed();
-    println!(
-        "{} MB in {} files, {} routes, {} endpoints: open {took:?}, resident +{} MB",
-        bytes / 1_000_000,
-        files.len(),
-        delta.routes.len(),
-        delta
-            .endpoints
-            .values()
-            .flatten()
-            .map(|endpoints| endpoints.len())
-            .sum::<usize>(),
-        resident_megabytes() - memory
-    );
-    assert_eq!(delta.routes.len(), ROUTES);
-    assert_eq!(
-        rejects.len(),
-        2,
-        "only that edge.yaml is there twice: {rejects:?}"
-    );
-    assert!(took < Duration::from_secs(10), "{took:?}");
-
-    let mut worst = Duration::ZERO;
-    for generation in 1..=20 {
-        let service = generation * 17;
-        let text = &files[service + 1].1;
-        let text = text[..text.find("---\n").unwrap() + 4].to_owned() + &large_slice(service, generation);
-        let path = directory.path().join(&files[service + 1].0);
-        put(&directory.path().join(".tmp"), &text);
-        let start = Instant::now();
-        fs::rename(directory.path().join(".tmp"), path).unwrap();
-        let (delta, _) = manifests.next().await;
-        worst = worst.max(start.elapsed());
-        assert_eq!(delta.endpoints.len(), 1);
-        assert!(delta.routes.is_empty());
-    }
-    println!("an edited slice is a delta after {worst:?} at the worst of 20 (5 ms of it gathering)");
-}
-
-fn large_slice(service: usize, generation: usize) -> String {
-    let mut text = format!(
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: svc-{service}-x\n  labels:\n    kubernetes.io/service-name: \
-         svc-{service}\naddressType: IPv4\nports:\n- name: http\n  port: 8080\nendpoints:\n"
-    );
-    for nth in 0..100 {
-        let _ = write!(
-            text,
-            "- addresses:\n  - 10.{}.{}.{}\n  conditions:\n    ready: true\n    serving: true\n    terminating: false\n  nodeName: node-{nth}\n  targetRef:\n    \
-             kind: Pod\n    name: svc-{service}-{generation}-{nth}\n    namespace: default\n  zone: zone-{}\n",
-            service / 250,
-            service % 250,
-            nth,
-            nth % 3
-        );
-    }
-    text
-}
-
-fn resident_megabytes() -> usize {
-    let text = fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / 1_000_000
 }

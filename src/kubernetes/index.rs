@@ -61,9 +61,16 @@ pub struct Index {
     /// The slices of each Service.
     slices: BTreeMap<Id, BTreeSet<Id>>,
     /// The backends of each Service as they last came out, by port.
-    backends: BTreeMap<Id, BTreeMap<u16, (Arc<Backend>, Arc<[Endpoint]>)>>,
+    backends: BTreeMap<Id, BTreeMap<u16, Published>>,
     /// What is wrong, by object.
     complaints: BTreeMap<Key, Vec<Complaint>>,
+}
+
+/// A backend as it last came out.
+#[derive(Debug)]
+struct Published {
+    backend: Arc<Backend>,
+    endpoints: Arc<[Endpoint]>,
 }
 
 /// What is to be translated again.
@@ -432,30 +439,13 @@ impl Index {
                     policy.protocol_is_forced,
                 );
                 complaints = policy.complaints; // of the Service's annotations, so the same for every port
-                let (backend, endpoints) = match old.remove(&number) {
-                    Some((old_backend, old_endpoints)) => {
-                        let backend = if *old_backend == policy.backend {
-                            old_backend
-                        } else {
-                            publish_backend(policy.backend, delta)
-                        };
-                        let endpoints = if *old_endpoints == *endpoints {
-                            old_endpoints
-                        } else {
-                            publish_endpoints(&backend, endpoints, delta)
-                        };
-                        (backend, endpoints)
-                    }
-                    None => {
-                        let backend = publish_backend(policy.backend, delta);
-                        let endpoints = publish_endpoints(&backend, endpoints, delta);
-                        (backend, endpoints)
-                    }
-                };
-                kept.insert(number, (backend, endpoints));
+                kept.insert(
+                    number,
+                    publish(old.remove(&number), policy.backend, endpoints, delta),
+                );
             }
         }
-        for (backend, _) in old.into_values() {
+        for Published { backend, .. } in old.into_values() {
             delta.backends.insert(backend.name.clone(), None);
             delta.endpoints.insert(backend.name.clone(), None);
         }
@@ -470,19 +460,34 @@ impl Index {
     }
 }
 
-fn publish_backend(backend: Backend, delta: &mut Delta) -> Arc<Backend> {
-    let backend = Arc::new(backend);
-    delta
-        .backends
-        .insert(backend.name.clone(), Some(Arc::clone(&backend)));
-    backend
-}
-
-fn publish_endpoints(backend: &Backend, endpoints: Arc<[Endpoint]>, delta: &mut Delta) -> Arc<[Endpoint]> {
-    delta
-        .endpoints
-        .insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
-    endpoints
+/// Puts a backend and its endpoints into the delta, as far as they differ from what came out before.
+fn publish(
+    old: Option<Published>,
+    backend: Backend,
+    endpoints: Arc<[Endpoint]>,
+    delta: &mut Delta,
+) -> Published {
+    let (old_backend, old_endpoints) = old.map(|old| (old.backend, old.endpoints)).unzip();
+    let backend = match old_backend {
+        Some(old) if *old == backend => old,
+        _ => {
+            let backend = Arc::new(backend);
+            delta
+                .backends
+                .insert(backend.name.clone(), Some(Arc::clone(&backend)));
+            backend
+        }
+    };
+    let endpoints = match old_endpoints {
+        Some(old) if *old == *endpoints => old,
+        _ => {
+            delta
+                .endpoints
+                .insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
+            endpoints
+        }
+    };
+    Published { backend, endpoints }
 }
 
 fn ingress_listener(settings: &Settings) -> Listener {

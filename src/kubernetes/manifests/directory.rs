@@ -10,7 +10,7 @@
 //! document was; its good documents go live. An object in several files is taken from the first by path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File as OpenFile;
+use std::fs::{self, File as OpenFile};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::document::{Parsed, Problem, parse};
-use super::walk::{Entry, Stamp, Walk};
-use super::watch::Watch;
+use super::walk::{Stamp, Walk};
+use super::watch::{Changed, Watch};
 use crate::kubernetes::Settings;
 use crate::kubernetes::index::Index;
 use crate::kubernetes::objects::{Key, Object};
@@ -55,6 +55,8 @@ pub struct Directory {
     /// Those in several files.
     duplicates: BTreeSet<Key>,
     rejects: Vec<Reject>,
+    /// What the last walk saw.
+    walk: Walk,
     /// Whether the first look is over. In it everything is believed: nothing can be lost.
     is_opened: bool,
 }
@@ -91,43 +93,30 @@ impl Directory {
             definitions: BTreeMap::new(),
             duplicates: BTreeSet::new(),
             rejects: Vec::new(),
+            walk: Walk::default(),
             is_opened: false,
         }
     }
 
     /// Looks what changed. `now` decides about second looks only.
     pub fn look(&mut self, now: Instant, watch: &mut Watch) -> Seen {
-        let mut walk = Walk::new(&self.root);
-        while watch.follow(&walk.directories) {
-            walk = Walk::new(&self.root); // what came between the walk and the watch
-        }
+        // first, so that what comes from now on wakes the next look
         let changed = watch.take_changed();
         let mut touched = BTreeSet::new();
-        for (path, entry) in &walk.files {
-            let is_named = changed.names(&entry.event_path);
-            self.visit(path, entry, is_named, now, &mut touched);
-        }
-        let is_unreadable = |path: &Path| walk.unreadable.iter().any(|(place, _)| path.starts_with(place));
-        let gone: Vec<Arc<Path>> = self
-            .files
-            .keys()
-            .filter(|path| !walk.files.contains_key(&***path) && !is_unreadable(path) && !walk.is_cut)
-            .cloned()
-            .collect();
-        for path in gone {
-            self.miss(&path, now, &mut touched);
+        match self.only_known(&changed, now) {
+            Some(files) => {
+                for (path, stamp) in files {
+                    self.visit(&path, stamp, true, now, &mut touched);
+                }
+            }
+            None => self.look_through(&changed, now, watch, &mut touched),
         }
         self.feed(touched);
         self.is_opened = true;
 
         let delta = self.index.take_delta();
-        let rejects = self.all_rejects(&walk);
-        let look_again = self
-            .files
-            .values()
-            .filter_map(|file| file.doubted.as_ref())
-            .map(|(_, since)| *since + SECOND_LOOK);
-        let look_again = look_again.min();
+        let rejects = self.all_rejects();
+        let look_again = self.doubted_since().map(|since| since + SECOND_LOOK).min();
         if delta.is_empty() && rejects == self.rejects {
             return Seen {
                 change: None,
@@ -141,25 +130,89 @@ impl Directory {
         }
     }
 
+    /// The files that changed, when it is certain that nothing else did: an edit in a large directory
+    /// costs no walk through it.
+    fn only_known(&self, changed: &Changed, now: Instant) -> Option<Vec<(Arc<Path>, Stamp)>> {
+        let Changed::Paths(paths) = changed else {
+            return None;
+        };
+        let is_second_look_due = self.doubted_since().any(|since| since + SECOND_LOOK <= now);
+        if paths.is_empty() || is_second_look_due || self.walk.has_links || !self.walk.unreadable.is_empty() {
+            return None;
+        }
+        let mut files = Vec::new();
+        for event_path in paths {
+            match (
+                self.walk.by_event.get(event_path),
+                fs::symlink_metadata(event_path),
+            ) {
+                (Some(path), Ok(metadata)) if metadata.is_file() => {
+                    files.push((Arc::clone(path), Stamp::of(&metadata)))
+                }
+                // an editor's temporary file that came and went
+                (None, Err(error))
+                    if error.kind() == io::ErrorKind::NotFound && !self.walk.holds_directory(event_path) => {}
+                _ => return None,
+            }
+        }
+        Some(files)
+    }
+
+    fn doubted_since(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.files
+            .values()
+            .filter_map(|file| file.doubted.as_ref())
+            .map(|(_, since)| *since)
+    }
+
+    /// Walks through the directory for what came, changed and went.
+    fn look_through(
+        &mut self,
+        changed: &Changed,
+        now: Instant,
+        watch: &mut Watch,
+        touched: &mut BTreeSet<Key>,
+    ) {
+        let mut walk = Walk::new(&self.root);
+        while watch.follow(&walk.directories) {
+            walk = Walk::new(&self.root); // what came between the walk and the watch
+        }
+        for (path, entry) in &walk.files {
+            let is_named = changed.names(&entry.event_path);
+            self.visit(path, entry.stamp.clone(), is_named, now, touched);
+        }
+        let is_unreadable = |path: &Path| walk.unreadable.iter().any(|(place, _)| path.starts_with(place));
+        let gone: Vec<Arc<Path>> = self
+            .files
+            .keys()
+            .filter(|path| !walk.files.contains_key(*path) && !is_unreadable(path) && !walk.is_cut)
+            .cloned()
+            .collect();
+        for path in gone {
+            self.miss(&path, now, touched);
+        }
+        self.walk = walk;
+    }
+
     /// Reads a file if it may have changed, and takes its objects if they are believed.
     fn visit(
         &mut self,
-        path: &Path,
-        entry: &Entry,
+        path: &Arc<Path>,
+        stamp: Stamp,
         is_named: bool,
         now: Instant,
         touched: &mut BTreeSet<Key>,
     ) {
         if !self.files.contains_key(path) {
-            self.files.insert(Arc::from(path), File::default());
+            self.files.insert(Arc::clone(path), File::default());
         }
         let Some(file) = self.files.get_mut(path) else {
             return;
         };
-        if !is_named && file.doubted.is_none() && file.stamp.as_ref() == Some(&entry.stamp) {
+        if !is_named && file.doubted.is_none() && file.stamp.as_ref() == Some(&stamp) {
             return;
         }
-        file.stamp = Some(entry.stamp.clone());
+        file.stamp = Some(stamp);
         let text = read_text(path);
         let content = match &text {
             Ok(text) => {
@@ -196,7 +249,7 @@ impl Directory {
     }
 
     /// A file that is gone loses its objects at the second look.
-    fn miss(&mut self, path: &Path, now: Instant, touched: &mut BTreeSet<Key>) {
+    fn miss(&mut self, path: &Arc<Path>, now: Instant, touched: &mut BTreeSet<Key>) {
         let Some(file) = self.files.get_mut(path) else {
             return;
         };
@@ -209,7 +262,7 @@ impl Directory {
     /// Takes what a file holds now for true.
     fn take(
         &mut self,
-        path: &Path,
+        path: &Arc<Path>,
         content: Content,
         parsed: Parsed,
         room: usize,
@@ -257,10 +310,9 @@ impl Directory {
             }
             touched.insert(key.clone());
         }
-        let path: Arc<Path> = Arc::from(path);
         for key in file.objects.keys() {
             let paths = self.definitions.entry(key.clone()).or_default();
-            paths.insert(Arc::clone(&path));
+            paths.insert(Arc::clone(path));
             if paths.len() > 1 {
                 self.duplicates.insert(key.clone());
             }
@@ -289,7 +341,7 @@ impl Directory {
     }
 
     /// All that is rejected: what the walk, the files and the index say.
-    fn all_rejects(&self, walk: &Walk) -> Vec<Reject> {
+    fn all_rejects(&self) -> Vec<Reject> {
         let reject = |object: String, reason: String| Reject {
             source: self.source.clone(),
             object,
@@ -297,13 +349,13 @@ impl Directory {
             reason,
         };
         let mut rejects = Vec::new();
-        for (path, error) in &walk.unreadable {
+        for (path, error) in &self.walk.unreadable {
             rejects.push(reject(
                 self.place(path, 0),
                 format!("cannot be read, what was read before stays: {error}"),
             ));
         }
-        if walk.is_cut {
+        if self.walk.is_cut {
             rejects.push(reject(
                 self.place(&self.root, 0),
                 "there are too many files; some are left out".to_owned(),

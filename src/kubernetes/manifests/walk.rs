@@ -5,6 +5,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Levels of directories below the root that are read.
 const MAX_DEPTH: usize = 3;
@@ -16,11 +17,15 @@ const MAX_ENTRIES: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Walk {
     /// The manifest files by path.
-    pub files: BTreeMap<PathBuf, Entry>,
+    pub files: BTreeMap<Arc<Path>, Entry>,
+    /// The same by the path that an event would name.
+    pub by_event: BTreeMap<PathBuf, Arc<Path>>,
     /// The directories, in canonical form.
     pub directories: BTreeSet<PathBuf>,
     /// What could not be looked at. What was known below it is not gone.
     pub unreadable: Vec<(PathBuf, io::Error)>,
+    /// Whether any entry is a link, hidden ones included, so that a change may show elsewhere than where it happens.
+    pub has_links: bool,
     /// Whether there was more than is looked at.
     pub is_cut: bool,
 }
@@ -44,7 +49,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    /// Of a file.
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             inode: (metadata.dev(), metadata.ino()),
             size: metadata.size(),
@@ -65,6 +71,13 @@ impl Walk {
         let mut left = MAX_ENTRIES;
         walk.enter(root, MAX_DEPTH, &mut left);
         walk
+    }
+
+    /// Whether a path is one of the directories or above one.
+    pub fn holds_directory(&self, path: &Path) -> bool {
+        self.directories
+            .iter()
+            .any(|directory| directory.starts_with(path))
     }
 
     fn enter(&mut self, directory: &Path, depth: usize, left: &mut usize) {
@@ -88,6 +101,7 @@ impl Walk {
                 }
             };
             let name = entry.file_name();
+            self.has_links |= entry.file_type().map_or(true, |kind| kind.is_symlink());
             if name.as_encoded_bytes().first() == Some(&b'.') {
                 continue;
             }
@@ -109,6 +123,8 @@ impl Walk {
                         event_path: canonical.join(&name),
                         stamp: Stamp::of(&metadata),
                     };
+                    let path: Arc<Path> = Arc::from(path);
+                    self.by_event.insert(entry.event_path.clone(), Arc::clone(&path));
                     self.files.insert(path, entry);
                 }
                 Ok(_) => {}
