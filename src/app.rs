@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use self::conductor::{Conductor, Message};
 pub use self::sources::Source;
 pub use self::view::Live;
+use crate::admin::{self, AdminState};
 use crate::balance::Clock;
 use crate::config::{AccessLogFormat, AccessLogTarget, Settings};
 use crate::downstream::workers::Workers;
@@ -35,6 +36,7 @@ use crate::snapshot::Compiler;
 use crate::telemetry::access_log::{AccessLog, Format, Target};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::probe::{Prober, Subject};
 
 /// What a process is started with.
 #[derive(Debug, Default)]
@@ -128,7 +130,29 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             Arc::clone(&metrics),
         )));
     }
-    let admin = None;
+    tasks.push(tokio::spawn(Prober::new(clock).run({
+        let live = Arc::clone(&live);
+        move || subjects(&live)
+    })));
+    let admin = match settings.admin.address {
+        Some(address) => {
+            let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+                format!(
+                    "cannot bind the admin listener {address}; choose another with admin.address or --admin"
+                )
+            })?;
+            let bound = listener.local_addr()?;
+            let view: Arc<dyn admin::View> = Arc::clone(&live) as _;
+            let state = Arc::new(AdminState::new(Arc::clone(&metrics), Arc::clone(&gates), view)?);
+            tasks.push(tokio::spawn(admin::serve(
+                listener,
+                state,
+                std::future::pending(),
+            )));
+            Some(bound)
+        }
+        None => None,
+    };
     Ok(Running {
         addresses,
         admin,
@@ -217,6 +241,24 @@ impl Running {
             let _ = tokio::task::spawn_blocking(move || log.close(Duration::from_secs(1))).await;
         }
     }
+}
+
+/// The endpoints that want to be asked how they are.
+fn subjects(live: &Live) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for backend in live.snapshot().backends() {
+        backend.with_fleet(|fleet| {
+            let Some(check) = &fleet.policy().check else {
+                return;
+            };
+            let check = Arc::new(check.clone());
+            subjects.extend(fleet.candidates().iter().map(|candidate| Subject {
+                cell: Arc::clone(&candidate.cell),
+                check: Arc::clone(&check),
+            }));
+        });
+    }
+    subjects
 }
 
 /// The cores that the process may use: its affinity, and its cgroup's share rounded up.

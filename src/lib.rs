@@ -2,6 +2,7 @@
 //!
 //! The rooms, and which may know which, are drawn in `ARCHITECTURE.md`; `tests/rooms.rs` holds the line.
 
+pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod cli;
@@ -10,8 +11,6 @@ pub mod downstream;
 pub mod kubernetes;
 pub mod l4;
 pub mod l7;
-pub mod balance;
-pub mod admin;
 pub mod model;
 pub mod runtime;
 pub mod snapshot;

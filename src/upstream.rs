@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod lease;
 pub mod pool;
+pub mod probe;
 
 pub use connect::ConnectError;
 pub use lease::{Lease, SendError};

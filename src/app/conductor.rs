@@ -66,7 +66,8 @@ impl Conductor {
 
     /// Takes a source's change; it is live when this returns.
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
-        let applied = self.compiler.apply(source, delta);
+        self.live.follow(&delta);
+        let applied = self.compiler.apply(source, delta, self.clock.now());
         let news = applied.rejects.iter().chain(rejects.iter().flatten());
         news.for_each(|reject| tracing::warn!("left out: {reject}"));
         if let Some(rejects) = rejects {
@@ -121,6 +122,7 @@ impl Conductor {
                 Err(error) => failed = Some(BindError { address, error }),
             }
         }
+        self.live.set_bound(&self.bound);
         match failed {
             Some(error) => Err(error),
             None => Ok(self.bound.clone()),

@@ -61,7 +61,7 @@ pub async fn exchange(
         record.set_upload(upload);
     }
     mirror::send_copies(&worker, &forward, &mut outgoing);
-    forward.backend.budget().on_request(started);
+    forward.backend.with_budget(|budget| budget.on_request(started));
 
     let timeouts = &forward.rule.rule.timeouts;
     let deadline = timeouts
@@ -105,7 +105,11 @@ pub async fn exchange(
             replayable: outgoing.replayable(),
             policy: &forward.rule.rule.retry,
         };
-        if retry::wants_another(attempt, ended) && forward.backend.budget().try_retry(worker.now()) {
+        if retry::wants_another(attempt, ended)
+            && forward
+                .backend
+                .with_budget(|budget| budget.try_retry(worker.now()))
+        {
             forward.backend.metrics.retry(worker.index);
             tries.last_failure = failure_of(ended).or(tries.last_failure);
             drop((response, lease, in_flight));
