@@ -3,13 +3,16 @@
 //! This room knows no other. The data plane fills its plain structs; nothing here decides anything.
 
 pub mod access_log;
+pub mod exposition;
 pub mod gates;
 pub mod histogram;
 pub mod metrics;
 pub mod outcome;
+pub mod process;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogHandle};
+pub use exposition::Exposition;
 pub use gates::Gates;
 pub use metrics::{BackendMetrics, ListenerMetrics, Metrics};
 pub use outcome::Outcome;

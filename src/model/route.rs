@@ -187,6 +187,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// From sending an attempt to its response's head.
     pub per_try: Option<Duration>,
+    /// Silence allowed within an endpoint's response body.
+    pub idle: Option<Duration>,
     /// Silence allowed in an upgraded connection, both directions together.
     pub upgrade_idle: Option<Duration>,
 }
@@ -196,6 +198,7 @@ impl Default for Timeouts {
         Self {
             request: Some(Duration::from_secs(60)),
             per_try: None,
+            idle: Some(Duration::from_secs(300)),
             upgrade_idle: Some(Duration::from_secs(3600)),
         }
     }

@@ -4,6 +4,7 @@
 //! A gate begins closed with the reason given, so that a condition nobody ever reported on is never
 //! taken for a good one. Opening and closing is rare and is done by the control plane.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Gates(Mutex<BTreeMap<&'static str, Option<String>>>);
 
 /// One gate as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GateView {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Whether it is open.
     pub open: bool,
     /// Why it is closed; empty when open.
@@ -53,7 +54,7 @@ impl Gates {
         self.lock()
             .iter()
             .map(|(name, closed)| GateView {
-                name,
+                name: Cow::Borrowed(name),
                 open: closed.is_none(),
                 reason: closed.clone().unwrap_or_default(),
             })
@@ -83,7 +84,7 @@ mod tests {
             gates
                 .list()
                 .iter()
-                .map(|gate| (gate.name, gate.open, &*gate.reason))
+                .map(|gate| (&*gate.name, gate.open, &*gate.reason))
                 .collect::<Vec<_>>(),
             [
                 ("draining", false, "asked to end"),

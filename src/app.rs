@@ -1,0 +1,290 @@
+//! The composition root: everything is wired here, and nobody uses this room but `main`, the commands and the tests.
+//!
+//! ```text
+//! sources ──deltas──► conductor ──snapshot──► workers
+//!    ▲                    │ binds sockets, reports
+//!  files, manifests       ▼
+//!                     admin: metrics, readiness, what is served
+//! ```
+//! [`start`] brings a process up in the order in which nothing can be missed: sources are read, the first snapshot is
+//! compiled, sockets are bound, and only then is the process ready.
+
+mod conductor;
+mod sources;
+mod view;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use self::conductor::{Conductor, Message};
+pub use self::sources::Source;
+pub use self::view::Live;
+use crate::admin::{self, AdminState};
+use crate::balance::Clock;
+use crate::config::{AccessLogFormat, AccessLogTarget, Settings};
+use crate::downstream::workers::Workers;
+use crate::l7::worker::WorkerParts;
+use crate::model::Reject;
+use crate::snapshot::Compiler;
+use crate::telemetry::access_log::{AccessLog, Format, Target};
+use crate::telemetry::gates::Gates;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::probe::{Prober, Subject};
+
+/// What a process is started with.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// How the process shall be.
+    pub settings: Settings,
+    /// Where its world comes from.
+    pub sources: Vec<Source>,
+}
+
+/// A running process.
+pub struct Running {
+    /// Where it listens: the address as configured, and as bound.
+    pub addresses: BTreeMap<SocketAddr, SocketAddr>,
+    /// Where the admin listener is, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// What was left out of the sources at the start.
+    pub rejects: Vec<Reject>,
+    settings: Settings,
+    gates: Arc<Gates>,
+    live: Arc<Live>,
+    messages: mpsc::Sender<Message>,
+    reread: watch::Sender<u64>,
+    workers: Arc<Workers>,
+    access_log: Option<AccessLog>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Messages that may wait for the conductor; sources wait when it is full.
+const MAX_MESSAGES: usize = 64;
+/// How often a drain looks whether everything has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Starts a process: reads the sources, compiles, binds, serves. Call it within a multi-thread runtime.
+///
+/// # Errors
+/// A source that cannot be read, an address that cannot be bound, a log that cannot be opened.
+pub async fn start(options: Options) -> anyhow::Result<Running> {
+    let Options { settings, sources } = options;
+    let worker_count = settings.workers.unwrap_or_else(available_workers).max(1);
+    let clock = Clock::new();
+    let metrics = Metrics::new(worker_count);
+    let gates = Arc::new(Gates::closed([
+        ("snapshot", "nothing is compiled yet"),
+        ("listeners", "nothing is bound yet"),
+    ]));
+    let access_log = open_access_log(&settings, &metrics)?;
+    let compiler = Compiler::new(Arc::clone(&metrics));
+    let readers = compiler.readers();
+
+    let parts = (0..worker_count).map(|index| WorkerParts {
+        index,
+        clock,
+        readers: readers.clone(),
+        metrics: Arc::clone(&metrics),
+        access_log: access_log.as_ref().map(AccessLog::handle),
+        proxy_status: settings.proxy_status_header,
+        seed: fastrand::u64(..),
+    });
+    let workers = Arc::new(Workers::start(parts.collect()).context("cannot start the worker threads")?);
+
+    let (messages, inbox) = mpsc::channel(MAX_MESSAGES);
+    let live = Arc::new(Live::new(clock, readers));
+    let mut conductor = Conductor::new(
+        compiler,
+        clock,
+        Arc::clone(&metrics),
+        Arc::clone(&workers),
+        Arc::clone(&live),
+    );
+    let mut opened = Vec::new();
+    for source in sources {
+        let (name, delta, rejects, follow) = sources::open(source)?;
+        conductor.take(&name, delta, Some(rejects));
+        opened.push((name, follow));
+    }
+    conductor.report();
+    gates.open("snapshot");
+    let addresses = conductor.bind().await?;
+    gates.open("listeners");
+    let rejects = conductor.rejects();
+
+    let (reread, asked) = watch::channel(0);
+    let mut tasks = vec![tokio::spawn(conductor.run(inbox))];
+    for (name, follow) in opened {
+        tasks.push(tokio::spawn(sources::follow(
+            name,
+            follow,
+            asked.clone(),
+            messages.clone(),
+            Arc::clone(&metrics),
+        )));
+    }
+    tasks.push(tokio::spawn(Prober::new(clock).run({
+        let live = Arc::clone(&live);
+        move || subjects(&live)
+    })));
+    let admin = match settings.admin.address {
+        Some(address) => {
+            let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+                format!(
+                    "cannot bind the admin listener {address}; choose another with admin.address or --admin"
+                )
+            })?;
+            let bound = listener.local_addr()?;
+            let view: Arc<dyn admin::View> = Arc::clone(&live) as _;
+            let state = Arc::new(AdminState::new(Arc::clone(&metrics), Arc::clone(&gates), view)?);
+            tasks.push(tokio::spawn(admin::serve(
+                listener,
+                state,
+                std::future::pending(),
+            )));
+            Some(bound)
+        }
+        None => None,
+    };
+    Ok(Running {
+        addresses,
+        admin,
+        rejects,
+        settings,
+        gates,
+        live,
+        messages,
+        reread,
+        workers,
+        access_log,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Where the listener that was configured for an address is.
+    pub fn address(&self, configured: SocketAddr) -> Option<SocketAddr> {
+        self.addresses.get(&configured).copied()
+    }
+
+    /// What is served, now.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Whether it is ready for traffic.
+    pub fn gates(&self) -> &Arc<Gates> {
+        &self.gates
+    }
+
+    /// Has every file source read again, as on SIGHUP; the access log is opened anew.
+    pub fn reload(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+        self.reread.send_modify(|count| *count += 1);
+    }
+
+    /// Takes a source's change as if it had come from the source, and waits until it is live.
+    pub async fn change(&self, source: &crate::model::SourceName, delta: crate::model::Delta) {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        let change = Message::Change {
+            source: source.clone(),
+            delta,
+            rejects: None,
+            done: Some(done),
+        };
+        if self.messages.send(change).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Connections open downstream.
+    pub fn connections(&self) -> usize {
+        self.workers.connections()
+    }
+
+    /// Ends in good order: not ready, still accepting for the lag, then no new connections, exchanges finish, at most
+    /// for the timeout. True: everything had ended by itself.
+    pub async fn drain(self) -> bool {
+        self.gates.close("draining", "the process is ending");
+        tokio::time::sleep(self.settings.drain.lag).await;
+        self.workers.drain().await;
+        let deadline = tokio::time::Instant::now() + self.settings.drain.timeout;
+        while self.workers.connections() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        let ended = self.workers.connections() == 0;
+        self.stop().await;
+        ended
+    }
+
+    /// Ends at once.
+    pub async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        if let Ok(workers) = Arc::try_unwrap(self.workers).map_err(|_| ()) {
+            workers.stop().await;
+        }
+        if let Some(log) = self.access_log {
+            let _ = tokio::task::spawn_blocking(move || log.close(Duration::from_secs(1))).await;
+        }
+    }
+}
+
+/// The endpoints that want to be asked how they are.
+fn subjects(live: &Live) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for backend in live.snapshot().backends() {
+        backend.with_fleet(|fleet| {
+            let Some(check) = &fleet.policy().check else {
+                return;
+            };
+            let check = Arc::new(check.clone());
+            subjects.extend(fleet.candidates().iter().map(|candidate| Subject {
+                cell: Arc::clone(&candidate.cell),
+                check: Arc::clone(&check),
+            }));
+        });
+    }
+    subjects
+}
+
+/// The cores that the process may use: its affinity, and its cgroup's share rounded up.
+fn available_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn open_access_log(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {
+    let Some(log) = &settings.access_log else {
+        return Ok(None);
+    };
+    let format = match log.format {
+        AccessLogFormat::Json => Format::Json,
+        AccessLogFormat::Text => Format::Text,
+    };
+    let target = match &log.to {
+        AccessLogTarget::Stdout => Target::Stdout,
+        AccessLogTarget::Stderr => Target::Stderr,
+        AccessLogTarget::File(path) => Target::File(path.clone()),
+    };
+    Ok(Some(
+        AccessLog::start(format, target, Arc::clone(metrics)).context("cannot open the access log")?,
+    ))
+}
+
+/// A path to a configuration file or a directory of manifests, for messages.
+pub(crate) fn shown(path: &std::path::Path) -> String {
+    PathBuf::from(path).display().to_string()
+}

@@ -1,0 +1,214 @@
+//! The conductor: the one task that changes the world. Deltas of the sources come in, are gathered for a moment,
+//! compiled, published, and the sockets follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::view::Live;
+use crate::balance::Clock;
+use crate::downstream::workers::Workers;
+use crate::model::{Delta, Reject, SourceName};
+use crate::snapshot::Compiler;
+use crate::telemetry::metrics::Metrics;
+
+/// What the conductor is told.
+pub(super) enum Message {
+    /// A source changed.
+    Change {
+        /// Which.
+        source: SourceName,
+        /// What.
+        delta: Delta,
+        /// All that the source leaves out now; none: as before.
+        rejects: Option<Vec<Reject>>,
+        /// Told when it is live.
+        done: Option<oneshot::Sender<()>>,
+    },
+}
+
+/// How long changes are gathered after the first. A rollout of many pods is then few publications; a single change is
+/// live well within ten milliseconds.
+const GATHER: Duration = Duration::from_millis(2);
+
+pub(super) struct Conductor {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    compiler: Compiler,
+    workers: Arc<Workers>,
+    live: Arc<Live>,
+    /// What each source left out by itself.
+    source_rejects: BTreeMap<SourceName, Vec<Reject>>,
+    bound: BTreeMap<SocketAddr, SocketAddr>,
+}
+
+impl Conductor {
+    pub(super) fn new(
+        compiler: Compiler,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        workers: Arc<Workers>,
+        live: Arc<Live>,
+    ) -> Self {
+        Self {
+            clock,
+            compiler,
+            metrics,
+            workers,
+            live,
+            source_rejects: BTreeMap::new(),
+            bound: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a source's change; it is live when this returns.
+    pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
+        self.live.follow(&delta);
+        let applied = self.compiler.apply(source, delta, self.clock.now());
+        let news = applied.rejects.iter().chain(rejects.iter().flatten());
+        news.for_each(|reject| tracing::warn!("left out: {reject}"));
+        if let Some(rejects) = rejects {
+            self.source_rejects.insert(source.clone(), rejects);
+        }
+    }
+
+    /// Tells the counters and the admin listener where things stand.
+    pub(super) fn report(&mut self) {
+        let rejects = self.rejects();
+        let now = crate::telemetry::record::unix_us(std::time::SystemTime::now());
+        self.metrics
+            .snapshot_published(self.live.generation(), rejects.len(), now);
+        self.live.set_rejects(rejects);
+    }
+
+    /// Everything that is left out now.
+    pub(super) fn rejects(&self) -> Vec<Reject> {
+        self.source_rejects
+            .values()
+            .flatten()
+            .cloned()
+            .chain(self.compiler.rejects())
+            .collect()
+    }
+
+    /// Binds what is new and closes what is gone. At the start an address that cannot be bound is an error, later it is
+    /// reported and tried again with the next change.
+    pub(super) async fn bind(&mut self) -> Result<BTreeMap<SocketAddr, SocketAddr>, BindError> {
+        let wanted: BTreeSet<SocketAddr> = self.live.snapshot().binds().map(|bind| bind.address).collect();
+        let gone: Vec<_> = self
+            .bound
+            .keys()
+            .filter(|address| !wanted.contains(address))
+            .copied()
+            .collect();
+        for address in gone {
+            self.workers.close(address).await;
+            self.bound.remove(&address);
+            tracing::info!(%address, "closed");
+        }
+        let mut failed = None;
+        for address in wanted {
+            if self.bound.contains_key(&address) {
+                continue;
+            }
+            match self.workers.listen(address, &self.metrics).await {
+                Ok(bound) => {
+                    tracing::info!(address = %bound, "listening");
+                    self.bound.insert(address, bound);
+                }
+                Err(error) => failed = Some(BindError { address, error }),
+            }
+        }
+        self.live.set_bound(&self.bound);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(self.bound.clone()),
+        }
+    }
+
+    /// Follows the sources for the life of the process.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        while let Some(message) = inbox.recv().await {
+            tokio::time::sleep(GATHER).await;
+            let mut gathered = vec![message];
+            while let Ok(message) = inbox.try_recv() {
+                gathered.push(message);
+            }
+            let mut waiting = Vec::new();
+            for Change {
+                source,
+                delta,
+                rejects,
+                done,
+            } in gather(gathered)
+            {
+                self.take(&source, delta, rejects);
+                waiting.extend(done);
+            }
+            self.report();
+            if let Err(error) = self.bind().await {
+                tracing::error!("{error}");
+            }
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// What one source has said since the last publication, as one change.
+struct Change {
+    source: SourceName,
+    delta: Delta,
+    rejects: Option<Vec<Reject>>,
+    done: Vec<oneshot::Sender<()>>,
+}
+
+/// One change per source, in the order of their first messages.
+fn gather(messages: Vec<Message>) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for Message::Change {
+        source,
+        delta,
+        rejects,
+        done,
+    } in messages
+    {
+        match changes.iter_mut().find(|change| change.source == source) {
+            Some(change) => {
+                change.delta.extend(delta);
+                change.rejects = rejects.or(change.rejects.take());
+                change.done.extend(done);
+            }
+            None => changes.push(Change {
+                source,
+                delta,
+                rejects,
+                done: done.into_iter().collect(),
+            }),
+        }
+    }
+    changes
+}
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}{}", hint(error))]
+pub(super) struct BindError {
+    address: SocketAddr,
+    error: std::io::Error,
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another process listens there (see: ss -ltnp)",
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE or the sysctl net.ipv4.ip_unprivileged_port_start"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; no interface has this address",
+        _ => "",
+    }
+}

@@ -1,0 +1,131 @@
+//! Sources: where parts of the world come from, read at the start and followed after.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use super::conductor::Message;
+use crate::config::{self, watch};
+use crate::kubernetes::{self, Manifests};
+use crate::model::{Delta, Reject, SourceName, World};
+use crate::telemetry::metrics::Metrics;
+
+/// Where a part of the world comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A configuration file, read again when it changes.
+    File(PathBuf),
+    /// A world that is given, from the command line or a test.
+    Given(SourceName, Box<World>),
+    /// A directory of Kubernetes objects, followed.
+    Manifests(PathBuf, kubernetes::Settings),
+}
+
+/// What is left to do for a source once it was read.
+pub(super) enum Follow {
+    Nothing,
+    File {
+        path: PathBuf,
+        watch: watch::Watch,
+        world: Box<World>,
+    },
+    Manifests(Manifests),
+}
+
+/// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
+pub(super) type Opened = (SourceName, Delta, Vec<Reject>, Follow);
+
+/// Reads a source for the first time.
+pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
+    match source {
+        Source::Given(name, world) => {
+            let delta = World::default().delta_to(&world);
+            Ok((name, delta, Vec::new(), Follow::Nothing))
+        }
+        Source::File(path) => {
+            // Watched before it is read, so that no change falls between.
+            let watch = watch::Watch::start(&path, watch::DEBOUNCE)?;
+            let loaded = config::load(&path).map_err(|refused| anyhow::anyhow!("{}", refused.human()))?;
+            let delta = World::default().delta_to(&loaded.world);
+            let name = SourceName::new(super::shown(&path));
+            Ok((
+                name,
+                delta,
+                Vec::new(),
+                Follow::File {
+                    path,
+                    watch,
+                    world: Box::new(loaded.world),
+                },
+            ))
+        }
+        Source::Manifests(path, settings) => {
+            let name = SourceName::new(super::shown(&path));
+            let (manifests, delta, rejects) = Manifests::open(&path, settings)
+                .with_context(|| format!("cannot use {} as manifests", path.display()))?;
+            Ok((name, delta, rejects, Follow::Manifests(manifests)))
+        }
+    }
+}
+
+/// Follows a source for the life of the process. `reread` asks a file to be read again without a change seen.
+pub(super) async fn follow(
+    name: SourceName,
+    follow: Follow,
+    mut reread: tokio::sync::watch::Receiver<u64>,
+    messages: mpsc::Sender<Message>,
+    metrics: Arc<Metrics>,
+) {
+    match follow {
+        Follow::Nothing => {}
+        Follow::Manifests(mut manifests) => loop {
+            let (delta, rejects) = manifests.next().await;
+            let change = Message::Change {
+                source: name.clone(),
+                delta,
+                rejects: Some(rejects),
+                done: None,
+            };
+            if messages.send(change).await.is_err() {
+                return;
+            }
+        },
+        Follow::File {
+            path,
+            mut watch,
+            mut world,
+        } => loop {
+            tokio::select! {
+                () = watch.changed() => {}
+                asked = reread.changed() => if asked.is_err() { return },
+            }
+            let loaded = match config::load(&path) {
+                Ok(loaded) => loaded,
+                Err(refused) => {
+                    metrics.reload(false);
+                    tracing::error!(
+                        "{} was not taken over, the configuration before stays:\n{}",
+                        path.display(),
+                        refused.human()
+                    );
+                    continue;
+                }
+            };
+            metrics.reload(true);
+            let delta = world.delta_to(&loaded.world);
+            tracing::info!(file = %path.display(), changed = !delta.is_empty(), "configuration read again");
+            *world = loaded.world;
+            let change = Message::Change {
+                source: name.clone(),
+                delta,
+                rejects: None,
+                done: None,
+            };
+            if messages.send(change).await.is_err() {
+                return;
+            }
+        },
+    }
+}

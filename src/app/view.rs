@@ -1,0 +1,276 @@
+//! What is live, for those who ask: the admin listener, the demo, tests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::admin::{
+    Ask, BackendView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView, TargetView, View,
+};
+use crate::balance::{Candidate, Clock, Fleet, Micros};
+use crate::model::{
+    BackendTarget, Balance, Delta, EndpointState, Filter, Match, PathMatch, Reject, Route, RouteName, Rule,
+    StringMatch,
+};
+use crate::snapshot::{Backend, Readers, Snapshot};
+
+/// What is live.
+pub struct Live {
+    clock: Clock,
+    readers: Readers,
+    facts: Mutex<Facts>,
+}
+
+/// What the snapshot does not say.
+#[derive(Default)]
+struct Facts {
+    rejects: Vec<Reject>,
+    routes: BTreeMap<RouteName, Arc<Route>>,
+    bound: BTreeMap<SocketAddr, SocketAddr>,
+}
+
+impl Live {
+    pub(super) fn new(clock: Clock, readers: Readers) -> Self {
+        Self {
+            clock,
+            readers,
+            facts: Mutex::default(),
+        }
+    }
+
+    /// The snapshot that exchanges see now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.readers.load()
+    }
+
+    /// Counts the publications of the table.
+    pub fn generation(&self) -> u64 {
+        self.snapshot().generation
+    }
+
+    /// What is left out now, and why.
+    pub fn rejected(&self) -> Vec<Reject> {
+        self.facts().rejects.clone()
+    }
+
+    /// The process's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) fn set_rejects(&self, rejects: Vec<Reject>) {
+        self.facts().rejects = rejects;
+    }
+
+    pub(super) fn set_bound(&self, bound: &BTreeMap<SocketAddr, SocketAddr>) {
+        self.facts().bound.clone_from(bound);
+    }
+
+    pub(super) fn follow(&self, delta: &Delta) {
+        let mut facts = self.facts();
+        for (name, route) in &delta.routes {
+            match route {
+                Some(route) => facts.routes.insert(name.clone(), Arc::clone(route)),
+                None => facts.routes.remove(name),
+            };
+        }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View for Live {
+    fn snapshot_generation(&self) -> u64 {
+        self.generation()
+    }
+
+    fn listeners(&self, ask: &Ask) -> Page<ListenerView> {
+        let snapshot = self.snapshot();
+        let facts = self.facts();
+        let mut entries: Vec<_> = snapshot.binds().flat_map(|bind| bind.listeners()).collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        ask.answer(
+            entries.into_iter(),
+            |entry| entry.name.as_str(),
+            |entry| {
+                let listener = &entry.listener;
+                let spoken = [
+                    (listener.protocols.http1, "http/1.1"),
+                    (listener.protocols.http2, "h2c"),
+                ];
+                ListenerView {
+                    name: entry.name.to_string(),
+                    address: facts
+                        .bound
+                        .get(&listener.address)
+                        .unwrap_or(&listener.address)
+                        .to_string(),
+                    hostname: listener.hostname.to_string(),
+                    protocols: spoken
+                        .into_iter()
+                        .filter(|(on, _)| *on)
+                        .map(|(_, name)| name.to_owned())
+                        .collect(),
+                }
+            },
+        )
+    }
+
+    fn backends(&self, ask: &Ask) -> Page<BackendView> {
+        let snapshot = self.snapshot();
+        let now = self.clock.now();
+        let mut backends: Vec<_> = snapshot.backends().collect();
+        backends.sort_by(|a, b| a.name.cmp(&b.name));
+        ask.answer(
+            backends.into_iter(),
+            |backend| backend.name.as_str(),
+            |backend| backend_view(backend, ask, now),
+        )
+    }
+
+    fn routes(&self, ask: &Ask) -> Page<RouteView> {
+        let facts = self.facts();
+        ask.answer(
+            facts.routes.values(),
+            |route| route.name.as_str(),
+            |route| RouteView {
+                name: route.name.to_string(),
+                listeners: route.listeners.iter().map(ToString::to_string).collect(),
+                hostnames: route.hostnames.iter().map(ToString::to_string).collect(),
+                rules: route.rules.iter().map(|rule| rule_view(rule)).collect(),
+            },
+        )
+    }
+
+    fn rejects(&self, ask: &Ask) -> Page<RejectView> {
+        let facts = self.facts();
+        ask.answer(
+            facts.rejects.iter(),
+            |reject| reject.object.as_str(),
+            |reject| RejectView {
+                source: reject.source.to_string(),
+                object: reject.object.clone(),
+                field: reject.field.clone(),
+                reason: reject.reason.clone(),
+            },
+        )
+    }
+}
+
+fn backend_view(backend: &Backend, ask: &Ask, now: Micros) -> BackendView {
+    backend.with_fleet(|fleet| {
+        let candidates = fleet.candidates();
+        BackendView {
+            name: backend.name.to_string(),
+            policy: policy_name(fleet).to_owned(),
+            endpoints_total: candidates.len(),
+            endpoints_ready: candidates
+                .iter()
+                .filter(|candidate| candidate.cell.is_available(now))
+                .count(),
+            endpoints: candidates
+                .iter()
+                .take(ask.endpoints)
+                .map(|candidate| endpoint_view(candidate, now))
+                .collect(),
+        }
+    })
+}
+
+fn policy_name(fleet: &Fleet) -> &'static str {
+    match fleet.policy().balance {
+        Balance::LeastLatency => "least-latency",
+        Balance::LeastRequest => "least-request",
+        Balance::Random => "random",
+        Balance::RoundRobin => "round-robin",
+    }
+}
+
+fn endpoint_view(candidate: &Candidate, now: Micros) -> EndpointView {
+    let view = candidate.cell.view(now);
+    let ejected = view.ejected_until.filter(|until| *until > now);
+    let state = match (ejected, view.checked_healthy, candidate.endpoint.state) {
+        (Some(_), _, _) => "ejected",
+        (None, false, _) => "unhealthy",
+        (None, true, EndpointState::Draining) => "draining",
+        (None, true, EndpointState::Active) => "active",
+    };
+    EndpointView {
+        address: candidate.endpoint.address.to_string(),
+        label: candidate.endpoint.label.as_deref().map(str::to_owned),
+        zone: candidate.endpoint.zone.as_deref().map(str::to_owned),
+        state: state.to_owned(),
+        weight: candidate.endpoint.weight,
+        in_flight: view.in_flight,
+        connections: view.connections,
+        latency_us: view.latency_us,
+        cost: Some(view.cost as f64),
+        ejected_for_ms: ejected.map(|until| until.saturating_since(now) / 1000),
+        requests: view.requests,
+        failures: view.failures,
+        share: None,
+    }
+}
+
+fn rule_view(rule: &Rule) -> RuleView {
+    RuleView {
+        name: rule.name.as_deref().map(str::to_owned),
+        matches: rule.matches.iter().map(match_line).collect(),
+        filters: rule
+            .filters
+            .iter()
+            .map(|filter| filter_line(filter).to_owned())
+            .collect(),
+        backends: rule
+            .backends
+            .iter()
+            .map(|share| TargetView {
+                backend: match &share.target {
+                    BackendTarget::Backend(name) => name.to_string(),
+                    BackendTarget::Invalid(reason) => format!("none ({reason})"),
+                },
+                weight: share.weight,
+            })
+            .collect(),
+    }
+}
+
+fn match_line(condition: &Match) -> String {
+    let value = |value: &StringMatch| match value {
+        StringMatch::Exact(text) => format!("={text}"),
+        StringMatch::Regex(regex) => format!("~{regex}"),
+        StringMatch::Present => String::new(),
+    };
+    let mut parts: Vec<String> = condition.method.iter().map(ToString::to_string).collect();
+    parts.push(match &condition.path {
+        PathMatch::Exact(path) => path.to_string(),
+        PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::Regex(regex) => format!("~{regex}"),
+    });
+    parts.extend(
+        condition
+            .headers
+            .iter()
+            .map(|header| format!("{}{}", header.name, value(&header.value))),
+    );
+    parts.extend(
+        condition
+            .queries
+            .iter()
+            .map(|query| format!("?{}{}", query.name, value(&query.value))),
+    );
+    parts.join(" ")
+}
+
+fn filter_line(filter: &Filter) -> &'static str {
+    match filter {
+        Filter::Direct(_) => "direct response",
+        Filter::Mirror(_) => "mirror",
+        Filter::Redirect(_) => "redirect",
+        Filter::RequestHeaders(_) => "request fields",
+        Filter::ResponseHeaders(_) => "response fields",
+        Filter::Rewrite(_) => "rewrite",
+    }
+}

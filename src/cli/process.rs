@@ -1,0 +1,108 @@
+//! A process that serves until told to end: the control plane's runtime, the log, the signals.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{self, Options, Running};
+
+/// What is served.
+pub struct Plan {
+    /// How the process is started.
+    pub options: Options,
+    /// What is said once it serves.
+    pub greeting: Option<String>,
+}
+
+/// Threads of the control plane; the data plane has its own.
+const CONTROL_THREADS: usize = 2;
+
+/// Serves until SIGTERM or SIGINT. Exit code 0: ended in good order; 1: could not start, or was cut short.
+pub fn run(plan: Plan) -> ExitCode {
+    start_log();
+    let runtime = match control_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start the control plane: {error}")),
+    };
+    runtime.block_on(async {
+        let running = match app::start(plan.options).await {
+            Ok(running) => running,
+            Err(error) => return failed(&format!("{error:#}")),
+        };
+        greet(&running, plan.greeting.as_deref());
+        serve(running).await
+    })
+}
+
+/// The control plane's runtime.
+pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
+/// The process's own log, on standard error; `TIDEGATE_LOG` chooses its level (`debug`, `tidegate=trace`).
+pub fn start_log() {
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+fn greet(running: &Running, greeting: Option<&str>) {
+    for reject in &running.rejects {
+        tracing::warn!("left out: {reject}");
+    }
+    for bound in running.addresses.values() {
+        tracing::info!(
+            "listening on http://{bound}{}",
+            greeting.map(|text| format!(", {text}")).unwrap_or_default()
+        );
+    }
+    if running.addresses.is_empty() {
+        tracing::warn!("nothing to listen on: no listener, Gateway or Ingress was found");
+    }
+    if let Some(admin) = running.admin {
+        tracing::info!("dashboard, metrics and readiness on http://{admin}");
+    }
+}
+
+async fn serve(running: Running) -> ExitCode {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        return failed("cannot wait for signals");
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => running.reload(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!(
+        connections = running.connections(),
+        "ending: exchanges finish first, a second signal ends at once"
+    );
+    tokio::select! {
+        ended = running.drain() => match ended {
+            true => ExitCode::SUCCESS,
+            false => failed("the drain's time ran out; what was open was cut"),
+        },
+        _ = terminate.recv() => failed("ended at once"),
+        _ = interrupt.recv() => failed("ended at once"),
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    tracing::error!("{why}");
+    ExitCode::FAILURE
+}

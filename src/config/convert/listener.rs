@@ -1,0 +1,198 @@
+//! Listeners: addresses, hostnames, limits.
+
+use std::time::Duration;
+
+use super::names::check_name;
+use super::{DAY, Pass, SHORT};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::place::{Place, Placed};
+use crate::config::raw::text::ListenAddress;
+use crate::config::raw::{RawConfig, RawListener, RawListenerLimits, RawListenerProtocol};
+use crate::config::units;
+use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, Protocols};
+
+/// The name of the listener that `listen` makes.
+const SHORT_FORM_NAME: &str = "http";
+
+/// The listeners, each with the place of its address.
+pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
+    match (&raw.listen, &raw.listeners) {
+        (Some(listen), Some(listeners)) => {
+            pass.say(
+                Diagnostic::error(listen.place(), "listen and listeners are both there")
+                    .hint("give this address a name under listeners")
+                    .related(listeners.place, "listeners here"),
+            );
+            Vec::new()
+        }
+        (Some(listen), None) => {
+            let name = ListenerName::new(SHORT_FORM_NAME);
+            let address = address(pass, listen);
+            vec![(
+                Listener {
+                    name,
+                    address,
+                    hostname: HostPattern::Any,
+                    protocols: Protocols::default(),
+                    limits: ListenerLimits::default(),
+                },
+                listen.place(),
+            )]
+        }
+        (None, Some(listeners)) => {
+            if listeners.value.0.is_empty() && raw.manifests.is_none() {
+                pass.error(listeners.place, "there is no listener");
+            }
+            listeners
+                .value
+                .0
+                .iter()
+                .map(|(name, raw)| listener(pass, name, raw))
+                .collect()
+        }
+        (None, None) if raw.manifests.is_some() => Vec::new(),
+        (None, None) => {
+            pass.say(
+                Diagnostic::error(Place::START, "there is no listener").hint("write one: listen: \":8080\""),
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn address(pass: &mut Pass, text: &ListenAddress) -> std::net::SocketAddr {
+    pass.unit(text.place(), units::listen_address(text.text()))
+        .unwrap_or_else(|| std::net::SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn listener(pass: &mut Pass, name: &Placed<String>, raw: &RawListener) -> (Listener, Place) {
+    check_name(pass, "listener", name);
+    let hostname = raw
+        .hostname
+        .as_ref()
+        .map_or(HostPattern::Any, |text| hostname(pass, text));
+    let mut limits = limits(pass, raw.limits.as_ref());
+    limits.trusted_proxies = raw
+        .trusted_proxies
+        .iter()
+        .flatten()
+        .filter_map(|text| pass.unit(text.place(), units::network(text.text())))
+        .collect();
+    let listener = Listener {
+        name: ListenerName::new(name.text()),
+        address: address(pass, &raw.address),
+        hostname,
+        protocols: protocols(pass, raw.protocols.as_ref()),
+        limits,
+    };
+    (listener, raw.address.place())
+}
+
+/// A hostname pattern; [`HostPattern::Any`] when it is wrong.
+pub fn hostname(pass: &mut Pass, text: &Placed<String>) -> HostPattern {
+    HostPattern::parse(text.text()).unwrap_or_else(|error| {
+        let bare = text
+            .text()
+            .split_once("://")
+            .map_or(text.text(), |(_, rest)| rest);
+        let bare = bare.split(['/', ':']).next().unwrap_or(bare);
+        let meant = HostPattern::parse(bare).ok().filter(|_| bare != text.text());
+        pass.say(
+            Diagnostic::error(text.place, error.to_string())
+                .maybe_hint(meant.map(|meant| format!("did you mean {:?}?", meant.to_string()))),
+        );
+        HostPattern::Any
+    })
+}
+
+fn protocols(pass: &mut Pass, raw: Option<&Placed<Vec<RawListenerProtocol>>>) -> Protocols {
+    let Some(raw) = raw else {
+        return Protocols::default();
+    };
+    if raw.value.is_empty() {
+        pass.say(
+            Diagnostic::error(raw.place, "a listener speaks at least one protocol").hint("write [h1, h2c]"),
+        );
+    }
+    Protocols {
+        http1: raw.value.contains(&RawListenerProtocol::H1),
+        http2: raw.value.contains(&RawListenerProtocol::H2c),
+    }
+}
+
+fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
+    let default = ListenerLimits::default();
+    let Some(raw) = raw else { return default };
+    /// Largest HTTP/2 window (RFC 9113 §6.9.1).
+    const MAX_WINDOW: u32 = (1 << 31) - 1;
+    let wait = Duration::from_millis(10)..=DAY;
+    let limits = ListenerLimits {
+        max_connections: pass.count(
+            "max_connections",
+            raw.max_connections.as_ref(),
+            default.max_connections,
+            1..=10_000_000,
+        ),
+        // hyper's HTTP/1 buffer cannot be smaller than 8 KiB.
+        max_head_bytes: pass.size(
+            "max_head",
+            raw.max_head.as_ref(),
+            default.max_head_bytes,
+            8 << 10..=1 << 20,
+        ),
+        max_headers: u16::try_from(pass.count(
+            "max_headers",
+            raw.max_headers.as_ref(),
+            u32::from(default.max_headers),
+            1..=4096,
+        ))
+        .unwrap_or(default.max_headers),
+        head_deadline: pass.duration(
+            "head_deadline",
+            raw.head_deadline.as_ref(),
+            default.head_deadline,
+            wait.clone(),
+        ),
+        body_idle: pass.duration(
+            "body_idle",
+            raw.body_idle.as_ref(),
+            default.body_idle,
+            wait.clone(),
+        ),
+        keep_alive_idle: pass.duration(
+            "keep_alive_idle",
+            raw.keep_alive_idle.as_ref(),
+            default.keep_alive_idle,
+            SHORT..=DAY,
+        ),
+        max_concurrent_streams: pass.count(
+            "max_concurrent_streams",
+            raw.max_concurrent_streams.as_ref(),
+            default.max_concurrent_streams,
+            1..=10_000,
+        ),
+        stream_window: pass.size(
+            "stream_window",
+            raw.stream_window.as_ref(),
+            default.stream_window,
+            16 << 10..=MAX_WINDOW,
+        ),
+        // A connection's window begins at 65535 and can only grow (RFC 9113 §6.9.2).
+        connection_window: pass.size(
+            "connection_window",
+            raw.connection_window.as_ref(),
+            default.connection_window,
+            65_535..=MAX_WINDOW,
+        ),
+        trusted_proxies: default.trusted_proxies,
+    };
+    if let Some(text) = &raw.stream_window
+        && limits.stream_window > limits.connection_window
+    {
+        pass.say(Diagnostic::warning(
+            text.place(),
+            "stream_window is larger than connection_window, so no stream can use all of it",
+        ));
+    }
+    limits
+}

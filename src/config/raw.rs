@@ -1,0 +1,142 @@
+//! The file's shape, as serde and the JSON schema see it; nothing is decided here.
+//!
+//! Every mapping refuses unknown keys. There is no `flatten`, no `untagged` and no inner tag:
+//! those lose places and let typos pass. The comments of fields are the texts that editors show.
+
+pub mod backend;
+pub mod filter;
+pub mod route;
+pub mod text;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::place::{Placed, PlacedMap};
+use backend::RawBackend;
+use route::RawRoute;
+use text::{DurationText, ListenAddress, NetworkText, SizeText};
+
+/// A Tidegate configuration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Tidegate configuration")]
+pub struct RawConfig {
+    /// Data-plane threads. Default: the cores that the process may use.
+    pub workers: Option<Placed<u32>>,
+    /// The read-only listener for metrics, readiness and the dashboard.
+    pub admin: Option<RawAdmin>,
+    /// What is written about exchanges.
+    pub log: Option<RawLog>,
+    /// What happens between SIGTERM and the end.
+    pub drain: Option<RawDrain>,
+    /// Whether responses that Tidegate made itself say why, in a Proxy-Status field. Default: true.
+    pub proxy_status_header: Option<Placed<bool>>,
+    /// A directory of Kubernetes objects as YAML files, watched. Relative to this file.
+    pub manifests: Option<Placed<String>>,
+    /// Short for one listener called `http` with this address. Instead of `listeners`.
+    pub listen: Option<ListenAddress>,
+    /// Where clients arrive, by name.
+    pub listeners: Option<Placed<PlacedMap<RawListener>>>,
+    /// Which requests go where. The most specific match wins, whatever the order.
+    pub routes: Option<Vec<Placed<RawRoute>>>,
+    /// Groups of endpoints, by name.
+    pub backends: Option<PlacedMap<Placed<RawBackend>>>,
+}
+
+/// The read-only listener for metrics, readiness and the dashboard.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAdmin {
+    /// Whether it is there. Default: true.
+    pub enabled: Option<Placed<bool>>,
+    /// Where it listens. Default: 127.0.0.1:9901.
+    pub address: Option<ListenAddress>,
+}
+
+/// What is written about exchanges.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLog {
+    /// One line per exchange. Default: none.
+    pub access: Option<RawAccessLog>,
+}
+
+/// One line per exchange.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAccessLog {
+    /// How a line looks. Default: json.
+    pub format: Option<RawLogFormat>,
+    /// `stdout`, `stderr`, or a file's path (relative to this file, it contains a `/`). Default: stdout.
+    pub to: Option<Placed<String>>,
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawLogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Words separated by spaces.
+    Text,
+}
+
+/// What happens between SIGTERM and the end.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawDrain {
+    /// New connections are still accepted for this long, while load balancers take notice. Default: 0s.
+    pub lag: Option<DurationText>,
+    /// Then exchanges have this long to end. Default: 30s.
+    pub timeout: Option<DurationText>,
+}
+
+/// One place where clients arrive.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawListener {
+    /// Where the socket is bound. `:80` is every IPv4 address, "[::]:80" every IPv6 (and, as Linux has it, IPv4) address.
+    pub address: ListenAddress,
+    /// The hostnames that belong to it: `shop.example.com`, "*.example.com". Default: all.
+    pub hostname: Option<Placed<String>>,
+    /// What may be spoken. Default: [h1, h2c].
+    pub protocols: Option<Placed<Vec<RawListenerProtocol>>>,
+    /// Bounds on what a client may do.
+    pub limits: Option<RawListenerLimits>,
+    /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
+    pub trusted_proxies: Option<Vec<NetworkText>>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawListenerProtocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    H1,
+    /// HTTP/2 in clear text with prior knowledge.
+    H2c,
+}
+
+/// Bounds on what a client may do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawListenerLimits {
+    /// Open connections on the address. Default: 50000.
+    pub max_connections: Option<Placed<u32>>,
+    /// Size of a request's head. Default: 32KiB.
+    pub max_head: Option<SizeText>,
+    /// Fields of a request's head. Default: 100.
+    pub max_headers: Option<Placed<u32>>,
+    /// Time for a request's head to arrive. Default: 10s.
+    pub head_deadline: Option<DurationText>,
+    /// Silence allowed within a body. Default: 30s.
+    pub body_idle: Option<DurationText>,
+    /// Silence allowed between two requests of a connection. Default: 75s.
+    pub keep_alive_idle: Option<DurationText>,
+    /// Streams open at once on an HTTP/2 connection. Default: 100.
+    pub max_concurrent_streams: Option<Placed<u32>>,
+    /// HTTP/2 flow-control window of a stream. Default: 64KiB.
+    pub stream_window: Option<SizeText>,
+    /// HTTP/2 flow-control window of a connection. Default: 1MiB.
+    pub connection_window: Option<SizeText>,
+}

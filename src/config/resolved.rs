@@ -1,0 +1,413 @@
+//! The effective configuration as YAML, with every default filled in.
+//!
+//! Reading it again gives the same world and settings; a test holds that for the examples and for
+//! generated files. Texts of the user are always quoted, so that none is taken for YAML.
+
+mod yaml;
+
+use std::path::Path;
+
+use http::{HeaderName, HeaderValue};
+use yaml::{Fields, Yaml, quoted};
+
+use super::Loaded;
+use super::settings::{AccessLogFormat, AccessLogTarget, Settings};
+use super::units::{show_duration, show_percent, show_size, show_status_range};
+use crate::model::{
+    ActiveCheck, Backend, BackendProtocol, BackendTarget, Balance, CheckKind, Ejection, Endpoint,
+    EndpointState, Filter, HeaderEdits, Listener, Match, PathMatch, PathRewrite, Redirect, RetryPolicy,
+    Route, Rule, StringMatch, Timeouts, WeightedBackend,
+};
+
+/// The effective configuration of a file, ending with a newline.
+pub fn resolved(loaded: &Loaded) -> String {
+    let Loaded { world, settings, .. } = loaded;
+    let mut file = settings_of(settings);
+    let listeners = world
+        .listeners
+        .values()
+        .map(|one| (one.name.as_str(), listener(one)));
+    file.push("listeners", named(listeners));
+    let mut routes: Vec<&Route> = world.routes.values().map(AsRef::as_ref).collect();
+    routes.sort_by_key(|route| route.order);
+    file.push("routes", Yaml::List(routes.into_iter().map(route).collect()));
+    let backends = world.backends.values().map(|one| {
+        let endpoints = world.endpoints.get(&one.name).map_or(&[] as &[_], AsRef::as_ref);
+        (one.name.as_str(), backend(one, endpoints))
+    });
+    file.push("backends", named(backends));
+    let mut out = String::new();
+    Yaml::Map(file.0).write(&mut out, 0);
+    out
+}
+
+fn text(text: impl AsRef<str>) -> Yaml {
+    Yaml::Scalar(quoted(text.as_ref()))
+}
+
+fn word(text: impl ToString) -> Yaml {
+    Yaml::Scalar(text.to_string())
+}
+
+fn path_text(path: &Path) -> Yaml {
+    text(path.to_string_lossy())
+}
+
+fn time(duration: std::time::Duration) -> Yaml {
+    word(show_duration(duration))
+}
+
+fn time_or_none(duration: Option<std::time::Duration>) -> Yaml {
+    duration.map_or_else(|| word("none"), time)
+}
+
+fn size(bytes: u32) -> Yaml {
+    word(show_size(u64::from(bytes)))
+}
+
+fn named<'a>(entries: impl Iterator<Item = (&'a str, Yaml)>) -> Yaml {
+    Yaml::Map(entries.map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn list<T>(items: &[T], show: impl Fn(&T) -> Yaml) -> Yaml {
+    Yaml::List(items.iter().map(show).collect())
+}
+
+fn settings_of(settings: &Settings) -> Fields {
+    let admin = match settings.admin.address {
+        Some(address) => Fields::default().with("address", text(address.to_string())),
+        None => Fields::default().with("enabled", word(false)),
+    };
+    let log = settings.access_log.as_ref().map(|log| {
+        let format = match log.format {
+            AccessLogFormat::Json => "json",
+            AccessLogFormat::Text => "text",
+        };
+        let to = match &log.to {
+            AccessLogTarget::Stdout => word("stdout"),
+            AccessLogTarget::Stderr => word("stderr"),
+            AccessLogTarget::File(path) => path_text(path),
+        };
+        let access = Fields::default().with("format", word(format)).with("to", to);
+        Fields::default().with("access", access.yaml()).yaml()
+    });
+    let drain = Fields::default()
+        .with("lag", time(settings.drain.lag))
+        .with("timeout", time(settings.drain.timeout));
+    Fields::default()
+        .maybe("workers", settings.workers.map(word))
+        .with("admin", admin.yaml())
+        .maybe("log", log)
+        .with("drain", drain.yaml())
+        .with("proxy_status_header", word(settings.proxy_status_header))
+        .maybe("manifests", settings.manifests.as_deref().map(path_text))
+}
+
+fn listener(listener: &Listener) -> Yaml {
+    let limits = &listener.limits;
+    let protocols = [
+        ("h1", listener.protocols.http1),
+        ("h2c", listener.protocols.http2),
+    ];
+    let protocols = protocols
+        .into_iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| word(name));
+    let shown = Fields::default()
+        .with("max_connections", word(limits.max_connections))
+        .with("max_head", size(limits.max_head_bytes))
+        .with("max_headers", word(limits.max_headers))
+        .with("head_deadline", time(limits.head_deadline))
+        .with("body_idle", time(limits.body_idle))
+        .with("keep_alive_idle", time(limits.keep_alive_idle))
+        .with("max_concurrent_streams", word(limits.max_concurrent_streams))
+        .with("stream_window", size(limits.stream_window))
+        .with("connection_window", size(limits.connection_window));
+    Fields::default()
+        .with("address", text(listener.address.to_string()))
+        .with("hostname", text(listener.hostname.to_string()))
+        .with("protocols", Yaml::List(protocols.collect()))
+        .with("limits", shown.yaml())
+        .with(
+            "trusted_proxies",
+            list(&limits.trusted_proxies, |network| text(network.to_string())),
+        )
+        .yaml()
+}
+
+fn route(route: &Route) -> Yaml {
+    let head = Fields::default()
+        .with("name", text(route.name.as_str()))
+        .maybe(
+            "listeners",
+            // None at all is what a file without listeners says by saying nothing.
+            (!route.listeners.is_empty()).then(|| list(&route.listeners, |name| text(name.as_str()))),
+        )
+        .with("hostnames", list(&route.hostnames, |host| text(host.to_string())));
+    match route.rules.as_slice() {
+        [only] if only.name.is_none() => rule(head, only),
+        rules => head.with("rules", list(rules, |one| rule(Fields::default(), one).yaml())),
+    }
+    .yaml()
+}
+
+fn rule(head: Fields, rule: &Rule) -> Fields {
+    let mut out = head.maybe("name", rule.name.as_ref().map(text));
+    match rule.matches.as_slice() {
+        [only] => out.push("match", one_match(only)),
+        several => out.push("matches", list(several, one_match)),
+    }
+    out.push("filters", list(&rule.filters, filter));
+    match rule.backends.as_slice() {
+        [] => {}
+        [only] if only.weight == 1 && only.filters.is_empty() => out.push("to", target(&only.target)),
+        shares => out.push("split", list(shares, share)),
+    }
+    out.with("timeouts", timeouts(&rule.timeouts))
+        .with("retry", retry(&rule.retry))
+}
+
+fn one_match(one: &Match) -> Yaml {
+    let (kind, path) = match &one.path {
+        PathMatch::Exact(path) => ("exact", path.to_string()),
+        PathMatch::Prefix(path) if path.is_empty() => ("prefix", "/".to_owned()),
+        PathMatch::Prefix(path) => ("prefix", path.to_string()),
+        PathMatch::Regex(regex) => {
+            // As `PathMatch::regex` wraps it.
+            let pattern = regex.as_str();
+            let inner = pattern
+                .strip_prefix("^(?:")
+                .and_then(|rest| rest.strip_suffix(")$"));
+            ("regex", inner.unwrap_or(pattern).to_owned())
+        }
+    };
+    let headers = one
+        .headers
+        .iter()
+        .map(|header| (header.name.as_str(), value_match(&header.value)));
+    let queries = one
+        .queries
+        .iter()
+        .map(|query| (&*query.name, value_match(&query.value)));
+    Fields::default()
+        .with(kind, text(path))
+        .maybe("method", one.method.as_ref().map(|method| text(method.as_str())))
+        .maybe("headers", (!one.headers.is_empty()).then(|| named(headers)))
+        .maybe("query", (!one.queries.is_empty()).then(|| named(queries)))
+        .yaml()
+}
+
+fn value_match(value: &StringMatch) -> Yaml {
+    match value {
+        StringMatch::Exact(exact) => text(exact),
+        StringMatch::Regex(regex) => Fields::default().with("regex", text(regex.as_str())).yaml(),
+        StringMatch::Present => Fields::default().with("present", word(true)).yaml(),
+    }
+}
+
+fn target(target: &BackendTarget) -> Yaml {
+    match target {
+        BackendTarget::Backend(name) => text(name.as_str()),
+        // Not from a file, which refuses what this stands for.
+        BackendTarget::Invalid(reason) => text(reason),
+    }
+}
+
+fn share(share: &WeightedBackend) -> Yaml {
+    Fields::default()
+        .with("to", target(&share.target))
+        .with("weight", word(share.weight))
+        .maybe(
+            "filters",
+            (!share.filters.is_empty()).then(|| list(&share.filters, filter)),
+        )
+        .yaml()
+}
+
+fn timeouts(timeouts: &Timeouts) -> Yaml {
+    Fields::default()
+        .with("request", time_or_none(timeouts.request))
+        .with("per_try", time_or_none(timeouts.per_try))
+        .with("idle", time_or_none(timeouts.idle))
+        .with("upgrade_idle", time_or_none(timeouts.upgrade_idle))
+        .yaml()
+}
+
+fn retry(retry: &RetryPolicy) -> Yaml {
+    let words = [
+        ("connect-failure", retry.on.connect_failure),
+        ("reset", retry.on.reset),
+        ("timeout", retry.on.timeout),
+    ];
+    let mut on: Vec<Yaml> = words
+        .into_iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| word(name))
+        .collect();
+    on.extend(retry.on.statuses.iter().map(|status| word(status.as_u16())));
+    Fields::default()
+        .with("attempts", word(retry.attempts))
+        .with("on", Yaml::List(on))
+        .with("max_replay", size(retry.max_replay_bytes))
+        .with("backoff", time_or_none(retry.backoff))
+        .yaml()
+}
+
+fn filter(filter: &Filter) -> Yaml {
+    let (key, value) = match filter {
+        Filter::RequestHeaders(edits) => ("request_headers", header_edits(edits)),
+        Filter::ResponseHeaders(edits) => ("response_headers", header_edits(edits)),
+        Filter::Rewrite(rewrite) => (
+            "rewrite",
+            Fields::default()
+                .maybe("hostname", rewrite.hostname.as_ref().map(header_value))
+                .maybe("path", rewrite.path.as_ref().map(path_rewrite))
+                .yaml(),
+        ),
+        Filter::Redirect(one) => ("redirect", redirect(one)),
+        Filter::Mirror(mirror) => (
+            "mirror",
+            Fields::default()
+                .with("to", text(mirror.backend.as_str()))
+                .with("percent", word(show_percent(mirror.fraction)))
+                .yaml(),
+        ),
+        Filter::Direct(direct) => (
+            "direct",
+            Fields::default()
+                .with("status", word(direct.status.as_u16()))
+                .with("headers", fields(&direct.headers))
+                .with("body", text(String::from_utf8_lossy(&direct.body)))
+                .yaml(),
+        ),
+    };
+    Fields::default().with(key, value).yaml()
+}
+
+fn header_edits(edits: &HeaderEdits) -> Yaml {
+    Fields::default()
+        .with("remove", list(&edits.remove, |name| text(name.as_str())))
+        .with("set", fields(&edits.set))
+        .with("add", fields(&edits.add))
+        .yaml()
+}
+
+fn fields(fields: &[(HeaderName, HeaderValue)]) -> Yaml {
+    named(
+        fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), header_value(value))),
+    )
+}
+
+fn header_value(value: &HeaderValue) -> Yaml {
+    text(String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn path_rewrite(path: &PathRewrite) -> Yaml {
+    let (key, path) = match path {
+        PathRewrite::Full(path) => ("full", path),
+        PathRewrite::Prefix(path) => ("prefix", path),
+        PathRewrite::Captures(path) => ("captures", path),
+    };
+    Fields::default().with(key, text(path)).yaml()
+}
+
+fn redirect(redirect: &Redirect) -> Yaml {
+    Fields::default()
+        .maybe(
+            "scheme",
+            redirect.scheme.as_ref().map(|scheme| word(scheme.as_str())),
+        )
+        .maybe("hostname", redirect.hostname.as_ref().map(text))
+        .maybe("port", redirect.port.map(word))
+        .maybe("path", redirect.path.as_ref().map(path_rewrite))
+        .with("status", word(redirect.status.as_u16()))
+        .yaml()
+}
+
+fn protocol(protocol: BackendProtocol) -> Yaml {
+    word(match protocol {
+        BackendProtocol::H2c => "h2c",
+        BackendProtocol::Http1 => "h1",
+    })
+}
+
+fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
+    let balance = match backend.balance {
+        Balance::LeastLatency => "least-latency",
+        Balance::LeastRequest => "least-request",
+        Balance::Random => "random",
+        Balance::RoundRobin => "round-robin",
+    };
+    let limits = Fields::default()
+        .with("max_connections", word(backend.limits.max_connections))
+        .with("max_in_flight", word(backend.limits.max_in_flight))
+        .with("queue_timeout", time(backend.limits.queue_timeout))
+        .with("max_idle", word(backend.limits.max_idle))
+        .with("idle_timeout", time(backend.limits.idle_timeout))
+        .with("max_streams", word(backend.limits.max_streams));
+    let budget = Fields::default()
+        .with("percent", word(format!("{}%", backend.retry_budget.percent)))
+        .with("per_second", word(backend.retry_budget.per_second));
+    Fields::default()
+        .with("endpoints", list(endpoints, endpoint))
+        .with("protocol", protocol(backend.protocol))
+        .with("balance", word(balance))
+        .with("connect_timeout", time(backend.connect_timeout))
+        .with("limits", limits.yaml())
+        .with("ejection", ejection(backend.ejection.as_ref()))
+        .maybe("check", backend.check.as_ref().map(check))
+        .with("slow_start", time(backend.slow_start))
+        .with("retry_budget", budget.yaml())
+        .yaml()
+}
+
+fn endpoint(endpoint: &Endpoint) -> Yaml {
+    let state = match endpoint.state {
+        EndpointState::Active => "active",
+        EndpointState::Draining => "draining",
+    };
+    Fields::default()
+        .with("address", text(endpoint.address.to_string()))
+        .with("weight", word(endpoint.weight))
+        .with("state", word(state))
+        .maybe("protocol", endpoint.protocol.map(protocol))
+        .maybe("zone", endpoint.zone.as_ref().map(text))
+        .maybe("label", endpoint.label.as_ref().map(text))
+        .yaml()
+}
+
+fn ejection(ejection: Option<&Ejection>) -> Yaml {
+    let Some(ejection) = ejection else {
+        return Fields::default().with("enabled", word(false)).yaml();
+    };
+    Fields::default()
+        .with("enabled", word(true))
+        .with("consecutive_failures", word(ejection.consecutive_failures))
+        .with("base", time(ejection.base))
+        .with("max", time(ejection.max))
+        .with("max_percent", word(format!("{}%", ejection.max_percent)))
+        .yaml()
+}
+
+fn check(check: &ActiveCheck) -> Yaml {
+    let (kind, asked) = match &check.kind {
+        CheckKind::Tcp => ("tcp", Fields::default()),
+        CheckKind::Http { path, host, statuses } => (
+            "http",
+            Fields::default()
+                .with("path", text(path))
+                .maybe("host", host.as_ref().map(text))
+                .with("statuses", word(show_status_range(*statuses))),
+        ),
+    };
+    Fields::default()
+        .with(kind, asked.yaml())
+        .with("interval", time(check.interval))
+        .with("timeout", time(check.timeout))
+        .with("healthy_after", word(check.healthy_after))
+        .with("unhealthy_after", word(check.unhealthy_after))
+        .maybe("port", check.port.map(word))
+        .yaml()
+}

@@ -1,0 +1,272 @@
+//! Notices that a file may have changed.
+//!
+//! The parent directory is watched, not the file: editors replace files by renaming, and Kubernetes
+//! swaps the `..data` symlink beside a ConfigMap's files, so that the file itself never sees an
+//! event. Where the file is a symlink, the directory it leads to is watched too. After an event the
+//! content is read and compared by hash: access times, swaps to equal content and chatter of
+//! neighbours are no change. A slow look without an event covers file systems that send none.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Quiet after the last event before the file is read; a rename or swap is several events.
+pub const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Longest wait when events never stop.
+const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
+/// Time between two looks without an event.
+const SLOW_LOOK: Duration = Duration::from_secs(30);
+
+/// Why a file cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} cannot be watched: {source}")]
+pub struct WatchError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: notify::Error,
+}
+
+/// A watched file. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    changes: mpsc::Receiver<()>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Watches a file from its present content on. The file need not exist, its directory must.
+    /// Call it within a tokio runtime, before the file is first loaded: then no change is missed.
+    ///
+    /// # Errors
+    /// The directory does not exist or the system has no watches left.
+    pub fn start(path: impl AsRef<Path>, debounce: Duration) -> Result<Self, WatchError> {
+        let path = path.as_ref().to_owned();
+        let fail = |source| WatchError {
+            path: path.clone(),
+            source,
+        };
+        // One event waiting says all that many would.
+        let (event, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |_| {
+            // Full: an event is waiting already. Closed: nobody listens any more.
+            let _ = event.try_send(());
+        })
+        .map_err(fail)?;
+        let mut directories = Directories {
+            watcher,
+            watched: BTreeSet::new(),
+        };
+        let parent = parent_of(&path);
+        directories.watch(&parent).map_err(fail)?;
+        directories.follow(&path);
+        let last = fingerprint(&path);
+        let (change, changes) = mpsc::channel(1);
+        let task = tokio::spawn(run(path, debounce, directories, events, last, change));
+        Ok(Self { changes, task })
+    }
+
+    /// Waits until the content may have changed; changes while nobody waits are one.
+    pub async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            // The task ends only with this value; never say "changed" for nothing.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    path: PathBuf,
+    debounce: Duration,
+    mut directories: Directories,
+    mut events: mpsc::Receiver<()>,
+    mut last: Option<u64>,
+    change: mpsc::Sender<()>,
+) {
+    loop {
+        // None: the watcher is gone, which only dropping it does.
+        match timeout(SLOW_LOOK, events.recv()).await {
+            Ok(None) => return,
+            Ok(Some(())) => quiet(&mut events, debounce).await,
+            Err(_) => {}
+        }
+        let looked = path.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || fingerprint(&looked)).await else {
+            continue;
+        };
+        directories.follow(&path);
+        if now != last {
+            last = now;
+            // Full: the receiver has not yet taken the last change, and will read the newest content.
+            if let Err(mpsc::error::TrySendError::Closed(())) = change.try_send(()) {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until no event has come for `debounce`, at most [`MAX_DEBOUNCE`].
+async fn quiet(events: &mut mpsc::Receiver<()>, debounce: Duration) {
+    let end = Instant::now() + MAX_DEBOUNCE;
+    loop {
+        let until = (Instant::now() + debounce).min(end);
+        tokio::select! {
+            () = sleep_until(until) => return,
+            event = events.recv() => if event.is_none() { return },
+        }
+    }
+}
+
+/// The directories that are watched.
+struct Directories {
+    watcher: RecommendedWatcher,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Directories {
+    fn watch(&mut self, directory: &Path) -> Result<(), notify::Error> {
+        if !self.watched.contains(directory) {
+            self.watcher.watch(directory, RecursiveMode::NonRecursive)?;
+            self.watched.insert(directory.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Watches where the file leads to now, and no longer where it led to before.
+    fn follow(&mut self, path: &Path) {
+        let parent = parent_of(path);
+        let mut wanted = BTreeSet::from([parent]);
+        if let Ok(target) = path.canonicalize() {
+            wanted.insert(parent_of(&target));
+        }
+        let stale: Vec<PathBuf> = self.watched.difference(&wanted).cloned().collect();
+        for directory in stale {
+            // The directory may be gone, and its watch with it.
+            let _ = self.watcher.unwatch(&directory);
+            self.watched.remove(&directory);
+        }
+        for directory in &wanted {
+            // Without this watch the slow look still finds the change.
+            if let Err(error) = self.watch(directory) {
+                tracing::warn!(directory = %directory.display(), %error, "directory cannot be watched");
+            }
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The content in eight bytes; none when it cannot be read.
+fn fingerprint(path: &Path) -> Option<u64> {
+    let bytes = super::read(path).ok()?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    Some(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    const QUICK: Duration = Duration::from_millis(20);
+
+    async fn changes(watch: &mut Watch) -> bool {
+        timeout(Duration::from_secs(5), watch.changed()).await.is_ok()
+    }
+
+    async fn stays(watch: &mut Watch) -> bool {
+        timeout(Duration::from_millis(300), watch.changed())
+            .await
+            .is_err()
+    }
+
+    #[tokio::test]
+    async fn a_write_and_a_rename_are_changes_and_equal_content_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml");
+        fs::write(&file, "one").unwrap();
+        let mut watch = Watch::start(&file, QUICK).unwrap();
+
+        fs::write(&file, "two").unwrap();
+        assert!(changes(&mut watch).await, "a write");
+        fs::write(&file, "two").unwrap();
+        assert!(stays(&mut watch).await, "equal content");
+        fs::write(directory.path().join("other"), "x").unwrap();
+        assert!(stays(&mut watch).await, "a neighbour");
+        fs::write(directory.path().join("new"), "three").unwrap();
+        fs::rename(directory.path().join("new"), &file).unwrap();
+        assert!(changes(&mut watch).await, "a rename");
+        fs::remove_file(&file).unwrap();
+        assert!(changes(&mut watch).await, "a removal");
+        fs::write(&file, "four").unwrap();
+        assert!(changes(&mut watch).await, "a return");
+    }
+
+    #[tokio::test]
+    async fn the_swap_of_a_config_map_is_a_change() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let version = |name: &str, content: &str| {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("tidegate.yaml"), content).unwrap();
+        };
+        let swap = |name: &str| {
+            symlink(name, root.join("..data_tmp")).unwrap();
+            fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        };
+        version("..1", "one");
+        swap("..1");
+        symlink("..data/tidegate.yaml", root.join("tidegate.yaml")).unwrap();
+        let mut watch = Watch::start(root.join("tidegate.yaml"), QUICK).unwrap();
+
+        for (name, content) in [("..2", "two"), ("..3", "three")] {
+            version(name, content);
+            swap(name);
+            assert!(changes(&mut watch).await, "{content}");
+        }
+        version("..4", "three");
+        swap("..4");
+        assert!(stays(&mut watch).await, "a swap to equal content");
+    }
+
+    #[tokio::test]
+    async fn a_symlink_out_of_the_directory_is_followed() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = there.path().join("real.yaml");
+        fs::write(&target, "one").unwrap();
+        symlink(&target, here.path().join("a.yaml")).unwrap();
+        let mut watch = Watch::start(here.path().join("a.yaml"), QUICK).unwrap();
+
+        fs::write(&target, "two").unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_there_is_an_error() {
+        let error = Watch::start("/nonexistent/a.yaml", QUICK).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("/nonexistent/a.yaml cannot be watched")
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Downstream: where clients arrive.
+//!
+//! [`socket`] binds, [`workers`] runs the data-plane threads, [`accept`] takes connections, [`connection`] serves one of
+//! them. [`gate`] and [`framing`] stand between an HTTP/1 client's bytes and the HTTP library.
+
+pub mod accept;
+pub mod connection;
+pub mod framing;
+pub mod gate;
+pub mod socket;
+pub mod workers;

@@ -1,0 +1,531 @@
+//! One client connection, from its first byte to its last.
+//!
+//! # Life
+//! An HTTP/1 connection is *served* while it has something to do and *parked* while it has not: after a moment without
+//! a request the HTTP library is taken away from the socket, with its buffers, and only the socket and a timer wait for
+//! the next byte. That is what an idle connection costs: a few hundred bytes instead of twenty thousand.
+//!
+//! A connection that turns out to speak HTTP/2 is handed to the HTTP/2 side with the bytes read so far.
+//!
+//! # Watch
+//! While served, a connection is looked at once a second: has the head come in time, does the client still take what it
+//! is given, has it been idle long enough to be parked or closed, does it open streams only to give them up? One timer
+//! and no work per request.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::accept::Place;
+use super::framing::HeadLimits;
+use super::gate::{Gate, GateControl};
+use crate::balance::Micros;
+use crate::l4::prefixed::Prefixed;
+use crate::l7::downstream::{Downstream, Pace, Stalls};
+use crate::l7::exchange::exchange;
+use crate::l7::refusal::Refusal;
+use crate::l7::worker::Worker;
+use crate::model::{ListenerLimits, Protocols};
+use crate::runtime::local::LocalExecutor;
+use crate::runtime::timers::Timer;
+
+/// How often a served connection is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// Idle time after which an HTTP/1 connection is parked.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+/// How long, and for how many bytes, a connection that ended early is read on, so that the client gets to read why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+/// Silence after which the kernel asks whether the client is still there, and how often it asks again.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Buffer of an HTTP/1 connection beyond its head, in bytes.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Bytes that wait for a client on one HTTP/2 stream.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+/// Streams reset for the client's faults in an HTTP/2 connection's life ("MadeYouReset").
+const MAX_FAULTS: usize = 400;
+/// So many exchanges given up by the client, and more than half of all, end the connection ("Rapid Reset").
+const MAX_GIVEN_UP: u64 = 500;
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: &Place) {
+    let bind = place.door.bind;
+    let snapshot = worker.snapshot();
+    // A listener that is gone is still served to those who came while it was closed: they get an answer.
+    let (limits, protocols) = match snapshot.bind(&bind) {
+        Some(entry) => (Arc::clone(&entry.limits), entry.protocols),
+        None => (Arc::default(), Protocols::default()),
+    };
+    drop(snapshot);
+    if place.count > limits.max_connections {
+        place.door.metrics.refused(worker.index);
+        return;
+    }
+    let Some(local) = prepare(&stream) else { return };
+    let control = Rc::new(GateControl::default());
+    let from = Rc::new(Downstream {
+        bind,
+        local,
+        peer,
+        peer_text: address_text(peer),
+        trusted: limits
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer.ip())),
+        interim: Some(Rc::clone(control.interim())),
+        pace: Pace::starting(worker.now()),
+        stalls: Rc::new(Stalls::default()),
+        tunnel: RefCell::new(None),
+        limits,
+    });
+    let mut stream = stream;
+    let mut first = true;
+    loop {
+        // In a box of its own, so that a parked connection does not keep its room.
+        let serving = Box::pin(serve_http1(&worker, &from, &control, stream, first, protocols));
+        stream = match serving.await {
+            End::Parked(parked) => parked,
+            End::Http2(http2, read) => {
+                return Box::pin(serve_http2(&worker, &from, Prefixed::new(read, http2))).await;
+            }
+            End::Done => return,
+        };
+        first = false;
+        if !wait_for_more(&worker, &from, &stream).await {
+            return;
+        }
+    }
+}
+
+/// The options that all client sockets have; gives the address that the client connected to.
+fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_INTERVAL);
+    stream.set_nodelay(true).ok()?;
+    SockRef::from(stream).set_tcp_keepalive(&keep_alive).ok()?;
+    stream.local_addr().ok()
+}
+
+/// The address alone, IPv4 without its IPv6 clothes.
+fn address_text(peer: SocketAddr) -> HeaderValue {
+    HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// How the serving of an HTTP/1 connection ended.
+enum End {
+    /// Idle: nothing but the socket is left of it.
+    Parked(TcpStream),
+    /// It is HTTP/2; these bytes were read.
+    Http2(TcpStream, Bytes),
+    /// The connection is over.
+    Done,
+}
+
+/// Waits for a parked connection's next byte. False: it is over.
+async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -> bool {
+    let since = from
+        .pace
+        .idle_since()
+        .map_or_else(Instant::now, |since| worker.clock.instant_of(since));
+    let mut timer = worker.timers.lease();
+    let more = async {
+        tokio::select! {
+            readable = stream.readable() => readable.is_ok(),
+            () = worker.drained() => false,
+        }
+    };
+    timer
+        .within(Some(since + from.limits.keep_alive_idle), more)
+        .await
+        .unwrap_or(false)
+}
+
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    from: &Rc<Downstream>,
+    control: &Rc<GateControl>,
+    stream: TcpStream,
+    first: bool,
+    protocols: Protocols,
+) -> End {
+    let head = HeadLimits {
+        bytes: from.limits.max_head_bytes as usize,
+        fields: usize::from(from.limits.max_headers),
+    };
+    let gate = Gate::new(stream, head, Rc::clone(control), first && protocols.http2);
+    let mut builder = http1::Builder::new();
+    builder
+        .auto_date_header(false)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFER.max(2 * head.bytes));
+    if head.fields > 100 {
+        // Up to 100 the library keeps fields on the stack.
+        builder.max_headers(head.fields);
+    }
+    let service = service_fn(|request| {
+        let exchange = exchange(Rc::clone(worker), Rc::clone(from), request);
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(exchange.await) })
+    });
+    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
+    let mut watch = Watch::new(worker, from);
+    let mut drained = pin!(worker.drained());
+    let mut draining = false;
+    let verdict = poll_fn(|cx| {
+        if !draining && drained.as_mut().poll(cx).is_ready() {
+            draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        loop {
+            if connection.poll_without_shutdown(cx).is_ready() {
+                return Poll::Ready(Verdict::Over);
+            }
+            if control.preface() {
+                return Poll::Ready(Verdict::Preface);
+            }
+            match watch.poll(cx, control.holding(), first) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Verdict::HeadTooSlow) => control.refuse(Refusal::TooSlow),
+                Poll::Ready(verdict) => return Poll::Ready(verdict),
+            }
+        }
+    })
+    .await;
+    if verdict == Verdict::Idle {
+        // An idle connection ends at once when asked to, and leaves the socket open.
+        Pin::new(&mut connection).graceful_shutdown();
+        let ended = poll_fn(|cx| Poll::Ready(connection.poll_without_shutdown(cx).is_ready())).await;
+        if !ended {
+            // A request came in this very moment; its response says that it is the last.
+            let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        }
+    }
+    let parts = connection.into_parts();
+    let gate = parts.io.into_inner();
+    let clear = gate.is_clear() && parts.read_buf.is_empty();
+    let spent = gate.is_spent();
+    let (stream, held) = gate.into_parts();
+    let tunnel = from.tunnel.borrow_mut().take();
+    match verdict {
+        Verdict::Preface => End::Http2(stream, Bytes::from(held)),
+        Verdict::Idle if clear => End::Parked(stream),
+        _ if tunnel.is_some() && !spent => {
+            let mut early = parts.read_buf.to_vec();
+            early.extend_from_slice(&held);
+            if let Some(tunnel) = tunnel {
+                tunnel.run(stream, Bytes::from(early)).await;
+            }
+            End::Done
+        }
+        Verdict::Stalled | Verdict::Abusive => End::Done,
+        _ => {
+            linger(stream).await;
+            End::Done
+        }
+    }
+}
+
+async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixed<TcpStream>) {
+    let limits = &from.limits;
+    let from = Rc::new(Downstream {
+        bind: from.bind,
+        local: from.local,
+        peer: from.peer,
+        peer_text: from.peer_text.clone(),
+        trusted: from.trusted,
+        limits: Arc::clone(limits),
+        interim: None,
+        pace: Pace::starting(worker.now()),
+        stalls: Rc::new(Stalls::default()),
+        tunnel: RefCell::new(None),
+    });
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .auto_date_header(false)
+        .enable_connect_protocol()
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_header_list_size(limits.max_head_bytes)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_local_error_reset_streams(MAX_FAULTS);
+    let service = service_fn(|request| {
+        let exchange = exchange(Rc::clone(worker), Rc::clone(&from), request);
+        async move { Ok::<_, std::convert::Infallible>(exchange.await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut watch = Watch::new(worker, &from);
+    let mut drained = pin!(worker.drained());
+    let mut ending = false;
+    poll_fn(|cx| {
+        if !ending && drained.as_mut().poll(cx).is_ready() {
+            ending = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match watch.poll(cx, false, false) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Verdict::Idle) if !watch.idle_for(limits.keep_alive_idle) => {}
+                Poll::Ready(Verdict::Idle) if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}
+
+/// What is to be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It ended by itself.
+    Over,
+    /// It speaks HTTP/2.
+    Preface,
+    /// It has been idle for a moment.
+    Idle,
+    /// It said nothing at all, or nothing more, for too long.
+    Silent,
+    /// A head did not come in time.
+    HeadTooSlow,
+    /// The client takes nothing of a response.
+    Stalled,
+    /// The client opens exchanges only to give them up.
+    Abusive,
+}
+
+/// Looks at a connection once a second.
+struct Watch<'a> {
+    worker: &'a Worker,
+    from: &'a Downstream,
+    timer: Timer,
+    next: Option<Instant>,
+    head_since: Option<Micros>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(worker: &'a Worker, from: &'a Downstream) -> Self {
+        Self {
+            worker,
+            from,
+            timer: worker.timers.lease(),
+            next: None,
+            head_since: None,
+        }
+    }
+
+    /// Ready when something is to be done. `holding`: the start of a head is held. `first`: no head has come yet.
+    fn poll(&mut self, cx: &mut Context<'_>, holding: bool, first: bool) -> Poll<Verdict> {
+        // Between looks this costs one load: the timer was asked once to wake this task.
+        if self.next.is_some() && !self.timer.has_fired() {
+            return Poll::Pending;
+        }
+        loop {
+            let next = *self.next.get_or_insert_with(|| Instant::now() + WATCH);
+            if self.timer.poll_passed(cx, next).is_pending() {
+                return Poll::Pending;
+            }
+            self.next = None;
+            let now = self.worker.now();
+            self.head_since = if holding {
+                self.head_since.or(Some(now))
+            } else {
+                None
+            };
+            let view = View {
+                idle: self.from.pace.idle_since().map(|since| elapsed(now, since)),
+                holding: self.head_since.map(|since| elapsed(now, since)),
+                unheard: first && self.from.pace.totals().0 == 0,
+                stalled: self.from.stalls.oldest().map(|since| elapsed(now, since)),
+                totals: self.from.pace.totals(),
+            };
+            if let Some(verdict) = judge(&view, &self.from.limits) {
+                if verdict == Verdict::Stalled {
+                    self.from.pace.set_stalled();
+                }
+                self.head_since = None;
+                return Poll::Ready(verdict);
+            }
+        }
+    }
+
+    fn idle_for(&self, time: Duration) -> bool {
+        let now = self.worker.now();
+        self.from
+            .pace
+            .idle_since()
+            .is_some_and(|since| elapsed(now, since) >= time)
+    }
+}
+
+/// What is seen of a connection when it is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct View {
+    /// How long there has been no exchange; none while there is one.
+    idle: Option<Duration>,
+    /// How long the start of a head has been held.
+    holding: Option<Duration>,
+    /// No request has come yet.
+    unheard: bool,
+    /// How long the client has taken nothing.
+    stalled: Option<Duration>,
+    /// Exchanges begun and given up.
+    totals: (u64, u64),
+}
+
+/// What is to be done about what is seen; none: nothing.
+fn judge(view: &View, limits: &ListenerLimits) -> Option<Verdict> {
+    if view.stalled.is_some_and(|time| time >= limits.body_idle) {
+        return Some(Verdict::Stalled);
+    }
+    let (begun, given_up) = view.totals;
+    if given_up >= MAX_GIVEN_UP && given_up * 2 > begun {
+        return Some(Verdict::Abusive);
+    }
+    let idle = view.idle?;
+    match view.holding {
+        Some(time) if time >= limits.head_deadline || (view.unheard && idle >= limits.head_deadline) => {
+            Some(Verdict::HeadTooSlow)
+        }
+        Some(_) => None,
+        None if view.unheard => (idle >= limits.head_deadline).then_some(Verdict::Silent),
+        None => (idle >= PARK_AFTER).then_some(Verdict::Idle),
+    }
+}
+
+fn elapsed(now: Micros, since: Micros) -> Duration {
+    Duration::from_micros(now.saturating_since(since))
+}
+
+/// Ends a connection so that the client can read what was written last: closing with bytes unread would reset it.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let drain = async {
+        let mut space = [0; 4096];
+        let mut left = LINGER_BYTES;
+        while let Ok(length @ 1..) = stream.read(&mut space).await {
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_judged_by_what_is_seen() {
+        let limits = ListenerLimits::default();
+        let seconds = |count| Some(Duration::from_secs(count));
+        let nothing = View::default();
+        for (view, verdict) in [
+            (nothing, None),
+            (
+                View {
+                    idle: seconds(0),
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(2),
+                    ..nothing
+                },
+                Some(Verdict::Idle),
+            ),
+            (
+                View {
+                    idle: seconds(2),
+                    unheard: true,
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(10),
+                    unheard: true,
+                    ..nothing
+                },
+                Some(Verdict::Silent),
+            ),
+            (
+                View {
+                    idle: seconds(10),
+                    unheard: true,
+                    holding: seconds(9),
+                    ..nothing
+                },
+                Some(Verdict::HeadTooSlow),
+            ),
+            (
+                View {
+                    idle: seconds(50),
+                    holding: seconds(9),
+                    ..nothing
+                },
+                None,
+            ),
+            (
+                View {
+                    idle: seconds(50),
+                    holding: seconds(10),
+                    ..nothing
+                },
+                Some(Verdict::HeadTooSlow),
+            ),
+            (
+                View {
+                    stalled: seconds(30),
+                    ..nothing
+                },
+                Some(Verdict::Stalled),
+            ),
+            (
+                View {
+                    totals: (900, 500),
+                    ..nothing
+                },
+                Some(Verdict::Abusive),
+            ),
+            (
+                View {
+                    totals: (1100, 500),
+                    ..nothing
+                },
+                None,
+            ),
+        ] {
+            assert_eq!(judge(&view, &limits), verdict, "{view:?}");
+        }
+    }
+}

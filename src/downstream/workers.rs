@@ -1,0 +1,300 @@
+//! The data-plane threads: one per core, each with its own runtime, sockets and pools.
+//!
+//! A worker is told what to do by commands from the control plane and its neighbours; it tells nobody anything but its
+//! counts. Nothing that serves a request crosses a thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use super::accept::{Door, Neighbours, accept, adopt};
+use super::socket;
+use crate::l7::worker::{Worker, WorkerParts};
+use crate::telemetry::metrics::{ListenerMetrics, Metrics};
+
+/// What a worker is told.
+pub enum Command {
+    /// Accept connections on this socket.
+    Listen {
+        /// The address as configured.
+        bind: SocketAddr,
+        /// The worker's own socket for it.
+        listener: std::net::TcpListener,
+        /// Connections of the address over all workers.
+        connections: Arc<AtomicU32>,
+        /// The address's counters.
+        metrics: Arc<ListenerMetrics>,
+    },
+    /// Accept no more on this address.
+    Close {
+        /// The address as configured.
+        bind: SocketAddr,
+    },
+    /// Serve a connection that a neighbour has accepted.
+    Adopt {
+        /// The connection.
+        stream: std::net::TcpStream,
+        /// The client.
+        peer: SocketAddr,
+        /// The address as configured.
+        bind: SocketAddr,
+        /// Connections of the address over all workers.
+        connections: Arc<AtomicU32>,
+        /// The address's counters.
+        metrics: Arc<ListenerMetrics>,
+    },
+    /// Accept no more at all, and end every connection after the exchange at hand.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// How many connections each worker has; written by each for itself, read by all.
+#[derive(Debug)]
+pub struct Board {
+    counts: Vec<Count>,
+}
+
+/// On a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Count(AtomicUsize);
+
+impl Board {
+    fn new(workers: usize) -> Self {
+        Self {
+            counts: (0..workers).map(|_| Count::default()).collect(),
+        }
+    }
+
+    /// Connections over all workers.
+    pub fn total(&self) -> usize {
+        self.counts
+            .iter()
+            .map(|count| count.0.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    pub(super) fn add(&self, worker: usize) {
+        self.counts[worker].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, worker: usize) {
+        self.counts[worker].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The worker that a new connection of `own` goes to: its own, unless another has clearly fewer.
+    pub(super) fn choose(&self, own: usize) -> usize {
+        let load = |worker: usize| self.counts[worker].0.load(Ordering::Relaxed);
+        let mine = load(own);
+        let least = (0..self.counts.len())
+            .min_by_key(|worker| load(*worker))
+            .unwrap_or(own);
+        // A hand-over costs a wake-up and two calls, so small differences are let be.
+        let clearly = mine > load(least) + 1 + load(least) / 8;
+        if clearly { least } else { own }
+    }
+}
+
+/// All workers of a process.
+pub struct Workers {
+    senders: Vec<mpsc::Sender<Command>>,
+    board: Arc<Board>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Commands that may wait at a worker.
+const MAX_COMMANDS: usize = 1024;
+/// How often a worker closes what is idle and hands its log lines on.
+const TICK: Duration = Duration::from_millis(250);
+
+impl Workers {
+    /// Starts a thread per worker.
+    pub fn start(parts: Vec<WorkerParts>) -> io::Result<Self> {
+        let board = Arc::new(Board::new(parts.len()));
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            parts.iter().map(|_| mpsc::channel(MAX_COMMANDS)).unzip();
+        let mut threads = Vec::new();
+        for (parts, receiver) in parts.into_iter().zip(receivers) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let neighbours = Neighbours {
+                board: Arc::clone(&board),
+                senders: senders.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{}", parts.index))
+                .spawn(move || {
+                    LocalSet::new()
+                        .block_on(&runtime, run(Worker::new(parts), receiver, Rc::new(neighbours)));
+                })?;
+            threads.push(thread);
+        }
+        Ok(Self {
+            senders,
+            board,
+            threads,
+        })
+    }
+
+    /// Binds an address and has every worker accept there; gives the address with its port.
+    pub async fn listen(&self, bind: SocketAddr, metrics: &Metrics) -> io::Result<SocketAddr> {
+        let sockets = socket::bind(bind, self.senders.len())?;
+        let bound = sockets[0].local_addr()?;
+        let connections = Arc::new(AtomicU32::new(0));
+        let metrics = metrics.listener(&bound.to_string());
+        for (sender, listener) in self.senders.iter().zip(sockets) {
+            let connections = Arc::clone(&connections);
+            let listen = Command::Listen {
+                bind,
+                listener,
+                connections,
+                metrics: Arc::clone(&metrics),
+            };
+            // A worker that is gone accepts nothing.
+            let _ = sender.send(listen).await;
+        }
+        Ok(bound)
+    }
+
+    /// No worker accepts on an address any more.
+    pub async fn close(&self, bind: SocketAddr) {
+        for sender in &self.senders {
+            let _ = sender.send(Command::Close { bind }).await;
+        }
+    }
+
+    /// No worker accepts any more, and connections end after the exchange at hand.
+    pub async fn drain(&self) {
+        for sender in &self.senders {
+            let _ = sender.send(Command::Drain).await;
+        }
+    }
+
+    /// Connections over all workers.
+    pub fn connections(&self) -> usize {
+        self.board.total()
+    }
+
+    /// Ends all workers, whatever they are doing, and waits for their threads.
+    pub async fn stop(self) {
+        for sender in &self.senders {
+            let _ = sender.send(Command::Stop).await;
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().for_each(|thread| drop(thread.join()))
+        });
+        let _ = joined.await;
+    }
+}
+
+/// A worker's own thread.
+async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbours: Rc<Neighbours>) {
+    let mut doors: HashMap<SocketAddr, (Rc<Door>, tokio::task::JoinHandle<()>)> = HashMap::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = tick.tick() => {
+                worker.tick();
+                continue;
+            }
+        };
+        match command {
+            Some(Command::Listen {
+                bind,
+                listener,
+                connections,
+                metrics,
+            }) => {
+                let listener = match TcpListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        tracing::error!(address = %bind, %error, "cannot listen");
+                        continue;
+                    }
+                };
+                let door = Rc::new(Door {
+                    bind,
+                    connections,
+                    metrics,
+                });
+                let accepting = accept(
+                    Rc::clone(&worker),
+                    listener,
+                    Rc::clone(&door),
+                    Rc::clone(&neighbours),
+                );
+                let task = tokio::task::spawn_local(accepting);
+                if let Some((_, before)) = doors.insert(bind, (door, task)) {
+                    before.abort();
+                }
+            }
+            Some(Command::Close { bind }) => {
+                if let Some((_, task)) = doors.remove(&bind) {
+                    task.abort();
+                }
+            }
+            Some(Command::Adopt {
+                stream,
+                peer,
+                bind,
+                connections,
+                metrics,
+            }) => {
+                let own = doors.get(&bind).map(|(door, _)| Rc::clone(door));
+                let door = own.unwrap_or_else(|| {
+                    Rc::new(Door {
+                        bind,
+                        connections,
+                        metrics,
+                    })
+                });
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    adopt(&worker, stream, peer, &door, &neighbours.board);
+                }
+            }
+            Some(Command::Drain) => {
+                for (_, (_, task)) in doors.drain() {
+                    task.abort();
+                }
+                worker.start_draining();
+            }
+            Some(Command::Stop) | None => {
+                worker.tick();
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clearly_loaded_worker_hands_over() {
+        let board = Board::new(3);
+        assert_eq!(board.choose(1), 1);
+        board.add(1);
+        assert_eq!(board.choose(1), 1, "a difference of one is let be");
+        board.add(1);
+        assert_eq!(board.choose(1), 0);
+        board.add(0);
+        assert_eq!(board.choose(1), 2);
+        board.remove(1);
+        board.remove(1);
+        assert_eq!((board.choose(1), board.total()), (1, 1));
+    }
+}

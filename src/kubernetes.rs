@@ -1,0 +1,67 @@
+//! Kubernetes: Services, EndpointSlices, Ingresses and Gateway API objects become a model.
+//!
+//! The heart is [`Index`]: synchronous, with one owner, fed with plain objects by `apply`, `delete`
+//! and `reset`, and asked for what changed by `take_delta`. It does no I/O and knows nobody but the
+//! model, so that every rule is tested with plain objects. Who feeds it is another matter: today
+//! [`Manifests`], a directory of YAML files that plays the API server; a watch of a real one feeds
+//! the same index.
+//!
+//! ```text
+//! files / API server ─► objects ─► index ─► gateway, routes, ingress, service, endpoint_slice ─► Delta
+//! ```
+//!
+//! What is wrong with an object harms that object alone: it is left out, a [`Reject`](crate::model::Reject)
+//! names the object and the field, and everything else goes on. Where the Gateway API has a condition
+//! reason for it (`RefNotPermitted`, `NoMatchingListenerHostname`) the text starts with that.
+
+mod endpoint_slice;
+mod gateway;
+mod index;
+mod ingress;
+mod manifests;
+mod objects;
+mod routes;
+mod service;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+pub use index::Index;
+pub use manifests::{Manifests, OpenError};
+pub use objects::{Id, Key, Kind, Object};
+
+/// The class name that is ours without any class object, where [`Settings::class_by_name`] allows it.
+pub const CLASS_NAME: &str = "tidegate";
+
+/// `spec.controllerName` of the GatewayClasses that are ours.
+pub const GATEWAY_CONTROLLER: &str = "tidegate.dev/gateway-controller";
+
+/// `spec.controller` of the IngressClasses that are ours.
+pub const INGRESS_CONTROLLER: &str = "tidegate.dev/ingress-controller";
+
+/// What the objects themselves do not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where Ingresses are served. Bound only while there is one to serve; it goes before a Gateway
+    /// that wants the same address and port.
+    pub ingress_address: SocketAddr,
+    /// Where the listeners of a Gateway without an address of its own are bound; the port is the listener's.
+    pub gateway_address: IpAddr,
+    /// Whether the class name [`CLASS_NAME`] makes a Gateway or Ingress ours when no object of that
+    /// class exists, and an Ingress without any class is ours too. For manifest directories, where
+    /// nobody else is there to serve them; never for a shared cluster.
+    pub class_by_name: bool,
+}
+
+impl Default for Settings {
+    /// Port 80 on every IPv4 address for Ingresses, every IPv4 address for Gateways, classes by name.
+    fn default() -> Self {
+        Self {
+            ingress_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
+            gateway_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            class_by_name: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;

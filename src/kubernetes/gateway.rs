@@ -1,0 +1,389 @@
+//! Gateways: which are ours, where their listeners are bound, and what may attach to them.
+//!
+//! An address and port belong to one owner: the Ingress listener first, then Gateways by age and
+//! name. Listeners of one Gateway share a port when their hostnames differ; those that do not differ
+//! are all refused, as the Gateway API asks ("MUST NOT pick one conflicting Listener as the winner").
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::kubernetes::index::{Complaint, Store};
+use crate::kubernetes::objects::{Gateway, GatewayListener, Id, Key, Kind, LabelSelector, Object};
+use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
+use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, Protocols};
+
+/// The group of the Gateway API.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+/// All Gateways that are ours.
+#[derive(Debug, Default, PartialEq)]
+pub struct Gateways {
+    /// By namespace and name: the listeners, in the order of the Gateway.
+    pub views: BTreeMap<Id, Vec<ListenerView>>,
+    /// The listeners to bind.
+    pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    /// What is wrong, by Gateway.
+    pub complaints: BTreeMap<Id, Vec<Complaint>>,
+}
+
+/// A listener as a route sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerView {
+    /// Its name within the Gateway.
+    pub section: Arc<str>,
+    /// Its port.
+    pub port: u16,
+    /// Its hostname.
+    pub hostname: HostPattern,
+    /// From which namespaces routes may come.
+    pub namespaces: AllowedNamespaces,
+    /// Whether HTTPRoutes may attach.
+    pub takes_http_routes: bool,
+    /// What it is in the model, one for each address; or why it is not served.
+    pub names: Result<Vec<ListenerName>, String>,
+}
+
+/// From which namespaces routes may come.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AllowedNamespaces {
+    /// From every one.
+    All,
+    /// From none, because the field is not understood.
+    None,
+    /// From the Gateway's.
+    Same,
+    /// From those whose labels are selected.
+    Selector(LabelSelector),
+}
+
+impl AllowedNamespaces {
+    /// Whether a route in `namespace` may attach to a listener of a Gateway in `own`.
+    pub fn allow(&self, own: &str, namespace: &str, store: &Store) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Same => own == namespace,
+            Self::Selector(selector) => {
+                let object = store.namespace(&Id::new("", namespace));
+                let label = |key: &str| match object.and_then(|object| object.metadata.labels.get(key)) {
+                    Some(value) => Some(&**value),
+                    // the API server gives every namespace this label
+                    None => (key == "kubernetes.io/metadata.name").then_some(namespace),
+                };
+                selects(selector, label)
+            }
+        }
+    }
+}
+
+/// Whether a selector selects an object with these labels. An empty one selects everything.
+fn selects<'labels>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'labels str>) -> bool {
+    selector
+        .match_labels
+        .iter()
+        .all(|(key, value)| label(key) == Some(value))
+        && selector.match_expressions.iter().all(|expression| {
+            let value = label(&expression.key);
+            let listed = value.is_some_and(|value| expression.values.iter().any(|listed| **listed == *value));
+            match &*expression.operator {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// All Gateways that are ours, with their listeners. `taken` is the Ingress listener's address, if it is served.
+pub fn gateways(store: &Store, settings: &Settings, taken: Option<SocketAddr>) -> Gateways {
+    let mut ours: Vec<(&Key, &Gateway)> = store
+        .of_kind(Kind::Gateway)
+        .filter_map(|(key, object)| match object {
+            Object::Gateway(gateway) if is_ours(store, settings, gateway) => Some((key, &**gateway)),
+            _ => None,
+        })
+        .collect();
+    ours.sort_by_key(|(key, gateway)| (gateway.metadata.created, &key.id));
+
+    let mut owners: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    if let Some(address) = taken {
+        owners.insert(address, "the Ingresses".to_owned());
+    }
+    let mut all = Gateways::default();
+    for (key, gateway) in ours {
+        let mut complaints = Vec::new();
+        let addresses = addresses(gateway, settings, &mut complaints);
+        let views: Vec<ListenerView> = (0..gateway.spec.listeners.len())
+            .map(|at| {
+                let (view, listeners) = listener(&key.id, gateway, at, &addresses, &owners, &mut complaints);
+                all.listeners.extend(listeners);
+                view
+            })
+            .collect();
+        for view in views.iter().filter(|view| view.names.is_ok()) {
+            for address in &addresses {
+                owners.insert(SocketAddr::new(*address, view.port), key.to_string());
+            }
+        }
+        all.views.insert(key.id.clone(), views);
+        if !complaints.is_empty() {
+            all.complaints.insert(key.id.clone(), complaints);
+        }
+    }
+    all
+}
+
+fn is_ours(store: &Store, settings: &Settings, gateway: &Gateway) -> bool {
+    let name = &gateway.spec.gateway_class_name;
+    let key = Key {
+        kind: Kind::GatewayClass,
+        id: Id::new("", Arc::clone(name)),
+    };
+    match store.get(&key) {
+        Some(Object::GatewayClass(class)) => {
+            class.spec.controller_name.as_deref() == Some(GATEWAY_CONTROLLER)
+        }
+        _ => settings.class_by_name && **name == *CLASS_NAME,
+    }
+}
+
+/// The addresses a Gateway is bound to; none when it asks only for what cannot be had.
+fn addresses(gateway: &Gateway, settings: &Settings, complaints: &mut Vec<Complaint>) -> Vec<IpAddr> {
+    if gateway.spec.addresses.is_empty() {
+        return vec![settings.gateway_address];
+    }
+    let mut found = Vec::new();
+    for (at, address) in gateway.spec.addresses.iter().enumerate() {
+        let field = format!("spec.addresses[{at}]");
+        match address.r#type.as_deref() {
+            None | Some("IPAddress") => match address.value.parse::<IpAddr>() {
+                Ok(address) if !found.contains(&address) => found.push(address),
+                Ok(_) => {}
+                Err(_) if address.value.is_empty() => found.push(settings.gateway_address),
+                Err(_) => complaints.push(Complaint::new(
+                    format!("{field}.value"),
+                    format!("AddressNotUsable: {:?} is no IP address", address.value),
+                )),
+            },
+            Some(other) => complaints.push(Complaint::new(
+                format!("{field}.type"),
+                format!("UnsupportedAddress: {other:?} cannot be bound; only IPAddress can"),
+            )),
+        }
+    }
+    found
+}
+
+/// One listener of a Gateway: how routes see it, and what there is to bind.
+fn listener(
+    id: &Id,
+    gateway: &Gateway,
+    at: usize,
+    addresses: &[IpAddr],
+    owners: &BTreeMap<SocketAddr, String>,
+    complaints: &mut Vec<Complaint>,
+) -> (ListenerView, Vec<(ListenerName, Arc<Listener>)>) {
+    let spec = &gateway.spec.listeners[at];
+    let field = format!("spec.listeners[{at}]");
+    let (namespaces, takes_http_routes) = allowed(spec, &field, complaints);
+    let mut view = ListenerView {
+        section: Arc::clone(&spec.name),
+        port: spec.port.0,
+        hostname: HostPattern::Any,
+        namespaces,
+        takes_http_routes,
+        names: Ok(Vec::new()),
+    };
+    match served(gateway, at, addresses, owners) {
+        Err(complaint) => {
+            view.names = Err(complaint.reason.clone());
+            complaints.push(Complaint::new(field + &complaint.field, complaint.reason));
+            (view, Vec::new())
+        }
+        Ok(hostname) => {
+            let listeners: Vec<_> = addresses
+                .iter()
+                .enumerate()
+                .map(|(nth, address)| {
+                    let name = match nth {
+                        0 => ListenerName::new(format!("{id}/{}", spec.name)),
+                        _ => ListenerName::new(format!("{id}/{}/{address}", spec.name)),
+                    };
+                    let listener = Listener {
+                        name: name.clone(),
+                        address: SocketAddr::new(*address, spec.port.0),
+                        hostname: hostname.clone(),
+                        protocols: Protocols::default(),
+                        limits: ListenerLimits::default(),
+                    };
+                    (name, Arc::new(listener))
+                })
+                .collect();
+            view.hostname = hostname;
+            view.names = Ok(listeners.iter().map(|(name, _)| name.clone()).collect());
+            (view, listeners)
+        }
+    }
+}
+
+/// The hostname of a listener that can be served, or why it cannot; the complaint's field is below the listener's.
+fn served(
+    gateway: &Gateway,
+    at: usize,
+    addresses: &[IpAddr],
+    owners: &BTreeMap<SocketAddr, String>,
+) -> Result<HostPattern, Complaint> {
+    let fail = |field: &str, reason: String| Err(Complaint::new(field, reason));
+    let spec = &gateway.spec.listeners[at];
+    if !crate::kubernetes::objects::is_object_name(&spec.name) {
+        return fail(
+            ".name",
+            format!(
+                "{:?} is no name: lower-case letters, digits, '-' and '.'",
+                spec.name
+            ),
+        );
+    }
+    match &*spec.protocol {
+        "HTTP" => {}
+        "HTTPS" | "TLS" | "TCP" | "UDP" => {
+            return fail(
+                ".protocol",
+                format!(
+                    "UnsupportedProtocol: {} is not available in this version; HTTP is",
+                    spec.protocol
+                ),
+            );
+        }
+        other => {
+            return fail(
+                ".protocol",
+                format!("UnsupportedProtocol: {other:?} is not known; HTTP is"),
+            );
+        }
+    }
+    let hostname = hostname(spec).map_err(|reason| Complaint::new(".hostname", reason))?;
+    for (other_at, other) in gateway.spec.listeners.iter().enumerate() {
+        if other_at == at {
+            continue;
+        }
+        if other.name == spec.name {
+            return fail(
+                ".name",
+                format!("listeners[{other_at}] has the name {:?} too", spec.name),
+            );
+        }
+        if other.port != spec.port {
+            continue;
+        }
+        match &*other.protocol {
+            "HTTP" if hostname_of(other).as_ref() == Some(&hostname) => {
+                return fail(
+                    ".hostname",
+                    format!(
+                        "HostnameConflict: listener {:?} has the same port and hostname; neither is served",
+                        other.name
+                    ),
+                );
+            }
+            "HTTPS" | "TLS" | "TCP" => {
+                return fail(
+                    ".protocol",
+                    format!(
+                        "ProtocolConflict: listener {:?} has the same port with {}",
+                        other.name, other.protocol
+                    ),
+                );
+            }
+            _ => {}
+        }
+    }
+    if addresses.is_empty() {
+        return fail(
+            "",
+            "AddressNotUsable: the Gateway has no address that can be bound".to_owned(),
+        );
+    }
+    for address in addresses {
+        let address = SocketAddr::new(*address, spec.port.0);
+        if let Some(owner) = owners.get(&address) {
+            return fail(
+                ".port",
+                format!(
+                    "PortUnavailable: {address} is taken by {owner}; give this Gateway an address of its own in \
+                     spec.addresses"
+                ),
+            );
+        }
+    }
+    Ok(hostname)
+}
+
+fn hostname_of(spec: &GatewayListener) -> Option<HostPattern> {
+    hostname(spec).ok()
+}
+
+fn hostname(spec: &GatewayListener) -> Result<HostPattern, String> {
+    match spec.hostname.as_deref() {
+        None | Some("") => Ok(HostPattern::Any),
+        Some(text) => HostPattern::parse(text).map_err(|error| format!("UnsupportedValue: {error}")),
+    }
+}
+
+/// From where routes may come, and whether HTTPRoutes are among the kinds that may.
+fn allowed(
+    spec: &GatewayListener,
+    field: &str,
+    complaints: &mut Vec<Complaint>,
+) -> (AllowedNamespaces, bool) {
+    let namespaces = spec.allowed_routes.namespaces.as_ref();
+    let namespaces = match namespaces.and_then(|namespaces| namespaces.from.as_deref()) {
+        None | Some("Same") => AllowedNamespaces::Same,
+        Some("All") => AllowedNamespaces::All,
+        Some("Selector") => match namespaces.and_then(|namespaces| namespaces.selector.clone()) {
+            Some(selector) => AllowedNamespaces::Selector(selector),
+            None => {
+                complaints.push(Complaint::new(
+                    format!("{field}.allowedRoutes.namespaces.selector"),
+                    "from: Selector needs a selector; no route may attach",
+                ));
+                AllowedNamespaces::None
+            }
+        },
+        Some(other) => {
+            if other != "None" {
+                complaints.push(Complaint::new(
+                    format!("{field}.allowedRoutes.namespaces.from"),
+                    format!("{other:?} is none of All, Same, Selector; no route may attach"),
+                ));
+            }
+            AllowedNamespaces::None
+        }
+    };
+    let kinds = &spec.allowed_routes.kinds;
+    let mut takes_http_routes = kinds.is_empty();
+    let mut unknown = BTreeSet::new();
+    for kind in kinds {
+        if kind.group.as_deref().unwrap_or(GROUP) == GROUP && *kind.kind == *Kind::HttpRoute.name() {
+            takes_http_routes = true;
+        } else {
+            unknown.insert(&*kind.kind);
+        }
+    }
+    if !unknown.is_empty() {
+        let unknown: Vec<_> = unknown.into_iter().collect();
+        complaints.push(Complaint::new(
+            format!("{field}.allowedRoutes.kinds"),
+            format!(
+                "InvalidRouteKinds: {} cannot attach to an HTTP listener of this version; HTTPRoute can",
+                unknown.join(", ")
+            ),
+        ));
+    }
+    (namespaces, takes_http_routes)
+}
+
+#[cfg(test)]
+mod tests;

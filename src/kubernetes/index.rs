@@ -1,0 +1,504 @@
+//! The index: objects in, changes of the model out.
+//!
+//! Synchronous and with one owner. `apply`, `delete` and `reset` only store the object and mark what
+//! it touches; [`Index::take_delta`] then translates what is marked and gives what came out different.
+//! So a burst of changes costs one translation, and a change costs what it touches:
+//!
+//! ```text
+//! IngressClass ─► Ingress ───────────────┐ uses            ┌─ slices of
+//! GatewayClass ─► Gateway ─► HTTPRoute ──┴──► Service:port ◄┴─ EndpointSlice
+//!                 Namespace ──┘  └── ReferenceGrant
+//! ```
+//!
+//! An EndpointSlice touches the used ports of its Service, a Service the routes that ask for it and
+//! its used ports, a Gateway all Gateways (they compete for addresses; there are few) and the routes of
+//! those whose listeners came out different. Only ports that some route uses become backends: a
+//! cluster's other endpoints cost nothing but their place here.
+//!
+//! Everything that is given is compared with what is known, so a relist or a file written again
+//! without change gives an empty delta.
+
+mod dependents;
+mod findings;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dependents::Dependents;
+pub use findings::{Complaint, Findings};
+pub use store::Store;
+
+use crate::kubernetes::gateway::{AllowedNamespaces, Gateways, gateways};
+use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
+use crate::kubernetes::routes::Surroundings;
+use crate::kubernetes::{Settings, endpoint_slice, ingress, routes, service};
+use crate::model::{
+    Backend, Delta, Endpoint, HostPattern, Listener, ListenerLimits, ListenerName, Protocols, Reject, Route,
+    SourceName,
+};
+
+/// The rejects that are given out; what is beyond is only counted.
+const MAX_REJECTS: usize = 1000;
+
+/// All objects and the model they make.
+#[derive(Debug)]
+pub struct Index {
+    source: SourceName,
+    settings: Settings,
+    store: Store,
+    dirty: Dirty,
+    /// The Gateways as they last came out.
+    gateways: Gateways,
+    /// The Ingress listener, while there is a route for it.
+    ingress_listener: Option<Arc<Listener>>,
+    /// The routes of each HTTPRoute and Ingress as they last came out.
+    routes: BTreeMap<Key, Vec<Arc<Route>>>,
+    /// How many of those Ingresses have routes.
+    ingresses_served: usize,
+    /// Who asks for what.
+    dependents: Dependents,
+    /// The slices of each Service.
+    slices: BTreeMap<Id, BTreeSet<Id>>,
+    /// The backends of each Service as they last came out, by port.
+    backends: BTreeMap<Id, BTreeMap<u16, Published>>,
+    /// What is wrong, by object.
+    complaints: BTreeMap<Key, Vec<Complaint>>,
+}
+
+/// A backend as it last came out.
+#[derive(Debug)]
+struct Published {
+    backend: Arc<Backend>,
+    endpoints: Arc<[Endpoint]>,
+}
+
+/// What is to be translated again.
+#[derive(Debug, Default)]
+struct Dirty {
+    gateways: bool,
+    /// Gateways that came or went, be they ours or not.
+    changed_gateways: BTreeSet<Id>,
+    ingresses: BTreeSet<Key>,
+    routes: BTreeSet<Key>,
+    services: BTreeSet<Id>,
+}
+
+impl Index {
+    /// An empty index. `source` is the name that rejects carry.
+    pub fn new(source: SourceName, settings: Settings) -> Self {
+        Self {
+            source,
+            settings,
+            store: Store::default(),
+            dirty: Dirty::default(),
+            gateways: Gateways::default(),
+            ingress_listener: None,
+            routes: BTreeMap::new(),
+            ingresses_served: 0,
+            dependents: Dependents::default(),
+            slices: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            complaints: BTreeMap::new(),
+        }
+    }
+
+    /// How many objects are known.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether no object is known.
+    pub fn is_empty(&self) -> bool {
+        self.store.len() == 0
+    }
+
+    /// Puts an object, new or changed.
+    pub fn apply(&mut self, object: Object) {
+        let key = object.key();
+        if self.store.get(&key) == Some(&object) {
+            return;
+        }
+        let old = self.store.put(key.clone(), object.clone());
+        self.touch(&key, old.as_ref(), Some(&object));
+    }
+
+    /// Takes an object out; one that is not known is no change.
+    pub fn delete(&mut self, key: &Key) {
+        if let Some(old) = self.store.remove(key) {
+            self.complaints.remove(key);
+            self.touch(key, Some(&old), None);
+        }
+    }
+
+    /// These are all objects of a kind: what is known and not among them is gone. Objects of other kinds are left out.
+    pub fn reset(&mut self, kind: Kind, objects: Vec<Object>) {
+        let kept: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+        let gone: Vec<Key> = self
+            .store
+            .of_kind(kind)
+            .map(|(key, _)| key)
+            .filter(|key| !kept.contains(key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.delete(&key);
+        }
+        for object in objects.into_iter().filter(|object| object.kind() == kind) {
+            self.apply(object);
+        }
+    }
+
+    /// What changed in the model since the last call.
+    pub fn take_delta(&mut self) -> Delta {
+        let mut delta = Delta::default();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty.ingresses {
+            self.translate_ingress(key, &mut dirty.services, &mut delta);
+        }
+        self.decide_listeners(&mut dirty, &mut delta);
+        for key in &dirty.routes {
+            self.translate_route(key, &mut dirty.services, &mut delta);
+        }
+        for id in &dirty.services {
+            self.translate_service(id, &mut delta);
+        }
+        delta
+    }
+
+    /// All that is wrong now, by object; at most 1000 entries, the last of which then counts the others.
+    pub fn rejects(&self) -> Vec<Reject> {
+        self.rejects_with(|key| key.to_string())
+    }
+
+    /// All that is wrong now, with a way to name an object.
+    pub(super) fn rejects_with(&self, name: impl Fn(&Key) -> String) -> Vec<Reject> {
+        let all = || {
+            let each = self.complaints.iter();
+            each.flat_map(|(key, complaints)| complaints.iter().map(move |complaint| (key, complaint)))
+        };
+        let mut rejects: Vec<Reject> = all()
+            .take(MAX_REJECTS)
+            .map(|(key, complaint)| Reject {
+                source: self.source.clone(),
+                object: name(key),
+                field: Some(complaint.field.clone()).filter(|field| !field.is_empty()),
+                reason: complaint.reason.clone(),
+            })
+            .collect();
+        let others = all().count().saturating_sub(MAX_REJECTS);
+        if others > 0 {
+            rejects.truncate(MAX_REJECTS - 1);
+            rejects.push(Reject {
+                source: self.source.clone(),
+                object: "other objects".to_owned(),
+                field: None,
+                reason: format!("{} more complaints are not shown", others + 1),
+            });
+        }
+        rejects
+    }
+
+    /// Whether it holds nothing at all: what comes and goes must leave nothing behind.
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
+        self.is_empty()
+            && self.routes.is_empty()
+            && self.ingresses_served == 0
+            && self.dependents.is_empty()
+            && self.slices.is_empty()
+            && self.backends.is_empty()
+            && self.complaints.is_empty()
+            && self.gateways == Gateways::default()
+    }
+
+    /// Marks what an object touches; `old` is what it was, `new` what it is.
+    fn touch(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
+        match key.kind {
+            Kind::Secret => {} // nothing depends on one as long as there is no TLS
+            Kind::EndpointSlice => {
+                for (object, is_new) in old
+                    .map(|old| (old, false))
+                    .into_iter()
+                    .chain(new.map(|new| (new, true)))
+                {
+                    if let Object::EndpointSlice(slice) = object {
+                        self.touch_slice(key, slice, is_new);
+                    }
+                }
+            }
+            Kind::Service => {
+                self.mark(self.dependents.of_service(&key.id));
+                self.dirty.services.insert(key.id.clone());
+            }
+            Kind::Ingress => {
+                self.dirty.ingresses.insert(key.clone());
+            }
+            Kind::HttpRoute => {
+                self.dirty.routes.insert(key.clone());
+            }
+            Kind::IngressClass => {
+                let all = self.store.of_kind(Kind::Ingress).map(|(key, _)| key.clone());
+                self.dirty.ingresses.extend(all);
+            }
+            Kind::GatewayClass => self.dirty.gateways = true,
+            Kind::Gateway => {
+                self.dirty.gateways = true;
+                if old.is_none() || new.is_none() {
+                    self.dirty.changed_gateways.insert(key.id.clone());
+                }
+            }
+            Kind::Namespace => {
+                let mut listeners = self.gateways.views.values().flatten();
+                if listeners.any(|view| matches!(view.namespaces, AllowedNamespaces::Selector(_))) {
+                    let inside = self.store.in_namespace(Kind::HttpRoute, &key.id.name);
+                    self.dirty.routes.extend(inside.map(|(key, _)| key.clone()));
+                }
+            }
+            Kind::ReferenceGrant => self.mark(self.dependents.of_grants_in(&key.id.namespace)),
+        }
+    }
+
+    fn touch_slice(&mut self, key: &Key, slice: &EndpointSlice, is_new: bool) {
+        if is_new {
+            match &slice.bad_address {
+                Some(text) => {
+                    let reason =
+                        format!("{text:?} is no address of an endpoint; such endpoints are left out");
+                    self.complaints
+                        .insert(key.clone(), vec![Complaint::new("endpoints.addresses", reason)]);
+                }
+                None => {
+                    self.complaints.remove(key);
+                }
+            }
+        }
+        let Some(service) = &slice.service else {
+            return;
+        };
+        let service = Id::new(Arc::clone(&key.id.namespace), Arc::clone(service));
+        let slices = self.slices.entry(service.clone()).or_default();
+        if is_new {
+            slices.insert(key.id.clone());
+        } else {
+            slices.remove(&key.id);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.dirty.services.insert(service);
+    }
+
+    fn mark(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            match key.kind {
+                Kind::Ingress => self.dirty.ingresses.insert(key),
+                _ => self.dirty.routes.insert(key),
+            };
+        }
+    }
+
+    fn translate_ingress(&mut self, key: &Key, services: &mut BTreeSet<Id>, delta: &mut Delta) {
+        let mut findings = Findings::default();
+        let routes = match self.store.ingress(&key.id) {
+            Some(object) => ingress::translate(&key.id, object, &self.store, &self.settings, &mut findings),
+            None => Vec::new(),
+        };
+        let had_routes = self.routes.get(key).is_some_and(|routes| !routes.is_empty());
+        self.ingresses_served += usize::from(!routes.is_empty());
+        self.ingresses_served -= usize::from(had_routes);
+        self.settle(key, routes, findings, services, delta);
+    }
+
+    fn translate_route(&mut self, key: &Key, services: &mut BTreeSet<Id>, delta: &mut Delta) {
+        let mut findings = Findings::default();
+        let around = Surroundings {
+            store: &self.store,
+            gateways: &self.gateways,
+        };
+        let route = self
+            .store
+            .http_route(&key.id)
+            .and_then(|object| routes::translate(&key.id, object, around, &mut findings));
+        self.settle(key, route.into_iter().collect(), findings, services, delta);
+    }
+
+    /// Takes what came out of an object: routes into the delta, dependencies, complaints.
+    fn settle(
+        &mut self,
+        key: &Key,
+        routes: Vec<Route>,
+        findings: Findings,
+        services: &mut BTreeSet<Id>,
+        delta: &mut Delta,
+    ) {
+        let old = self.routes.remove(key).unwrap_or_default();
+        let mut kept: Vec<Arc<Route>> = Vec::with_capacity(routes.len());
+        for route in routes {
+            match old.iter().find(|old| ***old == route) {
+                Some(same) => kept.push(Arc::clone(same)),
+                None => {
+                    let route = Arc::new(route);
+                    delta.routes.insert(route.name.clone(), Some(Arc::clone(&route)));
+                    kept.push(route);
+                }
+            }
+        }
+        for gone in old
+            .iter()
+            .filter(|old| !kept.iter().any(|kept| kept.name == old.name))
+        {
+            delta.routes.insert(gone.name.clone(), None);
+        }
+        if !kept.is_empty() {
+            self.routes.insert(key.clone(), kept);
+        }
+        self.complain(key, findings.complaints);
+        services.extend(self.dependents.replace(key, findings.on));
+    }
+
+    fn complain(&mut self, key: &Key, complaints: Vec<Complaint>) {
+        if complaints.is_empty() {
+            self.complaints.remove(key);
+        } else {
+            self.complaints.insert(key.clone(), complaints);
+        }
+    }
+
+    /// Who is bound where; marks the routes of Gateways that came out different.
+    fn decide_listeners(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
+        let serves_ingresses = self.ingresses_served > 0;
+        if !dirty.gateways && serves_ingresses == self.ingress_listener.is_some() {
+            return;
+        }
+        if serves_ingresses != self.ingress_listener.is_some() {
+            self.ingress_listener = serves_ingresses.then(|| Arc::new(ingress_listener(&self.settings)));
+            delta.listeners.insert(
+                ListenerName::new(ingress::LISTENER),
+                self.ingress_listener.clone(),
+            );
+        }
+        let taken = serves_ingresses.then_some(self.settings.ingress_address);
+        let next = gateways(&self.store, &self.settings, taken);
+        let now = std::mem::take(&mut self.gateways);
+
+        let mut changed = std::mem::take(&mut dirty.changed_gateways);
+        for id in now.views.keys().chain(next.views.keys()) {
+            if now.views.get(id) != next.views.get(id) {
+                changed.insert(id.clone());
+            }
+        }
+        for id in &changed {
+            dirty.routes.extend(self.dependents.of_gateway(id));
+        }
+        for name in now
+            .listeners
+            .keys()
+            .filter(|name| !next.listeners.contains_key(*name))
+        {
+            delta.listeners.insert(name.clone(), None);
+        }
+        for (name, listener) in &next.listeners {
+            if now.listeners.get(name) != Some(listener) {
+                delta.listeners.insert(name.clone(), Some(Arc::clone(listener)));
+            }
+        }
+        for id in now.complaints.keys().chain(next.complaints.keys()) {
+            let key = Key {
+                kind: Kind::Gateway,
+                id: id.clone(),
+            };
+            self.complain(&key, next.complaints.get(id).cloned().unwrap_or_default());
+        }
+        self.gateways = next;
+    }
+
+    /// The used ports of a Service: their policies and endpoints into the delta.
+    fn translate_service(&mut self, id: &Id, delta: &mut Delta) {
+        let mut old = self.backends.remove(id).unwrap_or_default();
+        let mut kept = BTreeMap::new();
+        let mut complaints = Vec::new();
+        if let Some(object) = self.store.service(id) {
+            let slices: Vec<&EndpointSlice> = self
+                .slices
+                .get(id)
+                .into_iter()
+                .flatten()
+                .filter_map(|slice| self.store.endpoint_slice(slice).map(|slice| &**slice))
+                .collect();
+            for number in self.dependents.used_ports(id) {
+                let ports = &object.spec.ports;
+                let Some(port) = ports.iter().find(|port| port.is_tcp() && port.port.0 == number) else {
+                    continue;
+                };
+                let policy = service::policy(id, object, port);
+                let endpoints = endpoint_slice::endpoints(
+                    slices.iter().copied(),
+                    port,
+                    policy.backend.protocol,
+                    policy.protocol_is_forced,
+                );
+                complaints = policy.complaints; // of the Service's annotations, so the same for every port
+                kept.insert(
+                    number,
+                    publish(old.remove(&number), policy.backend, endpoints, delta),
+                );
+            }
+        }
+        for Published { backend, .. } in old.into_values() {
+            delta.backends.insert(backend.name.clone(), None);
+            delta.endpoints.insert(backend.name.clone(), None);
+        }
+        if !kept.is_empty() {
+            self.backends.insert(id.clone(), kept);
+        }
+        let key = Key {
+            kind: Kind::Service,
+            id: id.clone(),
+        };
+        self.complain(&key, complaints);
+    }
+}
+
+/// Puts a backend and its endpoints into the delta, as far as they differ from what came out before.
+fn publish(
+    old: Option<Published>,
+    backend: Backend,
+    endpoints: Arc<[Endpoint]>,
+    delta: &mut Delta,
+) -> Published {
+    let (old_backend, old_endpoints) = old.map(|old| (old.backend, old.endpoints)).unzip();
+    let backend = match old_backend {
+        Some(old) if *old == backend => old,
+        _ => {
+            let backend = Arc::new(backend);
+            delta
+                .backends
+                .insert(backend.name.clone(), Some(Arc::clone(&backend)));
+            backend
+        }
+    };
+    let endpoints = match old_endpoints {
+        Some(old) if *old == *endpoints => old,
+        _ => {
+            delta
+                .endpoints
+                .insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
+            endpoints
+        }
+    };
+    Published { backend, endpoints }
+}
+
+fn ingress_listener(settings: &Settings) -> Listener {
+    Listener {
+        name: ListenerName::new(ingress::LISTENER),
+        address: settings.ingress_address,
+        hostname: HostPattern::Any,
+        protocols: Protocols::default(),
+        limits: ListenerLimits::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

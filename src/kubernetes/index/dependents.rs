@@ -1,0 +1,119 @@
+//! Who asks for what: from a Service, Gateway or namespace of grants back to the routes and Ingresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::findings::Dependencies;
+use crate::kubernetes::objects::{Id, Key};
+
+/// The dependencies of all routes and Ingresses, both ways. Holds nothing for objects that nobody asks for.
+#[derive(Debug, Default)]
+pub struct Dependents {
+    of: BTreeMap<Key, Dependencies>,
+    services: BTreeMap<Id, BTreeSet<Key>>,
+    gateways: BTreeMap<Id, BTreeSet<Key>>,
+    granting: BTreeMap<Arc<str>, BTreeSet<Key>>,
+    /// How many routes and Ingresses use a port.
+    ports: BTreeMap<Id, BTreeMap<u16, u32>>,
+}
+
+impl Dependents {
+    /// Who asks for a Service.
+    pub fn of_service(&self, id: &Id) -> Vec<Key> {
+        self.services.get(id).into_iter().flatten().cloned().collect()
+    }
+
+    /// Who wants to attach to a Gateway.
+    pub fn of_gateway(&self, id: &Id) -> Vec<Key> {
+        self.gateways.get(id).into_iter().flatten().cloned().collect()
+    }
+
+    /// Who asks for a grant in a namespace.
+    pub fn of_grants_in(&self, namespace: &str) -> Vec<Key> {
+        self.granting
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
+    /// The ports of a Service that are used.
+    pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = u16> + '_ {
+        self.ports
+            .get(id)
+            .into_iter()
+            .flat_map(|ports| ports.keys().copied())
+    }
+
+    /// Whether nobody depends on anything.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+            && self.services.is_empty()
+            && self.gateways.is_empty()
+            && self.granting.is_empty()
+            && self.ports.is_empty()
+    }
+
+    /// Notes what a route or Ingress depends on now; gives the Services of which a port is used for the
+    /// first time or no longer.
+    pub fn replace(&mut self, key: &Key, next: Dependencies) -> BTreeSet<Id> {
+        let now = self.of.remove(key).unwrap_or_default();
+        exchange(&mut self.services, key, &now.services, &next.services);
+        exchange(&mut self.gateways, key, &now.gateways, &next.gateways);
+        exchange(&mut self.granting, key, &now.granting, &next.granting);
+        let mut changed = BTreeSet::new();
+        for (id, port) in next.uses.difference(&now.uses) {
+            let count = self
+                .ports
+                .entry(id.clone())
+                .or_default()
+                .entry(*port)
+                .or_default();
+            *count += 1;
+            if *count == 1 {
+                changed.insert(id.clone());
+            }
+        }
+        for (id, port) in now.uses.difference(&next.uses) {
+            let Some(ports) = self.ports.get_mut(id) else {
+                continue;
+            };
+            let Some(count) = ports.get_mut(port) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                ports.remove(port);
+                changed.insert(id.clone());
+            }
+            if ports.is_empty() {
+                self.ports.remove(id);
+            }
+        }
+        if next != Dependencies::default() {
+            self.of.insert(key.clone(), next);
+        }
+        changed
+    }
+}
+
+fn exchange<K: Ord + Clone>(
+    map: &mut BTreeMap<K, BTreeSet<Key>>,
+    key: &Key,
+    now: &BTreeSet<K>,
+    next: &BTreeSet<K>,
+) {
+    for gone in now.difference(next) {
+        if let Some(keys) = map.get_mut(gone) {
+            keys.remove(key);
+            if keys.is_empty() {
+                map.remove(gone);
+            }
+        }
+    }
+    for new in next.difference(now) {
+        map.entry(new.clone()).or_default().insert(key.clone());
+    }
+}

@@ -1,0 +1,61 @@
+//! What is found while one object is translated: what is wrong with it, and what it depends on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::kubernetes::objects::Id;
+
+/// Complaints kept of one object; a broken object need not say more than that.
+const MAX_COMPLAINTS: usize = 16;
+
+/// Something wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The field to blame, like `spec.rules[0].matches[1].path`; empty for the whole object.
+    pub field: String,
+    /// What is wrong, beginning with a condition reason of the Gateway API where it has one.
+    pub reason: String,
+}
+
+impl Complaint {
+    /// From a field and a reason.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// What a route or Ingress depends on: what makes a change of another object a change of this one.
+///
+/// Noted for what is missing as well, because it may come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dependencies {
+    /// Ports of Services that get its requests.
+    pub uses: BTreeSet<(Id, u16)>,
+    /// Services whose ports were asked for.
+    pub services: BTreeSet<Id>,
+    /// Gateways it wants to attach to.
+    pub gateways: BTreeSet<Id>,
+    /// Namespaces whose grants were asked for.
+    pub granting: BTreeSet<Arc<str>>,
+}
+
+/// What is found while a route or Ingress is translated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// What is wrong, at most 16 entries.
+    pub complaints: Vec<Complaint>,
+    /// What it depends on.
+    pub on: Dependencies,
+}
+
+impl Findings {
+    /// Notes something wrong.
+    pub fn complain(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        if self.complaints.len() < MAX_COMPLAINTS {
+            self.complaints.push(Complaint::new(field, reason));
+        }
+    }
+}

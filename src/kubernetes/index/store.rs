@@ -1,0 +1,91 @@
+//! The objects that are known, as they were given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::kubernetes::objects::{
+    EndpointSlice, Gateway, HttpRoute, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant, Service,
+};
+
+/// All objects by key. Ordered by kind, namespace, name, so that a kind or a namespace is one range.
+#[derive(Debug, Default)]
+pub struct Store {
+    objects: BTreeMap<Key, Object>,
+}
+
+macro_rules! getters {
+    ($($getter:ident: $kind:ident;)*) => {
+        $(
+            /// The object of that kind and id.
+            pub fn $getter(&self, id: &Id) -> Option<&Arc<$kind>> {
+                match self.objects.get(&Key { kind: Kind::$kind, id: id.clone() }) {
+                    Some(Object::$kind(object)) => Some(object),
+                    _ => None,
+                }
+            }
+        )*
+    };
+}
+
+impl Store {
+    getters! {
+        endpoint_slice: EndpointSlice;
+        gateway: Gateway;
+        ingress: Ingress;
+        namespace: Namespace;
+        http_route: HttpRoute;
+        service: Service;
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// The object with a key.
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    /// Puts an object; gives the one it replaces.
+    pub fn put(&mut self, key: Key, object: Object) -> Option<Object> {
+        self.objects.insert(key, object)
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, key: &Key) -> Option<Object> {
+        self.objects.remove(key)
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Object)> {
+        self.from(kind, "").take_while(move |(key, _)| key.kind == kind)
+    }
+
+    /// All objects of a kind in a namespace, by name.
+    pub fn in_namespace<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Object)> {
+        self.from(kind, namespace)
+            .take_while(move |(key, _)| key.kind == kind && *key.id.namespace == *namespace)
+    }
+
+    /// The grants in a namespace.
+    pub fn grants<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ReferenceGrant> {
+        self.in_namespace(Kind::ReferenceGrant, namespace)
+            .filter_map(|(_, object)| match object {
+                Object::ReferenceGrant(grant) => Some(&**grant),
+                _ => None,
+            })
+    }
+
+    fn from(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&Key, &Object)> {
+        let first = Key {
+            kind,
+            id: Id::new(namespace, ""),
+        };
+        self.objects.range(first..)
+    }
+}

@@ -1,0 +1,69 @@
+//! Core kinds: Service, Namespace, Secret.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::scalar::or_default;
+use super::{Meta, PortNumber, PortRef};
+
+/// `v1 Service`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Service {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "or_default")]
+    pub spec: ServiceSpec,
+}
+
+/// What is read of a Service's `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServiceSpec {
+    /// `ExternalName` is told from all others.
+    pub r#type: Option<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// Empty when there is only one.
+    #[serde(default, deserialize_with = "or_default")]
+    pub name: Arc<str>,
+    pub port: PortNumber,
+    #[serde(default)]
+    pub target_port: Option<PortRef>,
+    /// `TCP` when not said.
+    #[serde(default)]
+    pub protocol: Option<Box<str>>,
+    #[serde(default)]
+    pub app_protocol: Option<Box<str>>,
+}
+
+impl ServicePort {
+    /// Whether it is a TCP port.
+    pub fn is_tcp(&self) -> bool {
+        is_tcp(self.protocol.as_deref())
+    }
+}
+
+/// Whether a `protocol` field says TCP; so does its absence.
+pub fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
+}
+
+/// `v1 Namespace`; only its labels are read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Namespace {
+    pub metadata: Meta,
+}
+
+/// `v1 Secret`; only its type is read, never its data.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Secret {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub r#type: Option<Box<str>>,
+}

@@ -1,0 +1,160 @@
+//! `discovery.k8s.io/v1 EndpointSlice`, kept small: there may be a hundred thousand endpoints.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+use super::core::is_tcp;
+use super::scalar::or_default;
+use super::{Meta, PortNumber};
+
+/// The label that says whose endpoints a slice holds.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// `discovery.k8s.io/v1 EndpointSlice`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointSlice {
+    pub metadata: Meta,
+    /// The Service it belongs to, by its label. Who manages the slice does not matter.
+    pub service: Option<Arc<str>>,
+    /// Its endpoints; none when its addresses are names (`FQDN` has no defined meaning).
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Its TCP ports.
+    pub ports: Vec<SlicePort>,
+    /// The first text in the place of an address that is none; such endpoints are left out.
+    pub bad_address: Option<Box<str>>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SliceEndpoint {
+    /// The first address; the others have no meaning.
+    pub address: IpAddr,
+    /// Takes new requests. Not said: it does.
+    pub ready: bool,
+    /// Answers, be it terminating or not. Not said: it does.
+    pub serving: bool,
+    /// Is ending. Not said: it is not.
+    pub terminating: bool,
+    pub zone: Option<Arc<str>>,
+    /// The name of what it is, most often a pod.
+    pub target: Option<Arc<str>>,
+}
+
+/// A TCP port of a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlicePort {
+    /// Empty for an unnamed one.
+    pub name: Arc<str>,
+    /// None: every port; the Service says which.
+    pub port: Option<u16>,
+    pub app_protocol: Option<Box<str>>,
+}
+
+impl<'de> Deserialize<'de> for EndpointSlice {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        Raw::deserialize(input).map(Self::from)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    metadata: Meta,
+    #[serde(default)]
+    address_type: Option<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    endpoints: Vec<RawEndpoint>,
+    #[serde(default, deserialize_with = "or_default")]
+    ports: Vec<RawPort>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawEndpoint {
+    #[serde(default, deserialize_with = "or_default")]
+    addresses: Vec<Box<str>>,
+    #[serde(default, deserialize_with = "or_default")]
+    conditions: RawConditions,
+    #[serde(default)]
+    zone: Option<Arc<str>>,
+    #[serde(default)]
+    target_ref: Option<RawTarget>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawConditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct RawTarget {
+    #[serde(default)]
+    name: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawPort {
+    #[serde(default, deserialize_with = "or_default")]
+    name: Arc<str>,
+    #[serde(default)]
+    port: Option<PortNumber>,
+    #[serde(default)]
+    protocol: Option<Box<str>>,
+    #[serde(default)]
+    app_protocol: Option<Box<str>>,
+}
+
+impl From<Raw> for EndpointSlice {
+    fn from(raw: Raw) -> Self {
+        let mut slice = Self {
+            service: raw.metadata.labels.get(SERVICE_LABEL).cloned(),
+            metadata: raw.metadata,
+            endpoints: Vec::with_capacity(raw.endpoints.len()),
+            ports: raw
+                .ports
+                .into_iter()
+                .filter(|port| is_tcp(port.protocol.as_deref()))
+                .map(|port| SlicePort {
+                    name: port.name,
+                    port: port.port.map(|PortNumber(number)| number),
+                    app_protocol: port.app_protocol,
+                })
+                .collect(),
+            bad_address: None,
+        };
+        if raw.address_type.as_deref() == Some("FQDN") {
+            return slice;
+        }
+        let mut last_zone: Option<Arc<str>> = None; // zones repeat: one text for neighbours that share it
+        for endpoint in raw.endpoints {
+            let Some(text) = endpoint.addresses.into_iter().next() else {
+                continue;
+            };
+            let address = match text.parse::<IpAddr>() {
+                Ok(address) if !address.is_unspecified() && !address.is_multicast() => address,
+                Ok(_) | Err(_) => {
+                    slice.bad_address.get_or_insert(text);
+                    continue;
+                }
+            };
+            if endpoint.zone.is_some() && endpoint.zone != last_zone {
+                last_zone = endpoint.zone.clone();
+            }
+            slice.endpoints.push(SliceEndpoint {
+                address,
+                ready: endpoint.conditions.ready.unwrap_or(true),
+                serving: endpoint.conditions.serving.unwrap_or(true),
+                terminating: endpoint.conditions.terminating.unwrap_or(false),
+                zone: endpoint.zone.and(last_zone.clone()),
+                target: endpoint.target_ref.and_then(|target| target.name),
+            });
+        }
+        slice
+    }
+}

@@ -1,0 +1,336 @@
+//! Services: which port a reference means, what is spoken there, and the policy that annotations give.
+//!
+//! Every port of a Service that a route uses is one backend, `namespace/service:port`. A bad
+//! annotation is left out, with the default in its place.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::kubernetes::index::{Complaint, Store};
+use crate::kubernetes::objects::{Id, PortRef, Service, ServicePort, parse_duration};
+use crate::model::{Backend, BackendName, BackendProtocol, Balance, Ejection};
+
+/// Prefix of all annotations that are ours.
+const PREFIX: &str = "tidegate.dev/";
+
+/// The annotations of a Service, without the prefix.
+const KNOWN: &[&str] = &[
+    "balance",
+    "connect-timeout",
+    "ejection",
+    "max-in-flight",
+    "protocol",
+    "slow-start",
+];
+
+/// The longest connect timeout or slow start that is taken.
+const MAX_DURATION: Duration = Duration::from_secs(3600);
+
+/// The name of the backend that a Service's port is.
+pub fn backend_name(id: &Id, port: u16) -> BackendName {
+    BackendName::new(format!("{id}:{port}"))
+}
+
+/// The TCP port of a Service that is meant, or why there is none that can be spoken with.
+pub fn find_port<'store>(
+    store: &'store Store,
+    id: &Id,
+    wanted: &PortRef,
+) -> Result<&'store ServicePort, String> {
+    let service = store
+        .service(id)
+        .ok_or_else(|| format!("BackendNotFound: there is no Service {id}"))?;
+    if service.spec.r#type.as_deref() == Some("ExternalName") {
+        return Err(format!(
+            "UnsupportedValue: Service {id} is of type ExternalName, which is not available in this version"
+        ));
+    }
+    let is_meant = |port: &&ServicePort| match wanted {
+        PortRef::Number(number) => port.port.0 == *number,
+        PortRef::Name(name) => port.name == *name,
+    };
+    let Some(port) = service
+        .spec
+        .ports
+        .iter()
+        .filter(|port| port.is_tcp())
+        .find(is_meant)
+    else {
+        let wanted = match wanted {
+            PortRef::Number(number) => number.to_string(),
+            PortRef::Name(name) => format!("{name:?}"),
+        };
+        if service.spec.ports.iter().any(|port| is_meant(&port)) {
+            return Err(format!(
+                "UnsupportedProtocol: port {wanted} of Service {id} is not a TCP port"
+            ));
+        }
+        let known: Vec<_> = service.spec.ports.iter().map(describe_port).collect();
+        return Err(format!(
+            "BackendNotFound: Service {id} has no port {wanted}; it has {}",
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        ));
+    };
+    match app_protocol(port.app_protocol.as_deref()) {
+        AppProtocol::Unspeakable if service.metadata.annotation("tidegate.dev/protocol").is_none() => {
+            Err(format!(
+                "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which is not \
+             available in this version",
+                port.app_protocol.as_deref().unwrap_or_default()
+            ))
+        }
+        _ => Ok(port),
+    }
+}
+
+fn describe_port(port: &ServicePort) -> String {
+    if port.name.is_empty() {
+        port.port.0.to_string()
+    } else {
+        format!("{} ({})", port.port.0, port.name)
+    }
+}
+
+/// What an `appProtocol` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// This.
+    Speak(BackendProtocol),
+    /// Nothing that is known.
+    Unsaid,
+    /// TLS, which is not spoken with endpoints.
+    Unspeakable,
+}
+
+/// Reads an `appProtocol`: the prefixed names of Kubernetes (GEP-1911) and the common bare ones.
+///
+/// A WebSocket begins as HTTP/1.1, so `ws` and `wss` are that. Names of others say nothing about HTTP.
+pub fn app_protocol(text: Option<&str>) -> AppProtocol {
+    match text {
+        Some("kubernetes.io/h2c" | "h2c" | "grpc") => AppProtocol::Speak(BackendProtocol::H2c),
+        Some("kubernetes.io/ws" | "kubernetes.io/wss" | "ws" | "wss" | "http") => {
+            AppProtocol::Speak(BackendProtocol::Http1)
+        }
+        Some("https" | "grpcs" | "tls" | "kubernetes.io/https") => AppProtocol::Unspeakable,
+        _ => AppProtocol::Unsaid,
+    }
+}
+
+/// A backend's policy, and whether an annotation says what is spoken (then slices have no say).
+#[derive(Debug, PartialEq)]
+pub struct Policy {
+    /// The backend.
+    pub backend: Backend,
+    /// Whether the protocol is an annotation's.
+    pub protocol_is_forced: bool,
+    /// Annotations that were left out, with their reasons.
+    pub complaints: Vec<Complaint>,
+}
+
+/// The policy of one port of a Service.
+pub fn policy(id: &Id, service: &Service, port: &ServicePort) -> Policy {
+    let mut backend = Backend::new(backend_name(id, port.port.0));
+    if let AppProtocol::Speak(protocol) = app_protocol(port.app_protocol.as_deref()) {
+        backend.protocol = protocol;
+    }
+    let mut policy = Policy {
+        backend,
+        protocol_is_forced: false,
+        complaints: Vec::new(),
+    };
+    for (name, value) in &service.metadata.annotations {
+        let Some(word) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if let Err(reason) = policy.annotate(word, value) {
+            let field = format!("metadata.annotations[{name}]");
+            policy.complaints.push(Complaint::new(field, reason));
+        }
+    }
+    policy
+}
+
+impl Policy {
+    fn annotate(&mut self, word: &str, value: &str) -> Result<(), String> {
+        let backend = &mut self.backend;
+        match word {
+            "balance" => {
+                backend.balance = match value {
+                    "least-latency" => Balance::LeastLatency,
+                    "least-request" => Balance::LeastRequest,
+                    "random" => Balance::Random,
+                    "round-robin" => Balance::RoundRobin,
+                    _ => {
+                        return Err(format!(
+                            "{value:?} is none of least-latency, least-request, random, round-robin; least-latency is \
+                             used"
+                        ));
+                    }
+                };
+            }
+            "connect-timeout" => {
+                let timeout = duration(value, "2s")?;
+                if timeout.is_zero() {
+                    return Err("a connection takes longer than no time; 2s is used".to_owned());
+                }
+                backend.connect_timeout = timeout;
+            }
+            "ejection" => {
+                backend.ejection = match value {
+                    "on" | "true" => Some(Ejection::default()),
+                    "off" | "false" => None,
+                    _ => return Err(format!("{value:?} is neither on nor off; on is used")),
+                };
+            }
+            "max-in-flight" => {
+                let bound: NonZeroU32 = value.parse().map_err(|_| {
+                    format!(
+                        "{value:?} is no number from 1 to {}; {} is used",
+                        u32::MAX,
+                        backend.limits.max_in_flight
+                    )
+                })?;
+                backend.limits.max_in_flight = bound.get();
+            }
+            "protocol" => {
+                backend.protocol = match value {
+                    "http1" => BackendProtocol::Http1,
+                    "h2c" => BackendProtocol::H2c,
+                    _ => return Err(format!("{value:?} is neither http1 nor h2c; appProtocol is used")),
+                };
+                self.protocol_is_forced = true;
+            }
+            "slow-start" => backend.slow_start = duration(value, "none")?,
+            _ => {
+                let near = KNOWN
+                    .iter()
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, word))
+                    .filter(|known| strsim::damerau_levenshtein(known, word) <= 3);
+                return Err(match near {
+                    Some(near) => {
+                        format!("there is no such annotation of a Service; did you mean {PREFIX}{near}?")
+                    }
+                    None => format!(
+                        "there is no such annotation of a Service; there are {PREFIX}{{{}}}",
+                        KNOWN.join(",")
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn duration(value: &str, default: &str) -> Result<Duration, String> {
+    let duration = parse_duration(value).map_err(|reason| format!("{reason}; {default} is used"))?;
+    if duration > MAX_DURATION {
+        return Err(format!("{value} is longer than an hour; {default} is used"));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, route_with_rule};
+
+    fn with_service(metadata: &str, port: &str) -> Fixture {
+        let service = format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, {metadata}}}\nspec: {{ports: [{{port: 80, {port}}}]}}\n---\n"
+        );
+        Fixture::new(&(WEB_AND_EDGE.to_owned() + &service + &route_with_rule("")))
+    }
+
+    #[test]
+    fn annotations_give_the_policy() {
+        let fixture = with_service(
+            "annotations: {tidegate.dev/balance: round-robin, tidegate.dev/protocol: h2c, tidegate.dev/connect-timeout: 500ms, \
+             tidegate.dev/max-in-flight: '7', tidegate.dev/slow-start: 30s, tidegate.dev/ejection: off, other/balance: x}",
+            "",
+        );
+        let mut expected = Backend::new("default/web:80".into());
+        expected.balance = Balance::RoundRobin;
+        expected.protocol = BackendProtocol::H2c;
+        expected.connect_timeout = Duration::from_millis(500);
+        expected.limits.max_in_flight = 7;
+        expected.slow_start = Duration::from_secs(30);
+        expected.ejection = None;
+        assert_eq!(*fixture.world.backends["default/web:80"], expected);
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_bad_annotation_is_named_and_the_default_used() {
+        for (annotation, reason) in [
+            (
+                "balance: best",
+                "\"best\" is none of least-latency, least-request, random, round-robin; least-latency is used",
+            ),
+            (
+                "protocol: http3",
+                "\"http3\" is neither http1 nor h2c; appProtocol is used",
+            ),
+            (
+                "connect-timeout: 0s",
+                "a connection takes longer than no time; 2s is used",
+            ),
+            (
+                "connect-timeout: '5'",
+                "\"5\" is no duration like 500ms, 10s or 1m30s (GEP-2257); 2s is used",
+            ),
+            ("slow-start: 2h", "2h is longer than an hour; none is used"),
+            (
+                "max-in-flight: '0'",
+                "\"0\" is no number from 1 to 4294967295; 10000 is used",
+            ),
+            ("ejection: maybe", "\"maybe\" is neither on nor off; on is used"),
+            (
+                "balanc: random",
+                "there is no such annotation of a Service; did you mean tidegate.dev/balance?",
+            ),
+        ] {
+            let fixture = with_service(&format!("annotations: {{tidegate.dev/{annotation}}}"), "");
+            let name = annotation.split_once(':').unwrap().0;
+            assert_eq!(
+                fixture.rejects(),
+                [format!(
+                    "test: Service default/web: metadata.annotations[tidegate.dev/{name}]: {reason}"
+                )]
+            );
+            assert_eq!(
+                *fixture.world.backends["default/web:80"],
+                Backend::new("default/web:80".into())
+            );
+        }
+    }
+
+    #[test]
+    fn app_protocol_says_what_is_spoken() {
+        for (app_protocol, protocol) in [
+            ("kubernetes.io/h2c", Some(BackendProtocol::H2c)),
+            ("kubernetes.io/ws", Some(BackendProtocol::Http1)),
+            ("kubernetes.io/wss", Some(BackendProtocol::Http1)),
+            ("http", Some(BackendProtocol::Http1)),
+            ("example.com/own", Some(BackendProtocol::Http1)),
+            ("https", None),
+        ] {
+            let fixture = with_service("namespace: default", &format!("appProtocol: {app_protocol}"));
+            let backend = fixture.world.backends.get("default/web:80");
+            assert_eq!(
+                backend.map(|backend| backend.protocol),
+                protocol,
+                "{app_protocol}"
+            );
+            assert_eq!(fixture.rejects().len(), usize::from(protocol.is_none()));
+        }
+        let fixture = with_service(
+            "annotations: {tidegate.dev/protocol: http1}",
+            "appProtocol: https",
+        );
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+}

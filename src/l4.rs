@@ -1,0 +1,4 @@
+//! The fourth layer: bytes between two connections.
+
+pub mod copy;
+pub mod prefixed;

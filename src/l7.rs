@@ -1,0 +1,23 @@
+//! HTTP: the life of an exchange, and the rules of what is passed on.
+//!
+//! [`exchange`] is the story; every other file is one step of it. Deciding is kept apart from doing: [`plan`],
+//! [`headers`], [`path`], [`filters`], [`retry`] and [`failure`] are pure and tested in tables.
+
+pub mod body;
+pub mod downstream;
+pub mod exchange;
+pub mod failure;
+pub mod filters;
+pub mod headers;
+pub mod interim;
+pub mod mirror;
+pub mod outgoing;
+pub mod path;
+pub mod plan;
+pub mod record;
+pub mod refusal;
+pub mod reply;
+pub mod retry;
+pub mod upgrade;
+pub mod upload;
+pub mod worker;

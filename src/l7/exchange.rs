@@ -1,0 +1,443 @@
+//! The life of an exchange, top to bottom: one request of a client, and its response.
+//!
+//! ```text
+//! request ─► plan ─► filters ─► pick an endpoint ─► lease a connection ─► send ─► response filters ─► body ─► record
+//!              │                    ▲                                       │
+//!              └─► reply            └───────────── try another ◄────────────┘
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{Body, Relay};
+use super::downstream::Downstream;
+use super::failure::{Blame, Failure};
+use super::headers::forward_response;
+use super::outgoing::Outgoing;
+use super::plan::{self, Forward, Head, Plan};
+use super::record::Record;
+use super::reply::Reply;
+use super::retry::{self, Attempt, Ended};
+use super::upgrade::{self, Tunnel};
+use super::upload::{RequestBody, UploadFailure};
+use super::worker::Worker;
+use super::{filters, mirror};
+use crate::balance::{EndpointCell, Fleet, InFlight, Observed, Pick};
+use crate::model::BackendProtocol;
+use crate::runtime::timers::Timer;
+use crate::upstream::{Lease, SendError};
+
+/// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
+pub async fn exchange(
+    worker: Rc<Worker>,
+    from: Rc<Downstream>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let snapshot = worker.snapshot();
+    let started = worker.now();
+    let mut record = Record::open(&worker, &from, &request, started);
+    let client = Client::of(&mut request);
+
+    let forward = match decide(&worker, &from, &request, &client, &snapshot) {
+        Plan::Forward(forward) => forward,
+        Plan::Reply(reply) => return answer(record, reply, &client),
+        Plan::Fail(failure) => return fail(record, failure, &client),
+    };
+    record.set_rule(forward.listener, forward.rule);
+    record.set_backend(forward.backend);
+
+    let on_upgrade = client.stream_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let mut outgoing = match Outgoing::prepare(&worker, &from, &forward, request, client.stream_upgrade) {
+        Ok(outgoing) => outgoing,
+        Err(failure) => return fail(record, failure, &client),
+    };
+    if let Some(upload) = &outgoing.upload {
+        record.set_upload(upload);
+    }
+    mirror::send_copies(&worker, &forward, &mut outgoing);
+    forward.backend.with_budget(|budget| budget.on_request(started));
+
+    let timeouts = &forward.rule.rule.timeouts;
+    let deadline = timeouts
+        .request
+        .map(|timeout| worker.clock.instant_of(started) + timeout);
+    let mut timer = worker.timers.lease();
+    let mut tries = Tries::default();
+    loop {
+        let fleet = forward.backend.fleet();
+        let endpoint = match pick(&worker, &fleet, &tries, deadline).await {
+            Ok(endpoint) => endpoint,
+            // What went wrong before says more than that nobody is left.
+            Err(failure) => return fail(record, tries.last_failure.unwrap_or(failure), &client),
+        };
+        record.attempt(endpoint.cell.address());
+        tries.add(&endpoint.cell);
+        let mut in_flight = EndpointCell::start(&endpoint.cell, worker.now());
+        let try_deadline = earlier(deadline, timeouts.per_try.map(|timeout| Instant::now() + timeout));
+
+        let sent = send(
+            &worker,
+            &fleet,
+            &endpoint,
+            &mut outgoing,
+            try_deadline,
+            &mut timer,
+        )
+        .await;
+        let (response, lease, ended) = match sent {
+            Ok((response, lease)) => {
+                let ended = Ended::Answered(response.status());
+                (Some(response), Some(lease), ended)
+            }
+            Err(ended) => (None, None, refine(ended, deadline, &outgoing)),
+        };
+        observe(&worker, &fleet, &mut in_flight, ended);
+
+        let attempt = Attempt {
+            tries: tries.made,
+            method: &outgoing.method,
+            replayable: outgoing.replayable(),
+            policy: &forward.rule.rule.retry,
+        };
+        if retry::wants_another(attempt, ended)
+            && forward
+                .backend
+                .with_budget(|budget| budget.try_retry(worker.now()))
+        {
+            forward.backend.metrics.retry(worker.index);
+            tries.last_failure = failure_of(ended).or(tries.last_failure);
+            drop((response, lease, in_flight));
+            tries.pause(&forward.rule.rule.retry).await;
+            continue;
+        }
+        let (response, lease) = match (response, lease, ended) {
+            (Some(response), Some(lease), _) => (response, lease),
+            (_, _, ended) => return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client),
+        };
+
+        record.head(response.status().as_u16(), Some(worker.now()));
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return switch(
+                record, in_flight, &forward, outgoing, response, lease, &client, on_upgrade,
+            )
+            .await;
+        }
+        return respond(record, in_flight, &forward, response, lease, &client);
+    }
+}
+
+/// What the exchange needs to know of the client's side of the protocol.
+struct Client {
+    http1: bool,
+    grpc: bool,
+    /// A WebSocket by extended CONNECT (RFC 8441).
+    stream_upgrade: bool,
+}
+
+impl Client {
+    fn of(request: &mut Request<Incoming>) -> Self {
+        let http1 = request.version() < Version::HTTP_2;
+        let content_type = request.headers().get(http::header::CONTENT_TYPE);
+        Self {
+            http1,
+            grpc: !http1
+                && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            stream_upgrade: request.method() == Method::CONNECT
+                && request
+                    .extensions()
+                    .get::<hyper::ext::Protocol>()
+                    .is_some_and(|protocol| protocol.as_str() == "websocket"),
+        }
+    }
+}
+
+fn decide<'s>(
+    worker: &Worker,
+    from: &Downstream,
+    request: &Request<Incoming>,
+    client: &Client,
+    snapshot: &'s crate::snapshot::Snapshot,
+) -> Plan<'s> {
+    let head = Head {
+        method: if client.stream_upgrade {
+            &Method::GET
+        } else {
+            request.method()
+        },
+        uri: request.uri(),
+        version: request.version(),
+        headers: request.headers(),
+        port: from.local.port(),
+    };
+    plan::decide(
+        snapshot.bind(&from.bind).map(|bind| &**bind),
+        head,
+        from.limits.max_headers,
+        || worker.random(),
+    )
+}
+
+/// The endpoints tried so far.
+#[derive(Default)]
+struct Tries {
+    made: u8,
+    /// Their ids. Bounded by the policy's number of attempts.
+    cells: Vec<u64>,
+    last_failure: Option<Failure>,
+}
+
+impl Tries {
+    fn add(&mut self, cell: &EndpointCell) {
+        self.made = self.made.saturating_add(1);
+        self.cells.push(cell.id());
+    }
+
+    async fn pause(&self, policy: &crate::model::RetryPolicy) {
+        if let Some(backoff) = policy.backoff {
+            tokio::time::sleep(backoff * 2_u32.saturating_pow(u32::from(self.made) - 1)).await;
+        }
+    }
+}
+
+struct Picked {
+    cell: Arc<EndpointCell>,
+    protocol: BackendProtocol,
+}
+
+/// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one
+/// worker sees every place that becomes free.
+const QUEUE_LOOK: Duration = Duration::from_millis(2);
+
+async fn pick(
+    worker: &Worker,
+    fleet: &Fleet,
+    tries: &Tries,
+    deadline: Option<Instant>,
+) -> Result<Picked, Failure> {
+    let mut give_up = None;
+    loop {
+        let pick = worker.with_random(|random| match fleet.pick(worker.now(), random, &tries.cells) {
+            Pick::Endpoint(candidate) => Ok(Some(Picked {
+                cell: Arc::clone(&candidate.cell),
+                protocol: candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
+            })),
+            Pick::Saturated => Ok(None),
+            Pick::None => Err(Failure::NoEndpoint),
+        })?;
+        if let Some(picked) = pick {
+            return Ok(picked);
+        }
+        let now = Instant::now();
+        let give_up = *give_up.get_or_insert(now + fleet.policy().limits.queue_timeout);
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Failure::RequestTimeout);
+        }
+        if now >= give_up {
+            return Err(Failure::Overloaded);
+        }
+        tokio::time::sleep(QUEUE_LOOK).await;
+    }
+}
+
+/// One attempt at one endpoint. A kept connection that turns out to be dead before anything was sent costs nothing: the
+/// next one is taken, in the end a new one.
+async fn send(
+    worker: &Worker,
+    fleet: &Fleet,
+    endpoint: &Picked,
+    outgoing: &mut Outgoing,
+    deadline: Option<Instant>,
+    timer: &mut Timer,
+) -> Result<(Response<Incoming>, Lease<RequestBody>), Ended> {
+    if outgoing.upgrade && endpoint.protocol == BackendProtocol::H2c {
+        return Err(Ended::Unsent(Failure::Upgrade));
+    }
+    loop {
+        let lease = worker
+            .pool
+            .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
+        let mut lease = match timer.within(deadline, lease).await {
+            Some(Ok(lease)) => lease,
+            Some(Err(error)) => return Err(Ended::Unsent(Failure::from(&error))),
+            None => return Err(Ended::Unsent(Failure::ConnectTimeout)),
+        };
+        let request = outgoing.request(endpoint.protocol, endpoint.cell.address());
+        let Some(sent) = timer.within(deadline, lease.send(request)).await else {
+            return Err(Ended::Sent(Failure::TryTimeout));
+        };
+        match sent {
+            Ok(response) => return Ok((response, lease)),
+            Err(SendError {
+                unsent: Some(request),
+                ..
+            }) => {
+                outgoing.take_back(request);
+                if !lease.reused() {
+                    return Err(Ended::Unsent(Failure::Reset));
+                }
+            }
+            Err(SendError { unsent: None, error }) => {
+                let protocol = error.is_parse() || error.is_parse_too_large();
+                return Err(Ended::Sent(if protocol {
+                    Failure::Protocol
+                } else {
+                    Failure::Reset
+                }));
+            }
+        }
+    }
+}
+
+/// Says more precisely why an attempt failed: the client's own failure comes first, then the whole request's deadline.
+fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended {
+    let client = outgoing.upload.as_ref().and_then(|upload| upload.failure());
+    match (client, ended) {
+        (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
+        (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
+        (None, Ended::Sent(Failure::TryTimeout))
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
+        {
+            Ended::Sent(Failure::RequestTimeout)
+        }
+        (None, ended) => ended,
+    }
+}
+
+fn failure_of(ended: Ended) -> Option<Failure> {
+    match ended {
+        Ended::Unsent(failure) | Ended::Sent(failure) => Some(failure),
+        Ended::Answered(_) => None,
+    }
+}
+
+/// Tells the endpoint's cell how the attempt went, and judges the endpoint by it.
+fn observe(worker: &Worker, fleet: &Fleet, in_flight: &mut InFlight, ended: Ended) {
+    let seen = match ended {
+        Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
+        Ended::Answered(_) => Observed::Answered,
+        Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => {
+            Observed::Failed
+        }
+        // Not the endpoint's doing: nothing is learnt of it.
+        Ended::Unsent(_) | Ended::Sent(_) => return,
+    };
+    let now = worker.now();
+    in_flight.head(now, seen);
+    if seen != Observed::Answered {
+        fleet.judge(in_flight.cell(), now);
+    }
+}
+
+/// Passes an endpoint's response on.
+fn respond(
+    record: Record,
+    in_flight: InFlight,
+    forward: &Forward<'_>,
+    response: Response<Incoming>,
+    lease: Lease<RequestBody>,
+    client: &Client,
+) -> Response<Body> {
+    let (mut parts, incoming) = response.into_parts();
+    let worker = Rc::clone(record.worker());
+    forward_response(&mut parts.headers, || worker.date());
+    edit_response(forward, &mut parts.headers);
+    parts.version = Version::HTTP_11;
+    if client.http1 && worker.draining() {
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let relay = Relay::new(
+        incoming,
+        lease,
+        in_flight,
+        record,
+        forward.rule.rule.timeouts.idle,
+    );
+    Response::from_parts(parts, Body::Relay(relay))
+}
+
+/// The endpoint has switched protocols: the exchange becomes bytes both ways.
+#[allow(clippy::too_many_arguments)]
+async fn switch(
+    record: Record,
+    in_flight: InFlight,
+    forward: &Forward<'_>,
+    outgoing: Outgoing,
+    response: Response<Incoming>,
+    lease: Lease<RequestBody>,
+    client: &Client,
+    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<Body> {
+    if !outgoing.upgrade {
+        // Nobody asked for it.
+        return fail(record, Failure::Protocol, client);
+    }
+    let mut headers = response.headers().clone();
+    drop(response);
+    let Some(upstream) = lease.into_socket().await else {
+        return fail(record, Failure::Upgrade, client);
+    };
+    let from = Rc::clone(record.from());
+    let tunnel = Tunnel {
+        upstream,
+        idle: forward.rule.rule.timeouts.upgrade_idle,
+        record,
+        in_flight,
+    };
+    edit_response(forward, &mut headers);
+    let mut reply = Response::new(Body::Empty);
+    match on_upgrade {
+        None => {
+            *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *from.tunnel.borrow_mut() = Some(tunnel);
+        }
+        Some(on_upgrade) => {
+            upgrade::answer_stream(&mut headers);
+            tokio::task::spawn_local(async move {
+                if let Ok(stream) = on_upgrade.await {
+                    tunnel
+                        .run(hyper_util::rt::TokioIo::new(stream), bytes::Bytes::new())
+                        .await;
+                }
+            });
+        }
+    }
+    *reply.headers_mut() = headers;
+    reply
+}
+
+fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
+    if forward.rule.does.changes_response || forward.share.does.changes_response {
+        filters::on_response(
+            forward.rule.rule.filters.iter().chain(&forward.share.filters),
+            headers,
+        );
+    }
+}
+
+fn fail(record: Record, failure: Failure, client: &Client) -> Response<Body> {
+    answer(record, Reply::failure(failure, client.grpc), client)
+}
+
+/// Answers with a response of Tidegate's own; the exchange ends here.
+fn answer(mut record: Record, reply: Reply, client: &Client) -> Response<Body> {
+    record.end(reply.outcome);
+    record.head(reply.status().as_u16(), None);
+    record.passed(reply.body_bytes());
+    let worker = Rc::clone(record.worker());
+    reply.into_response(&worker, client.http1)
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

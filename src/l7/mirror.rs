@@ -1,0 +1,98 @@
+//! Mirrors: copies of requests for other backends, whose responses nobody waits for.
+//!
+//! A copy is sent when the request's body is known: at once when there is none, else when it has passed to the endpoint
+//! and was small enough to be kept. A copy is never worth delaying or failing the exchange for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Version};
+use http_body_util::BodyExt;
+
+use super::outgoing::Outgoing;
+use super::plan::Forward;
+use super::upload::{RequestBody, Upload};
+use super::worker::Worker;
+use crate::balance::{EndpointCell, Observed, Pick};
+use crate::model::BackendProtocol;
+use crate::snapshot::Backend;
+
+/// Time that a copy has, body and response included.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// How often a copy looks whether the body it waits for has passed.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Sends the copies that the rule asks for.
+pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Outgoing) {
+    for (backend, fraction) in forward.rule.mirrors.iter().chain(&forward.share.mirrors) {
+        if !fraction.takes(worker.random() as u32) || outgoing.upgrade {
+            continue;
+        }
+        let Some(endpoint) = pick(worker, backend) else {
+            continue;
+        };
+        let head = outgoing.copy(endpoint.1, endpoint.0.address());
+        let upload = outgoing.upload.clone();
+        let worker = Rc::clone(worker);
+        let backend = Arc::clone(backend);
+        tokio::task::spawn_local(async move {
+            let copy = send(worker, backend, endpoint, head, upload);
+            let _ = tokio::time::timeout(DEADLINE, copy).await;
+        });
+    }
+}
+
+fn pick(worker: &Worker, backend: &Backend) -> Option<(Arc<EndpointCell>, BackendProtocol)> {
+    let fleet = backend.fleet();
+    worker.with_random(|random| match fleet.pick(worker.now(), random, &[]) {
+        Pick::Endpoint(candidate) => {
+            let protocol = candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol);
+            Some((Arc::clone(&candidate.cell), protocol))
+        }
+        Pick::Saturated | Pick::None => None,
+    })
+}
+
+async fn send(
+    worker: Rc<Worker>,
+    backend: Arc<Backend>,
+    (cell, protocol): (Arc<EndpointCell>, BackendProtocol),
+    head: Request<()>,
+    upload: Option<Rc<Upload>>,
+) -> Option<()> {
+    let body = match upload {
+        None => RequestBody::default(),
+        Some(upload) => RequestBody::whole(body_of(&upload).await?),
+    };
+    let mut request = head.map(|()| body);
+    if protocol == BackendProtocol::Http1 {
+        *request.version_mut() = Version::HTTP_11;
+    }
+    let mut in_flight = EndpointCell::start(&cell, worker.now());
+    let fleet = backend.fleet();
+    let mut lease = worker.pool.lease(&cell, protocol, fleet.policy()).await.ok()?;
+    let response = lease.send(request).await;
+    let seen = if response.is_ok() {
+        Observed::Answered
+    } else {
+        Observed::Failed
+    };
+    in_flight.head(worker.now(), seen);
+    response.ok()?.into_body().collect().await.ok()?;
+    lease.finish();
+    Some(())
+}
+
+/// The body, once it has passed to the endpoint; none if it was too large to keep or broke off.
+async fn body_of(upload: &Upload) -> Option<Vec<bytes::Bytes>> {
+    loop {
+        if upload.failure().is_some() || !upload.keeps() {
+            return None;
+        }
+        if let Some(frames) = upload.whole() {
+            return Some(frames);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,253 @@
+//! The plan: what is done with a request. Decided from the snapshot and the request's head alone, so that every rule of
+//! it can be tested in a table without a socket.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+use super::failure::Failure;
+use super::headers::{HeaderRefusal, RequestHost, Survey, host_of};
+use super::path::{PathRefusal, normalise};
+use super::refusal::Refusal;
+use super::reply::{Reply, redirect_to};
+use crate::model::{Filter, ListenerName, PathMatch, PathRewrite};
+use crate::snapshot::{self, Backend, Bind, CompiledRule, Found, RequestHead, Share, Target};
+
+/// The head of a request, as received.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The method; a WebSocket's extended CONNECT (RFC 8441) is given as GET.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The version.
+    pub version: Version,
+    /// The fields.
+    pub headers: &'a HeaderMap,
+    /// The port that the client connected to.
+    pub port: u16,
+}
+
+/// What is done with a request.
+#[derive(Debug)]
+pub enum Plan<'s> {
+    /// It is sent to a backend.
+    Forward(Box<Forward<'s>>),
+    /// It is answered here.
+    Reply(Reply),
+    /// It is refused, or cannot be sent.
+    Fail(Failure),
+}
+
+/// A request that is sent to a backend.
+#[derive(Debug)]
+pub struct Forward<'s> {
+    /// The listener that it came to.
+    pub listener: &'s ListenerName,
+    /// The rule that won.
+    pub rule: &'s Arc<CompiledRule>,
+    /// The share of the rule's requests that this one is of.
+    pub share: &'s Share,
+    /// Where that share goes.
+    pub backend: &'s Arc<Backend>,
+    /// What is there among the request's fields.
+    pub survey: Survey,
+    /// The host as the client gave it.
+    pub host: RequestHost,
+    /// The `Host` that the endpoint sees, when it is another one.
+    pub new_host: Option<HeaderValue>,
+    /// The path and query that the endpoint sees, when they are not as received.
+    pub new_path: Option<PathAndQuery>,
+}
+
+/// Decides. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
+pub fn decide<'s>(
+    bind: Option<&'s Bind>,
+    head: Head<'_>,
+    max_fields: u16,
+    random: impl FnOnce() -> u64,
+) -> Plan<'s> {
+    match try_decide(bind, head, max_fields, random) {
+        Ok(plan) => plan,
+        Err(failure) => Plan::Fail(failure),
+    }
+}
+
+fn try_decide<'s>(
+    bind: Option<&'s Bind>,
+    head: Head<'_>,
+    max_fields: u16,
+    random: impl FnOnce() -> u64,
+) -> Result<Plan<'s>, Failure> {
+    if let Some(refusal) = Refusal::of(head.method, head.uri.path()) {
+        return Err(Failure::Framing(refusal));
+    }
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Failure::Method);
+    }
+    if head.headers.len() > usize::from(max_fields) {
+        return Err(Failure::TooManyFields);
+    }
+    let survey = Survey::of(head.headers);
+    let host = host_of(head.uri, head.version, head.headers).map_err(Failure::Headers)?;
+    let path = normalise(head.uri.path()).map_err(Failure::Path)?;
+    let request = RequestHead {
+        method: head.method,
+        host: &host.name,
+        path: &path,
+        query: head.uri.query(),
+        headers: head.headers,
+    };
+    let found = bind
+        .and_then(|bind| bind.find(&request))
+        .ok_or(Failure::NoRoute)?;
+    if let Some(reply) = found.rule.reply() {
+        return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
+    }
+    let share = found.rule.split.choose(random);
+    if let Some(reply) = share.reply() {
+        return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
+    }
+    let backend = match &share.target {
+        Target::Backend(backend) => backend,
+        Target::Invalid(_) | Target::None => return Err(Failure::BadReference),
+    };
+    let (new_host, new_path) = rewritten(&found, share, &head, &path)?;
+    Ok(Plan::Forward(Box::new(Forward {
+        listener: &found.listener.name,
+        rule: found.rule,
+        share,
+        backend,
+        survey,
+        host,
+        new_host,
+        new_path,
+    })))
+}
+
+/// The answer that a filter gives in the place of an endpoint.
+fn answer(
+    reply: snapshot::Reply<'_>,
+    found: &Found<'_>,
+    head: &Head<'_>,
+    host: &RequestHost,
+    path: &str,
+) -> Reply {
+    match reply {
+        snapshot::Reply::Direct(direct) => Reply::direct(direct),
+        snapshot::Reply::Redirect(redirect) => {
+            let new_path = match &redirect.path {
+                Some(rewrite) => rewrite_path(rewrite, found.path, path),
+                None => Cow::Borrowed(path),
+            };
+            let location = redirect_to(redirect, host, head.port, &new_path, head.uri.query());
+            Reply::redirect(redirect.status, &location)
+        }
+    }
+}
+
+/// The host and path for the endpoint, where they differ from what was received.
+fn rewritten(
+    found: &Found<'_>,
+    share: &Share,
+    head: &Head<'_>,
+    path: &str,
+) -> Result<(Option<HeaderValue>, Option<PathAndQuery>), Failure> {
+    let mut new_host = None;
+    let mut new_path = Cow::Borrowed(path);
+    for filter in found.rule.rule.filters.iter().chain(&share.filters) {
+        if let Filter::Rewrite(rewrite) = filter {
+            new_host = rewrite.hostname.clone().or(new_host);
+            if let Some(change) = &rewrite.path {
+                new_path = Cow::Owned(rewrite_path(change, found.path, path).into_owned());
+            }
+        }
+    }
+    if *new_path == *head.uri.path() {
+        return Ok((new_host, None));
+    }
+    let text = match head.uri.query() {
+        Some(query) => format!("{new_path}?{query}"),
+        None => new_path.into_owned(),
+    };
+    let new_path = PathAndQuery::from_maybe_shared(bytes::Bytes::from(text))
+        .map_err(|_| Failure::Path(PathRefusal::Ambiguous))?;
+    Ok((new_host, Some(new_path)))
+}
+
+/// A path changed as a rule says. `matched` is the condition by which the rule was found.
+pub fn rewrite_path<'p>(change: &'p PathRewrite, matched: &PathMatch, path: &'p str) -> Cow<'p, str> {
+    match (change, matched) {
+        (PathRewrite::Full(full), _) => Cow::Borrowed(full),
+        (PathRewrite::Prefix(new), PathMatch::Prefix(old)) => {
+            let rest = path.strip_prefix(&**old).unwrap_or_default();
+            let new = new.trim_end_matches('/');
+            let joined = format!("{new}{rest}");
+            Cow::Owned(if joined.is_empty() { "/".to_owned() } else { joined })
+        }
+        // Another prefix for a path that was matched whole is another path.
+        (PathRewrite::Prefix(new), PathMatch::Exact(_) | PathMatch::Regex(_)) => Cow::Borrowed(new),
+        (PathRewrite::Captures(template), PathMatch::Regex(regex)) => match regex.captures(path) {
+            Some(captures) => {
+                let mut expanded = String::new();
+                captures.expand(template, &mut expanded);
+                if !expanded.starts_with('/') {
+                    expanded.insert(0, '/');
+                }
+                Cow::Owned(expanded)
+            }
+            None => Cow::Borrowed(path),
+        },
+        (PathRewrite::Captures(template), PathMatch::Exact(_) | PathMatch::Prefix(_)) => {
+            Cow::Borrowed(template)
+        }
+    }
+}
+
+/// Whether a body's announced length contradicts its end. The length would be sent to the endpoint, which would then
+/// wait for bytes of the next request.
+pub fn check_length(headers: &HeaderMap, ends_now: bool) -> Result<(), Failure> {
+    let announced = headers.get(http::header::CONTENT_LENGTH);
+    if ends_now && announced.is_some_and(|length| length.as_bytes() != b"0") {
+        return Err(Failure::Headers(HeaderRefusal::Length));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_rewritten_as_the_gateway_api_says() {
+        let prefix = |text: &str| PathRewrite::Prefix(text.into());
+        // The table of `HTTPPathModifier.replacePrefixMatch`.
+        for (path, matched, new, expected) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+        ] {
+            let change = prefix(new);
+            assert_eq!(
+                rewrite_path(&change, &PathMatch::prefix(matched), path),
+                expected,
+                "{path} {matched} {new}"
+            );
+        }
+        let full = PathRewrite::Full("/one".into());
+        assert_eq!(rewrite_path(&full, &PathMatch::default(), "/foo"), "/one");
+        let captures = PathRewrite::Captures("/$2/${1}".into());
+        let regex = PathMatch::regex("/([a-z]+)/([0-9]+)").unwrap();
+        assert_eq!(rewrite_path(&captures, &regex, "/ab/12"), "/12/ab");
+    }
+}

@@ -1,0 +1,212 @@
+//! The record of an exchange: what is told about it once, when it ends, however it ends.
+//!
+//! It is opened with the request and written when dropped. An exchange that is simply dropped was given up by the
+//! client: that is its outcome unless another was set.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use super::downstream::Downstream;
+use super::upload::{Upload, UploadFailure};
+use super::worker::Worker;
+use crate::balance::Micros;
+use crate::model::ListenerName;
+use crate::snapshot::{Backend, CompiledRule};
+use crate::telemetry::Outcome;
+use crate::telemetry::record::{ExchangeRecord, unix_us};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One exchange's record.
+pub struct Record {
+    worker: Rc<Worker>,
+    from: Rc<Downstream>,
+    started: Micros,
+    outcome: Outcome,
+    status: u16,
+    attempts: u8,
+    head_us: Option<u32>,
+    request_bytes: u64,
+    response_bytes: u64,
+    upload: Option<Rc<Upload>>,
+    backend: Option<Arc<Backend>>,
+    endpoint: Option<SocketAddr>,
+    /// Kept only when there is an access log.
+    detail: Option<Box<Detail>>,
+}
+
+struct Detail {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    listener: Option<ListenerName>,
+    rule: Option<Arc<CompiledRule>>,
+}
+
+impl Record {
+    /// Opens the record of a request.
+    pub fn open<B>(worker: &Rc<Worker>, from: &Rc<Downstream>, request: &Request<B>, now: Micros) -> Self {
+        worker.count(true);
+        from.pace.begin();
+        let detail = worker.access_log().map(|_| {
+            Box::new(Detail {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                host: request.headers().get(HOST).cloned(),
+                user_agent: request.headers().get(USER_AGENT).cloned(),
+                request_id: request.headers().get(REQUEST_ID).cloned(),
+                listener: None,
+                rule: None,
+            })
+        });
+        Self {
+            worker: Rc::clone(worker),
+            from: Rc::clone(from),
+            started: now,
+            outcome: Outcome::ClientGone,
+            status: 0,
+            attempts: 0,
+            head_us: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            upload: None,
+            backend: None,
+            endpoint: None,
+            detail,
+        }
+    }
+
+    /// The worker that the exchange runs on.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Whom the exchange is with.
+    pub fn from(&self) -> &Rc<Downstream> {
+        &self.from
+    }
+
+    /// When the exchange began.
+    pub fn started(&self) -> Micros {
+        self.started
+    }
+
+    /// The rule that was chosen, and the listener that it was chosen for.
+    pub fn set_rule(&mut self, listener: &ListenerName, rule: &Arc<CompiledRule>) {
+        if let Some(detail) = &mut self.detail {
+            detail.listener = Some(listener.clone());
+            detail.rule = Some(Arc::clone(rule));
+        }
+    }
+
+    /// The backend that was chosen.
+    pub fn set_backend(&mut self, backend: &Arc<Backend>) {
+        self.backend = Some(Arc::clone(backend));
+    }
+
+    /// The request's body, for its size.
+    pub fn set_upload(&mut self, upload: &Rc<Upload>) {
+        self.upload = Some(Rc::clone(upload));
+    }
+
+    /// Why the request's body ended before its end, if it did.
+    pub fn upload_failure(&self) -> Option<UploadFailure> {
+        self.upload.as_ref().and_then(|upload| upload.failure())
+    }
+
+    /// Another attempt, at this endpoint.
+    pub fn attempt(&mut self, endpoint: SocketAddr) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.endpoint = Some(endpoint);
+    }
+
+    /// The response's status; with the time to its head if an endpoint gave it.
+    pub fn head(&mut self, status: u16, from_endpoint: Option<Micros>) {
+        self.status = status;
+        self.head_us =
+            from_endpoint.map(|now| u32::try_from(now.saturating_since(self.started)).unwrap_or(u32::MAX));
+    }
+
+    /// Bytes of the response's body that were passed on.
+    pub fn passed(&mut self, bytes: u64) {
+        self.response_bytes += bytes;
+    }
+
+    /// Bytes of an upgraded connection that came from the client.
+    pub fn took(&mut self, bytes: u64) {
+        self.request_bytes += bytes;
+    }
+
+    /// Why the exchange ends. The last word counts.
+    pub fn end(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        worker.count(false);
+        let now = worker.now();
+        if self.outcome == Outcome::ClientGone && self.from.pace.stalled() {
+            self.outcome = Outcome::ClientStalled;
+        }
+        self.from.pace.end(now, self.outcome == Outcome::ClientGone);
+        let duration_us = now.saturating_since(self.started);
+        let request_bytes = self.request_bytes + self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let metrics = self
+            .backend
+            .as_ref()
+            .map_or(&worker.unrouted, |backend| &backend.metrics);
+        metrics.record(
+            worker.index,
+            self.outcome,
+            self.status,
+            duration_us,
+            self.head_us,
+            request_bytes,
+            self.response_bytes,
+        );
+        let (Some(detail), Some(log)) = (&self.detail, worker.access_log()) else {
+            return;
+        };
+        let unix_us = unix_us(SystemTime::now());
+        log.borrow_mut().write(&ExchangeRecord {
+            outcome: self.outcome,
+            status: self.status,
+            version: detail.version,
+            client: self.from.peer,
+            method: &detail.method,
+            host: match text(&detail.host) {
+                Some(host) => host,
+                None => detail.uri.authority().map_or("", |authority| authority.as_str()),
+            },
+            path: detail.uri.path_and_query().map_or("", |path| path.as_str()),
+            listener: detail.listener.as_ref().map_or("", |listener| listener.as_str()),
+            route: detail.rule.as_ref().map_or("", |rule| rule.route.as_str()),
+            backend: self.backend.as_ref().map_or("", |backend| backend.name.as_str()),
+            endpoint: self.endpoint,
+            attempts: self.attempts,
+            request_bytes,
+            response_bytes: self.response_bytes,
+            started_unix_us: unix_us.saturating_sub(duration_us),
+            duration_us,
+            head_us: self.head_us,
+            user_agent: text(&detail.user_agent),
+            request_id: text(&detail.request_id),
+        });
+    }
+}
+
+fn text(value: &Option<HeaderValue>) -> Option<&str> {
+    value.as_ref().and_then(|value| value.to_str().ok())
+}

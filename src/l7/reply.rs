@@ -1,0 +1,221 @@
+//! Responses that Tidegate makes itself: direct responses, redirections, failures.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::Body;
+use super::failure::Failure;
+use super::headers::RequestHost;
+use super::worker::Worker;
+use crate::model::{DirectResponse, Redirect};
+use crate::telemetry::Outcome;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// A response of Tidegate's own.
+#[derive(Debug)]
+pub struct Reply {
+    /// Why it is given.
+    pub outcome: Outcome,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    /// Whether the client's connection must end.
+    close: bool,
+    /// Whether `Proxy-Status` says why.
+    explain: bool,
+}
+
+impl Reply {
+    /// What a rule's filter says.
+    pub fn direct(direct: &DirectResponse) -> Self {
+        Self {
+            outcome: Outcome::Direct,
+            status: direct.status,
+            headers: direct.headers.iter().cloned().collect(),
+            body: direct.body.clone(),
+            close: false,
+            explain: false,
+        }
+    }
+
+    /// A redirection to a location.
+    pub fn redirect(status: StatusCode, location: &str) -> Self {
+        let location = HeaderValue::from_str(location).ok();
+        Self {
+            outcome: Outcome::Redirected,
+            status,
+            headers: location
+                .map(|location| (LOCATION, location))
+                .into_iter()
+                .collect(),
+            body: Bytes::new(),
+            close: false,
+            explain: false,
+        }
+    }
+
+    /// What the client is told of a failure. A gRPC client is told in its own words.
+    pub fn failure(failure: Failure, grpc: bool) -> Self {
+        let outcome = failure.outcome();
+        let mut headers = HeaderMap::new();
+        let mut status = failure.status();
+        let mut body = Bytes::new();
+        if grpc {
+            // Trailers-only (gRPC over HTTP/2): a 200 whose fields carry the status.
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", grpc_status(status));
+            headers.insert("grpc-message", HeaderValue::from_static(outcome.code()));
+            status = StatusCode::OK;
+        } else {
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            );
+            body = Bytes::from(format!(
+                "{} {}: {}\n",
+                status.as_u16(),
+                status.canonical_reason().unwrap_or_default(),
+                outcome.code()
+            ));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+            );
+        }
+        Self {
+            outcome,
+            status,
+            headers,
+            body,
+            close: failure.ends_connection(),
+            explain: true,
+        }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// The response. `Connection` is only for HTTP/1.
+    pub fn into_response(mut self, worker: &Worker, http1: bool) -> Response<Body> {
+        self.headers.insert(DATE, worker.date());
+        self.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        if self.explain && worker.proxy_status {
+            self.headers.insert(
+                PROXY_STATUS,
+                HeaderValue::from_static(self.outcome.proxy_status()),
+            );
+        }
+        if http1 && (self.close || worker.draining()) {
+            self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let mut response = Response::new(Body::Full(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// gRPC's status for an HTTP status ("HTTP to gRPC Status Code Mapping"), with UNAVAILABLE for what may be tried again.
+fn grpc_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 | 405 => "12",
+        408 | 504 => "4",
+        431 | 413 => "8",
+        429 | 502 | 503 => "14",
+        _ => "2",
+    })
+}
+
+/// The location of a redirection (Gateway API `HTTPRequestRedirectFilter`): what is not given stays, the port of the
+/// scheme is left out.
+pub fn redirect_to(
+    redirect: &Redirect,
+    host: &RequestHost,
+    port: u16,
+    path: &str,
+    query: Option<&str>,
+) -> String {
+    let scheme = redirect.scheme.as_ref().unwrap_or(&Scheme::HTTP);
+    let name = redirect.hostname.as_deref().unwrap_or(&host.name);
+    let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let port = match (redirect.port, &redirect.scheme) {
+        (Some(port), _) => port,
+        (None, Some(_)) => own_port,
+        (None, None) => port,
+    };
+    let port = if port == own_port {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{name}{port}{path}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_keeps_what_is_not_given() {
+        let plain = Redirect {
+            scheme: None,
+            hostname: None,
+            port: None,
+            path: None,
+            status: StatusCode::FOUND,
+        };
+        let host = RequestHost {
+            value: None,
+            name: "a.example".to_owned(),
+        };
+        let https = Redirect {
+            scheme: Some(Scheme::HTTPS),
+            ..plain.clone()
+        };
+        let other = Redirect {
+            hostname: Some("b.example".into()),
+            port: Some(8443),
+            ..https.clone()
+        };
+        for (redirect, port, query, expected) in [
+            (&plain, 80, None, "http://a.example/p"),
+            (&plain, 8080, Some("q=1"), "http://a.example:8080/p?q=1"),
+            (&https, 8080, None, "https://a.example/p"),
+            (&other, 80, None, "https://b.example:8443/p"),
+        ] {
+            assert_eq!(redirect_to(redirect, &host, port, "/p", query), expected);
+        }
+    }
+
+    #[test]
+    fn a_grpc_client_is_told_in_its_own_words() {
+        let reply = Reply::failure(Failure::NoEndpoint, true);
+        assert_eq!(
+            (reply.status(), &reply.headers["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from_static("14"))
+        );
+        let reply = Reply::failure(Failure::NoEndpoint, false);
+        assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(&reply.body[..], b"503 Service Unavailable: no_endpoint\n");
+    }
+}

@@ -1,0 +1,157 @@
+//! What the exchanges of one worker share: its view of the snapshot, its connections, its counters. Owned by one
+//! thread, so nothing here is locked and nothing need be `Send`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::upload::RequestBody;
+use crate::balance::{Clock, Micros};
+use crate::runtime::timers::Timers;
+use crate::snapshot::{Current, Reader, Readers};
+use crate::telemetry::access_log::AccessLogHandle;
+use crate::telemetry::metrics::{BackendMetrics, Metrics};
+use crate::upstream::Pool;
+
+/// One data-plane thread's own.
+pub struct Worker {
+    /// Its number, from 0; its shard of every counter.
+    pub index: usize,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Connections to endpoints.
+    pub pool: Pool<RequestBody>,
+    /// Timers not in use.
+    pub timers: Rc<Timers>,
+    /// Counters of exchanges that were for no backend.
+    pub unrouted: Arc<BackendMetrics>,
+    /// Whether responses that Tidegate made say why, in `Proxy-Status`.
+    pub proxy_status: bool,
+    reader: Reader,
+    random: RefCell<fastrand::Rng>,
+    access_log: Option<RefCell<AccessLogHandle>>,
+    date: RefCell<(u64, HeaderValue)>,
+    draining: Cell<bool>,
+    drain: Notify,
+    in_flight: Cell<usize>,
+}
+
+/// What a worker is made with.
+pub struct WorkerParts {
+    /// Its number.
+    pub index: usize,
+    /// The process's clock.
+    pub clock: Clock,
+    /// Where it gets its view of the snapshot.
+    pub readers: Readers,
+    /// The process's counters.
+    pub metrics: Arc<Metrics>,
+    /// Its end of the access log, if there is one.
+    pub access_log: Option<AccessLogHandle>,
+    /// Whether `Proxy-Status` is added.
+    pub proxy_status: bool,
+    /// Seed of its random numbers.
+    pub seed: u64,
+}
+
+impl Worker {
+    /// A worker with empty pools. Called on its own thread.
+    pub fn new(parts: WorkerParts) -> Rc<Self> {
+        Rc::new(Self {
+            index: parts.index,
+            clock: parts.clock,
+            pool: Pool::new(),
+            timers: Rc::default(),
+            unrouted: parts.metrics.no_backend(),
+            proxy_status: parts.proxy_status,
+            reader: parts.readers.reader(),
+            random: RefCell::new(fastrand::Rng::with_seed(parts.seed)),
+            access_log: parts.access_log.map(RefCell::new),
+            date: RefCell::new((0, HeaderValue::from_static(""))),
+            draining: Cell::new(false),
+            drain: Notify::new(),
+            in_flight: Cell::new(0),
+        })
+    }
+
+    /// The world as of now, for a whole exchange.
+    pub fn snapshot(&self) -> Current {
+        self.reader.current()
+    }
+
+    /// Now.
+    pub fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    /// A random number, evenly spread.
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// With the worker's random numbers.
+    pub fn with_random<T>(&self, use_it: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        use_it(&mut self.random.borrow_mut())
+    }
+
+    /// Where access-log lines go, if anywhere.
+    pub fn access_log(&self) -> Option<&RefCell<AccessLogHandle>> {
+        self.access_log.as_ref()
+    }
+
+    /// The `Date` field of this second (RFC 9110 §5.6.7).
+    pub fn date(&self) -> HeaderValue {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            let text = httpdate::fmt_http_date(now);
+            date.0 = second;
+            date.1 = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        }
+        date.1.clone()
+    }
+
+    /// Whether connections are asked to end after the exchange at hand.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// From now on connections end after the exchange at hand.
+    pub fn start_draining(&self) {
+        self.draining.set(true);
+        self.drain.notify_waiters();
+    }
+
+    /// Ready once the worker is draining.
+    pub async fn drained(&self) {
+        while !self.draining.get() {
+            self.drain.notified().await;
+        }
+    }
+
+    /// Exchanges that have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// Counts an exchange in (true) or out (false).
+    pub(super) fn count(&self, begins: bool) {
+        let now = self.in_flight.get();
+        self.in_flight
+            .set(if begins { now + 1 } else { now.saturating_sub(1) });
+    }
+
+    /// What is done about once a second: idle connections closed, log lines handed on.
+    pub fn tick(&self) {
+        self.pool.sweep(Instant::now());
+        if let Some(log) = &self.access_log {
+            log.borrow_mut().flush();
+        }
+    }
+}

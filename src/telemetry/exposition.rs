@@ -1,0 +1,414 @@
+//! Exposition: the metrics in Prometheus' text format, through the `prometheus` crate's registry. Names and labels
+//! are a promise to dashboards; the test at the end holds them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
+
+use super::Metrics;
+use super::histogram::{EXPOSED, Histogram};
+use super::metrics::{BackendTotals, ListenerTotals, Totals};
+use super::process::ProcessTotals;
+
+/// The content type of [`Exposition::text`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Gives the metrics out.
+#[derive(Debug)]
+pub struct Exposition {
+    registry: Registry,
+}
+
+impl Exposition {
+    /// Everything in `metrics`, and what the kernel says of the process.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Self, prometheus::Error> {
+        let descriptions = FAMILIES
+            .iter()
+            .map(|family| {
+                let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+                Desc::new(
+                    family.name.to_owned(),
+                    family.help.to_owned(),
+                    labels,
+                    HashMap::new(),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        let registry = Registry::new();
+        registry.register(Box::new(AllMetrics {
+            metrics,
+            descriptions,
+        }))?;
+        Ok(Self { registry })
+    }
+
+    /// The text of a scrape. Backends and listeners that are gone are given one last time.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+struct AllMetrics {
+    metrics: Arc<Metrics>,
+    descriptions: Vec<Desc>,
+}
+
+impl Collector for AllMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let reading = Reading {
+            totals: self.metrics.scrape(),
+            process: ProcessTotals::read(),
+        };
+        FAMILIES
+            .iter()
+            .filter_map(|family| {
+                let metrics = (family.samples)(&reading);
+                if metrics.is_empty() {
+                    return None;
+                }
+                let mut out = MetricFamily::default();
+                out.set_name(family.name.to_owned());
+                out.set_help(family.help.to_owned());
+                out.set_field_type(family.kind);
+                out.set_metric(metrics);
+                Some(out)
+            })
+            .collect()
+    }
+}
+
+struct Reading {
+    totals: Totals,
+    process: ProcessTotals,
+}
+
+/// One metric: how it is called, and how its samples are taken from a reading.
+struct Family {
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&Reading) -> Vec<Metric>,
+}
+
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "tidegate_requests_total",
+        kind: MetricType::COUNTER,
+        help: "Ended exchanges, by why they ended and the class of the status sent.",
+        labels: &["backend", "outcome", "class"],
+        samples: |reading| {
+            reading
+                .totals
+                .backends
+                .iter()
+                .flat_map(|backend| {
+                    backend
+                        .exchanges
+                        .iter()
+                        .filter(|(outcome, class, count)| {
+                            // What never happened is left out, but a rate needs a first zero for the usual end.
+                            *count > 0
+                                || (!backend.name.is_empty()
+                                    && outcome.code() == "answered"
+                                    && *class == "2xx")
+                        })
+                        .map(|(outcome, class, count)| {
+                            let labels = [
+                                ("backend", &*backend.name),
+                                ("outcome", outcome.code()),
+                                ("class", class),
+                            ];
+                            counter(&labels, count as f64)
+                        })
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_request_duration_seconds",
+        kind: MetricType::HISTOGRAM,
+        help: "From the request's head to the response's end.",
+        labels: &["backend"],
+        samples: |reading| of_backends_with_traffic(reading, |backend| &backend.duration),
+    },
+    Family {
+        name: "tidegate_upstream_head_seconds",
+        kind: MetricType::HISTOGRAM,
+        help: "From the request's head to the head of an endpoint's response, all attempts together.",
+        labels: &["backend"],
+        samples: |reading| of_backends_with_traffic(reading, |backend| &backend.head),
+    },
+    Family {
+        name: "tidegate_request_bytes_total",
+        kind: MetricType::COUNTER,
+        help: "Bytes of requests' bodies.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.request_bytes),
+    },
+    Family {
+        name: "tidegate_response_bytes_total",
+        kind: MetricType::COUNTER,
+        help: "Bytes of responses' bodies.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.response_bytes),
+    },
+    Family {
+        name: "tidegate_retries_total",
+        kind: MetricType::COUNTER,
+        help: "Attempts after the first.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.retries),
+    },
+    Family {
+        name: "tidegate_retries_denied_total",
+        kind: MetricType::COUNTER,
+        help: "Retries that the budget did not allow.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.retries_denied),
+    },
+    Family {
+        name: "tidegate_upstream_connections_total",
+        kind: MetricType::COUNTER,
+        help: "How attempts came by a connection to an endpoint: made, reused, or failed to make.",
+        labels: &["backend", "how"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    [
+                        ("made", backend.connections_made),
+                        ("reused", backend.connections_reused),
+                        ("failed", backend.connections_failed),
+                    ]
+                    .map(|(how, count)| counter(&[("backend", &*backend.name), ("how", how)], count as f64))
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_ejections_total",
+        kind: MetricType::COUNTER,
+        help: "Endpoints set aside for what they did to requests.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.ejections),
+    },
+    Family {
+        name: "tidegate_connections",
+        kind: MetricType::GAUGE,
+        help: "Connections of clients that are open.",
+        labels: &["listener"],
+        samples: |reading| of_listeners(reading, gauge, ListenerTotals::open),
+    },
+    Family {
+        name: "tidegate_connections_total",
+        kind: MetricType::COUNTER,
+        help: "Connections of clients that were taken.",
+        labels: &["listener"],
+        samples: |reading| of_listeners(reading, counter, |listener| listener.opened),
+    },
+    Family {
+        name: "tidegate_connections_refused_total",
+        kind: MetricType::COUNTER,
+        help: "Connections of clients that were closed at once, because a bound was reached.",
+        labels: &["listener"],
+        samples: |reading| of_listeners(reading, counter, |listener| listener.refused),
+    },
+    Family {
+        name: "tidegate_connections_handed_off_total",
+        kind: MetricType::COUNTER,
+        help: "Connections of clients that one worker gave to another.",
+        labels: &["listener"],
+        samples: |reading| of_listeners(reading, counter, |listener| listener.handed_off),
+    },
+    Family {
+        name: "tidegate_reloads_total",
+        kind: MetricType::COUNTER,
+        help: "Configurations read again, by whether they were taken.",
+        labels: &["result"],
+        samples: |reading| {
+            vec![
+                counter(&[("result", "ok")], reading.totals.reloads_ok as f64),
+                counter(&[("result", "failed")], reading.totals.reloads_failed as f64),
+            ]
+        },
+    },
+    Family {
+        name: "tidegate_last_reload_ok",
+        kind: MetricType::GAUGE,
+        help: "1 if the last configuration that was read again was taken, else 0.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], f64::from(u8::from(reading.totals.last_reload_ok)))],
+    },
+    Family {
+        name: "tidegate_snapshot_generation",
+        kind: MetricType::GAUGE,
+        help: "The number of the live snapshot.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.snapshot_generation as f64)],
+    },
+    Family {
+        name: "tidegate_snapshot_published_timestamp_seconds",
+        kind: MetricType::GAUGE,
+        help: "When the live snapshot was published, in seconds since 1970; 0: never.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.snapshot_published_unix_us as f64 / 1e6)],
+    },
+    Family {
+        name: "tidegate_snapshot_rejects",
+        kind: MetricType::GAUGE,
+        help: "Objects that were left out of the live snapshot.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.snapshot_rejects as f64)],
+    },
+    Family {
+        name: "tidegate_access_log_dropped_total",
+        kind: MetricType::COUNTER,
+        help: "Lines of the access log thrown away, because the writer could not keep up or failed.",
+        labels: &[],
+        samples: |reading| vec![counter(&[], reading.totals.access_log_dropped as f64)],
+    },
+    Family {
+        name: "tidegate_build_info",
+        kind: MetricType::GAUGE,
+        help: "1, with the version.",
+        labels: &["version"],
+        samples: |_| vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+    },
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: MetricType::COUNTER,
+        help: "Processor time used, user and system.",
+        labels: &[],
+        samples: |reading| known(reading.process.cpu_seconds, counter),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: MetricType::GAUGE,
+        help: "Memory in use.",
+        labels: &[],
+        samples: |reading| known(reading.process.resident_bytes.map(|bytes| bytes as f64), gauge),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: MetricType::GAUGE,
+        help: "Open file descriptors.",
+        labels: &[],
+        samples: |reading| known(reading.process.open_fds.map(|fds| fds as f64), gauge),
+    },
+    Family {
+        name: "process_max_fds",
+        kind: MetricType::GAUGE,
+        help: "File descriptors that may be open.",
+        labels: &[],
+        samples: |reading| known(reading.process.max_fds.map(|fds| fds as f64), gauge),
+    },
+    Family {
+        name: "process_threads",
+        kind: MetricType::GAUGE,
+        help: "Threads.",
+        labels: &[],
+        samples: |reading| known(reading.process.threads.map(|threads| threads as f64), gauge),
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: MetricType::GAUGE,
+        help: "When the process started, in seconds since 1970.",
+        labels: &[],
+        samples: |reading| known(reading.process.started_unix_seconds, gauge),
+    },
+];
+
+fn of_backends(reading: &Reading, count: fn(&BackendTotals) -> u64) -> Vec<Metric> {
+    named_backends(reading)
+        .map(|backend| counter(&[("backend", &*backend.name)], count(backend) as f64))
+        .collect()
+}
+
+fn of_backends_with_traffic(reading: &Reading, of: fn(&BackendTotals) -> &Histogram) -> Vec<Metric> {
+    named_backends(reading)
+        .filter(|backend| of(backend).count() > 0)
+        .map(|backend| histogram(&[("backend", &*backend.name)], of(backend)))
+        .collect()
+}
+
+/// Without the one for exchanges that never had a backend, of which only requests are told.
+fn named_backends(reading: &Reading) -> impl Iterator<Item = &BackendTotals> {
+    reading
+        .totals
+        .backends
+        .iter()
+        .filter(|backend| !backend.name.is_empty())
+}
+
+fn of_listeners(
+    reading: &Reading,
+    kind: fn(&[(&str, &str)], f64) -> Metric,
+    count: fn(&ListenerTotals) -> u64,
+) -> Vec<Metric> {
+    let listeners = reading.totals.listeners.iter();
+    listeners
+        .map(|listener| kind(&[("listener", &*listener.name)], count(listener) as f64))
+        .collect()
+}
+
+fn known(value: Option<f64>, kind: fn(&[(&str, &str)], f64) -> Metric) -> Vec<Metric> {
+    value.map(|value| kind(&[], value)).into_iter().collect()
+}
+
+fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(labels: &[(&str, &str)], of: &Histogram) -> Metric {
+    let mut histogram = prometheus::proto::Histogram::default();
+    let buckets = EXPOSED
+        .into_iter()
+        .map(|bound_us| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound_us as f64 / 1e6);
+            bucket.set_cumulative_count(of.at_most(bound_us));
+            bucket
+        })
+        .collect();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(of.count());
+    histogram.set_sample_sum(of.sum_us() as f64 / 1e6);
+    let mut metric = labelled(labels);
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let labels = labels
+        .iter()
+        .map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        })
+        .collect();
+    Metric::from_label(labels)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,382 @@
+//! The pool: a worker's connections to all endpoints.
+//!
+//! # Shape
+//! One lane per endpoint and protocol. An HTTP/1 lane keeps idle connections, the last used on top, because it is the
+//! least likely to have been closed meanwhile. An HTTP/2 lane keeps connections with free streams and opens as many as
+//! the streams need; while one is being opened, others wait for it instead of opening their own.
+//!
+//! # Bounds
+//! Idle connections per lane: the backend's `max_idle`. All connections of an endpoint over all workers: the backend's
+//! `max_connections`, counted in the endpoint's cell. Lanes: those of endpoints in use; empty ones go at the next sweep.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http_body::Body;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::connect::{ConnectError, connect};
+use super::lease::{Exclusive, Lease, Socket, socket_of};
+use crate::balance::EndpointCell;
+use crate::model::{Backend, BackendProtocol};
+use crate::runtime::local::LocalExecutor;
+
+/// A worker's connections to all endpoints.
+pub struct Pool<B> {
+    lanes: RefCell<HashMap<(u64, BackendProtocol), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>>,
+    http1: http1::Builder,
+}
+
+/// The connections to one endpoint in one protocol.
+pub struct Lane<B> {
+    cell: Arc<EndpointCell>,
+    /// HTTP/1 connections that nobody uses, the last used at the end.
+    idle: RefCell<Vec<Idle<B>>>,
+    /// HTTP/2 connections.
+    shared: RefCell<Vec<Rc<Shared<B>>>>,
+    /// HTTP/2 connections being opened.
+    opening: Cell<u32>,
+    opened: Notify,
+    /// The backend's bounds as of the last lease.
+    max_idle: Cell<u32>,
+    idle_timeout: Cell<std::time::Duration>,
+}
+
+struct Idle<B> {
+    sender: http1::SendRequest<B>,
+    socket: oneshot::Receiver<Socket>,
+    since: Instant,
+}
+
+/// An HTTP/2 connection.
+struct Shared<B> {
+    sender: http2::SendRequest<B>,
+    streams: Cell<u32>,
+    /// Streams that the endpoint allows at once; kept current by the connection's driver.
+    allowed: Rc<Cell<usize>>,
+    /// Streams ever opened; the connection is given up before ids or reset counters run out.
+    opened: Cell<u32>,
+    idle_since: Cell<Instant>,
+}
+
+/// A place among an HTTP/2 connection's streams.
+pub struct Stream<B> {
+    pub(super) sender: http2::SendRequest<B>,
+    pub(super) reused: bool,
+    connection: Rc<Shared<B>>,
+    lane: Rc<Lane<B>>,
+}
+
+/// Streams after which an HTTP/2 connection takes no new ones. Half of the resets that h2 lets one side cause on a
+/// connection before it gives the whole connection up ([`MAX_RESETS`]), were every stream reset.
+const MAX_STREAMS_EVER: u32 = 500_000;
+const MAX_RESETS: usize = 1_000_000;
+/// HTTP/2 windows towards endpoints, in bytes: what one exchange, and all of a connection, may have in flight unread.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of a response's head.
+const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
+
+impl<B> Pool<B>
+where
+    B: Body<Data = bytes::Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// An empty pool.
+    pub fn new() -> Self {
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(4 * MAX_RESPONSE_HEAD as usize);
+        Self {
+            lanes: RefCell::default(),
+            http1,
+        }
+    }
+
+    /// A connection to the endpoint: an idle one, a free stream, or a new one.
+    pub async fn lease(
+        &self,
+        cell: &Arc<EndpointCell>,
+        protocol: BackendProtocol,
+        policy: &Backend,
+    ) -> Result<Lease<B>, ConnectError> {
+        let lane = self.lane(cell, protocol, policy);
+        match protocol {
+            BackendProtocol::Http1 => match lane.take_idle() {
+                Some(idle) => Ok(Lease::Exclusive(Exclusive {
+                    sender: idle.sender,
+                    socket: idle.socket,
+                    lane,
+                    reused: true,
+                })),
+                None => self.open_exclusive(lane, policy).await.map(Lease::Exclusive),
+            },
+            BackendProtocol::H2c => self.stream(lane, policy).await.map(Lease::Shared),
+        }
+    }
+
+    /// A new HTTP/1 connection: for a request whose idle connection turned out to be dead, or that must not share.
+    pub async fn lease_fresh(
+        &self,
+        cell: &Arc<EndpointCell>,
+        policy: &Backend,
+    ) -> Result<Lease<B>, ConnectError> {
+        let lane = self.lane(cell, BackendProtocol::Http1, policy);
+        self.open_exclusive(lane, policy).await.map(Lease::Exclusive)
+    }
+
+    /// Closes what has been idle for too long and forgets lanes that nobody needs. Called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        self.lanes.borrow_mut().retain(|_, lane| {
+            let timeout = lane.idle_timeout.get();
+            let fresh = |since: Instant| now.saturating_duration_since(since) < timeout;
+            lane.idle
+                .borrow_mut()
+                .retain(|idle| !idle.sender.is_closed() && fresh(idle.since));
+            lane.shared.borrow_mut().retain(|shared| {
+                !shared.sender.is_closed() && (shared.streams.get() > 0 || fresh(shared.idle_since.get()))
+            });
+            let unused =
+                lane.idle.borrow().is_empty() && lane.shared.borrow().is_empty() && lane.opening.get() == 0;
+            !unused || Rc::strong_count(lane) > 1
+        });
+    }
+
+    /// Idle HTTP/1 connections and HTTP/2 connections, over all lanes.
+    pub fn size(&self) -> (usize, usize) {
+        let lanes = self.lanes.borrow();
+        lanes.values().fold((0, 0), |(idle, shared), lane| {
+            (
+                idle + lane.idle.borrow().len(),
+                shared + lane.shared.borrow().len(),
+            )
+        })
+    }
+
+    fn lane(&self, cell: &Arc<EndpointCell>, protocol: BackendProtocol, policy: &Backend) -> Rc<Lane<B>> {
+        let mut lanes = self.lanes.borrow_mut();
+        let lane = lanes.entry((cell.id(), protocol)).or_insert_with(|| {
+            Rc::new(Lane {
+                cell: Arc::clone(cell),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                opening: Cell::new(0),
+                opened: Notify::new(),
+                max_idle: Cell::new(0),
+                idle_timeout: Cell::new(policy.limits.idle_timeout),
+            })
+        });
+        lane.max_idle.set(policy.limits.max_idle);
+        lane.idle_timeout.set(policy.limits.idle_timeout);
+        Rc::clone(lane)
+    }
+
+    async fn open_exclusive(
+        &self,
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+    ) -> Result<Exclusive<B>, ConnectError> {
+        let (stream, slot) =
+            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
+        let (sender, mut connection) = self
+            .http1
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Handshake)?;
+        let (give_socket, socket) = oneshot::channel();
+        tokio::task::spawn_local(async move {
+            if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
+                let parts = connection.into_parts();
+                // Nobody may want it: then it closes here.
+                let _ = give_socket.send(socket_of(parts.io, parts.read_buf, slot));
+            }
+        });
+        Ok(Exclusive {
+            sender,
+            socket,
+            lane,
+            reused: false,
+        })
+    }
+
+    async fn stream(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
+        loop {
+            if let Some(stream) = lane.free_stream(policy.limits.max_streams) {
+                return Ok(stream);
+            }
+            if lane.opening.get() == 0 {
+                return Self::open_shared(lane, policy).await;
+            }
+            // One is on its way; those whom it has no room for come back here.
+            lane.opened.notified().await;
+        }
+    }
+
+    async fn open_shared(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
+        let opening = Opening::new(&lane);
+        let (stream, slot) =
+            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
+        let handshake = http2::Builder::new(LocalExecutor)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_RESPONSE_HEAD)
+            .max_local_error_reset_streams(MAX_RESETS)
+            .max_concurrent_reset_streams(1024)
+            .max_send_buf_size(64 * 1024)
+            .handshake(TokioIo::new(stream));
+        let (sender, mut connection) = handshake.await.map_err(ConnectError::Handshake)?;
+        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let newest = Rc::clone(&allowed);
+        tokio::task::spawn_local(async move {
+            let _ = poll_fn(|cx| {
+                let ended = Pin::new(&mut connection).poll(cx);
+                newest.set(connection.current_max_send_streams());
+                ended
+            })
+            .await;
+            drop(slot);
+        });
+        let shared = Rc::new(Shared {
+            sender,
+            streams: Cell::new(0),
+            allowed,
+            opened: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+        });
+        let first = lane.take_stream(&shared);
+        lane.shared.borrow_mut().push(shared);
+        drop(opening);
+        Ok(first)
+    }
+}
+
+impl<B> Lane<B> {
+    fn take_idle(&self) -> Option<Idle<B>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(candidate) = idle.pop() {
+            if candidate.sender.is_ready() {
+                return Some(candidate);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back after a whole exchange. One whose driver has yet to notice the end is waited for.
+    pub(super) fn put_back(
+        self: &Rc<Self>,
+        mut sender: http1::SendRequest<B>,
+        socket: oneshot::Receiver<Socket>,
+    ) where
+        B: 'static,
+    {
+        if sender.is_ready() {
+            self.keep(sender, socket);
+        } else if !sender.is_closed() {
+            let lane = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                let ready = tokio::time::timeout(std::time::Duration::from_secs(1), sender.ready()).await;
+                if matches!(ready, Ok(Ok(()))) {
+                    lane.keep(sender, socket);
+                }
+            });
+        }
+    }
+
+    fn keep(&self, sender: http1::SendRequest<B>, socket: oneshot::Receiver<Socket>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.max_idle.get() as usize {
+            idle.push(Idle {
+                sender,
+                socket,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    fn free_stream(self: &Rc<Self>, max_streams: u32) -> Option<Stream<B>> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.sender.is_closed());
+        let free = shared
+            .iter()
+            .filter(|connection| {
+                let bound = (max_streams as usize).min(connection.allowed.get());
+                (connection.streams.get() as usize) < bound && connection.opened.get() < MAX_STREAMS_EVER
+            })
+            // The fullest that has room: connections that are not needed fall idle and go.
+            .max_by_key(|connection| connection.streams.get())?;
+        Some(self.take_stream(free))
+    }
+
+    fn take_stream(self: &Rc<Self>, connection: &Rc<Shared<B>>) -> Stream<B> {
+        let reused = connection.opened.get() > 0;
+        connection.streams.set(connection.streams.get() + 1);
+        connection.opened.set(connection.opened.get() + 1);
+        Stream {
+            sender: connection.sender.clone(),
+            reused,
+            connection: Rc::clone(connection),
+            lane: Rc::clone(self),
+        }
+    }
+}
+
+impl<B> Drop for Stream<B> {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.idle_since.set(Instant::now());
+        // Somebody may wait for room.
+        self.lane.opened.notify_one();
+    }
+}
+
+/// Says that a connection is being opened, and at its end, good or bad, wakes those who wait for it.
+struct Opening<B> {
+    lane: Rc<Lane<B>>,
+}
+
+impl<B> Opening<B> {
+    fn new(lane: &Rc<Lane<B>>) -> Self {
+        lane.opening.set(lane.opening.get() + 1);
+        Self {
+            lane: Rc::clone(lane),
+        }
+    }
+}
+
+impl<B> Drop for Opening<B> {
+    fn drop(&mut self) {
+        self.lane.opening.set(self.lane.opening.get() - 1);
+        self.lane.opened.notify_waiters();
+    }
+}
+
+/// Spreads ids that are counted up; the standard hasher's defence against chosen keys is not needed for our own.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}
