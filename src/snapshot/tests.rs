@@ -3,6 +3,7 @@
 
 mod backends;
 mod compile;
+mod naive;
 mod properties;
 mod worlds;
 
