@@ -39,7 +39,7 @@ pub fn path(index: usize) -> String {
 }
 
 /// A route with one rule that leads to backend `index`.
-pub fn route(index: usize, hostname: HostPattern, path: PathMatch) -> (RouteName, Option<Arc<Route>>) {
+pub fn route(index: usize, hostname: HostPattern, path: PathMatch) -> (RouteName, Arc<Route>) {
     let name = RouteName::new(format!("HTTPRoute/default/route-{index}"));
     let rule = Rule {
         matches: vec![Match {
@@ -61,7 +61,7 @@ pub fn route(index: usize, hostname: HostPattern, path: PathMatch) -> (RouteName
         created: 1_700_000_000 + index as u64,
         order: 0,
     };
-    (name, Some(Arc::new(route)))
+    (name, Arc::new(route))
 }
 
 /// Routes with a hostname each.
@@ -69,11 +69,9 @@ pub fn many_hosts(count: usize) -> Delta {
     let mut delta = listener();
     delta.routes = (0..count)
         .map(|index| {
-            route(
-                index,
-                HostPattern::Exact(host(index).into()),
-                PathMatch::default(),
-            )
+            let hostname = HostPattern::Exact(host(index).into());
+            let (name, route) = route(index, hostname, PathMatch::default());
+            (name, Some(route))
         })
         .collect();
     delta
@@ -88,7 +86,8 @@ pub fn many_paths(count: usize) -> Delta {
                 0 => PathMatch::prefix(&path(index)),
                 _ => PathMatch::Exact(path(index).into()),
             };
-            route(index, HostPattern::Exact("example.com".into()), path)
+            let (name, route) = route(index, HostPattern::Exact("example.com".into()), path);
+            (name, Some(route))
         })
         .collect();
     delta
