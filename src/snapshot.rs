@@ -128,7 +128,7 @@ pub struct Found<'s> {
 impl Bind {
     /// The rule for a request. Allocates nothing and waits for nobody.
     pub fn find<'s>(&'s self, head: &RequestHead<'_>) -> Option<Found<'s>> {
-        let listener: &'s ListenerEntry = self.by_hostname.walk(head.host, |listener| Some(listener))?;
+        let listener: &'s ListenerEntry = self.by_hostname.walk(head.host, Some)?;
         let entry = listener.hosts.walk(head.host, |table| table.find(head))?;
         Some(Found {
             listener,

@@ -143,6 +143,10 @@ impl Reader {
 
 /// One snapshot, held for as long as an exchange needs it; may be kept across awaits of its worker.
 #[derive(Clone)]
+#[allow(
+    clippy::redundant_allocation,
+    reason = "the outer count belongs to one worker, the inner one to all: clones must not touch the inner"
+)]
 pub struct Current(Rc<Arc<Snapshot>>);
 
 impl Current {

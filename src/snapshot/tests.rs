@@ -1,7 +1,9 @@
 //! The table against its specification: tables of precedence here; against a naive reader of the same
 //! rules, and against itself from scratch, in `tests/properties.rs`.
 
+mod backends;
 mod compile;
+mod naive;
 mod properties;
 mod worlds;
 

@@ -1,122 +1,23 @@
 //! Random small worlds: the table answers as a naive reader of the specification does, and a world that
 //! came in pieces, with conflicts, is the same as one that came at once.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 use proptest::prelude::*;
 
-use super::super::{RequestHead, Snapshot};
+use super::naive::{Claims, Request, first, naive, table};
 use super::worlds::compiler;
 use crate::balance::Micros;
 use crate::model::{
-    Delta, HeaderMatch, HostPattern, Listener, ListenerLimits, ListenerName, Match, PathMatch, Protocols,
-    QueryMatch, Route, RouteName, Rule, SourceName, StringMatch,
+    Backend, BackendName, BackendTarget, Balance, Delta, Endpoint, HeaderMatch, HostPattern, Listener,
+    ListenerLimits, ListenerName, Match, PathMatch, Protocols, QueryMatch, Route, RouteName, Rule,
+    SourceName, StringMatch, WeightedBackend,
 };
-
-// ---- The specification, read naively: every rule of every route, and the best of those that match.
-
-fn naive(
-    listeners: &BTreeMap<ListenerName, Arc<Listener>>,
-    routes: &BTreeMap<RouteName, Arc<Route>>,
-    address: SocketAddr,
-    request: &Request,
-) -> Option<Answer> {
-    let listener = listeners
-        .values()
-        .filter(|listener| listener.address == address && listener.hostname.matches(request.host))
-        .min_by_key(|listener| specificity(&listener.hostname))?;
-    let mut best = None;
-    for route in routes
-        .values()
-        .filter(|route| route.listeners.contains(&listener.name))
-    {
-        for hostname in route
-            .hostnames
-            .iter()
-            .filter_map(|host| host.intersect(&listener.hostname))
-        {
-            for (rule_index, rule) in route.rules.iter().enumerate() {
-                for (match_index, condition) in rule.matches.iter().enumerate() {
-                    if !hostname.matches(request.host) || !holds(condition, request) {
-                        continue;
-                    }
-                    let (kind, length, text) = match &condition.path {
-                        PathMatch::Exact(text) => (0, text.len(), text.to_string()),
-                        PathMatch::Prefix(text) => (1, text.len(), text.to_string()),
-                        PathMatch::Regex(regex) => (2, regex.as_str().len() - 6, regex.to_string()),
-                    };
-                    let rank = (
-                        specificity(&hostname),
-                        (kind != 0, Reverse(length), kind),
-                        Reverse(condition.method.is_some()),
-                        Reverse(condition.headers.len()),
-                        Reverse(condition.queries.len()),
-                        (
-                            route.created,
-                            route.order,
-                            route.name.clone(),
-                            rule_index,
-                            match_index,
-                        ),
-                    );
-                    if best.as_ref().is_none_or(|(least, _)| rank < *least) {
-                        let answer = (listener.name.clone(), route.name.clone(), rule_index, text);
-                        best = Some((rank, answer));
-                    }
-                }
-            }
-        }
-    }
-    best.map(|(_, answer)| answer)
-}
-
-/// Listener, route, place of the rule, text of the path condition.
-type Answer = (ListenerName, RouteName, usize, String);
-
-fn specificity(pattern: &HostPattern) -> (u8, Reverse<usize>, u8) {
-    match pattern {
-        HostPattern::Exact(name) => (0, Reverse(name.len()), 0),
-        HostPattern::SingleLabelWildcard(suffix) => (1, Reverse(suffix.len()), 0),
-        HostPattern::Wildcard(suffix) => (1, Reverse(suffix.len()), 1),
-        HostPattern::Any => (2, Reverse(0), 0),
-    }
-}
-
-fn holds(condition: &Match, request: &Request) -> bool {
-    let value_of = |pairs: &[(&'static str, &'static str)], name: &str| {
-        pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1)
-    };
-    condition.path.matches(request.path)
-        && condition
-            .method
-            .as_ref()
-            .is_none_or(|method| *method == request.method)
-        && condition.headers.iter().all(|header| {
-            value_of(&request.fields, header.name.as_str()).is_some_and(|value| header.value.matches(value))
-        })
-        && condition.queries.iter().all(|query| {
-            value_of(&request.parameters, &query.name).is_some_and(|value| query.value.matches(value))
-        })
-}
-
-// ---- Random pieces, from small alphabets so that they meet often.
 
 const ADDRESSES: [&str; 2] = ["127.0.0.1:80", "127.0.0.1:81"];
 const HOSTS: [&str; 7] = ["", "x", "a.x", "b.x", "a.b.x", "c.a.b.x", "y"];
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/b", "//a", "*"];
-
-#[derive(Clone, Debug)]
-struct Request {
-    method: Method,
-    host: &'static str,
-    path: &'static str,
-    fields: Vec<(&'static str, &'static str)>,
-    parameters: Vec<(&'static str, &'static str)>,
-}
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(from: &[T]) -> impl Strategy<Value = T> + use<T> {
     proptest::sample::select(from.to_vec())
@@ -136,8 +37,8 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     )
         .prop_map(|(method, host, path, fields, parameters)| Request {
             method,
-            host,
-            path,
+            host: host.to_owned(),
+            path: path.to_owned(),
             fields,
             parameters,
         });
@@ -213,6 +114,7 @@ fn condition() -> impl Strategy<Value = Match> {
 
 const LISTENERS: [&str; 4] = ["la", "lb", "lc", "ld"];
 const ROUTES: [&str; 4] = ["ra", "rb", "rc", "rd"];
+const BACKENDS: [&str; 3] = ["ba", "bb", "bc"];
 
 fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
     (pick(&ADDRESSES), hostname()).prop_map(move |(address, hostname)| {
@@ -227,9 +129,17 @@ fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
 }
 
 fn route(name: &'static str) -> impl Strategy<Value = Arc<Route>> {
-    let rule = proptest::collection::vec(condition(), 1..4).prop_map(|matches| {
+    let matches = proptest::collection::vec(condition(), 1..4);
+    let backends = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=2);
+    let rule = (matches, backends).prop_map(|(matches, backends)| {
+        let share = |name| WeightedBackend {
+            target: BackendTarget::Backend(BackendName::from(name)),
+            weight: 1,
+            filters: Vec::new(),
+        };
         Arc::new(Rule {
             matches,
+            backends: backends.into_iter().map(share).collect(),
             ..Rule::default()
         })
     });
@@ -276,112 +186,56 @@ fn delta() -> impl Strategy<Value = Delta> {
             names.into_iter().map(entry).collect::<Vec<_>>()
         })
         .prop_map(|entries| entries.into_iter().collect());
-    (listeners, routes).prop_map(|(listeners, routes)| Delta {
+    let policy = |name: &'static str| {
+        pick(&[Balance::Random, Balance::LeastLatency]).prop_map(move |balance| {
+            let mut policy = Backend::new(name.into());
+            policy.balance = balance;
+            Arc::new(policy)
+        })
+    };
+    let backends = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=3)
+        .prop_flat_map(move |names| {
+            let entry = |name| {
+                (
+                    Just(BackendName::from(name)),
+                    proptest::option::weighted(0.75, policy(name)),
+                )
+            };
+            names.into_iter().map(entry).collect::<Vec<_>>()
+        })
+        .prop_map(|entries| entries.into_iter().collect());
+    let ports = proptest::sample::subsequence(vec![1_u16, 2, 3], 0..=3).prop_map(|ports| {
+        let endpoints = ports
+            .into_iter()
+            .map(|port| Endpoint::at(([10, 0, 0, 1], port).into()));
+        endpoints.collect::<Arc<[Endpoint]>>()
+    });
+    let ports = proptest::option::weighted(0.75, ports).boxed();
+    let endpoints = proptest::sample::subsequence(BACKENDS.to_vec(), 0..=3)
+        .prop_flat_map(move |names| {
+            let entry = |name| (Just(BackendName::from(name)), ports.clone());
+            names.into_iter().map(entry).collect::<Vec<_>>()
+        })
+        .prop_map(|entries| entries.into_iter().collect());
+    (listeners, routes, backends, endpoints).prop_map(|(listeners, routes, backends, endpoints)| Delta {
         listeners,
         routes,
-        ..Delta::default()
+        backends,
+        endpoints,
     })
 }
 
-// ---- Who holds what, kept naively: all claims in order of arrival.
-
-#[derive(Default)]
-struct Claims {
-    listeners: Vec<(ListenerName, usize, Arc<Listener>)>,
-    routes: Vec<(RouteName, usize, Arc<Route>)>,
-    slots: Vec<(ListenerName, SocketAddr, HostPattern)>,
-}
-
-impl Claims {
-    fn apply(&mut self, source: usize, delta: &Delta) {
-        claim(&mut self.listeners, source, &delta.listeners);
-        claim(&mut self.routes, source, &delta.routes);
-        let held = first(&self.listeners);
-        let is_wanted = |(name, address, hostname): &(ListenerName, SocketAddr, HostPattern)| {
-            let listener = held.get(name);
-            listener.is_some_and(|listener| listener.address == *address && listener.hostname == *hostname)
-        };
-        self.slots.retain(is_wanted);
-        for (name, listener) in &held {
-            if !self.slots.iter().any(|slot| slot.0 == *name) {
-                self.slots
-                    .push((name.clone(), listener.address, listener.hostname.clone()));
-            }
-        }
-    }
-
-    fn live(&self) -> BTreeMap<ListenerName, Arc<Listener>> {
-        let mut live = first(&self.listeners);
-        live.retain(|name, listener| {
-            let mut slots = self.slots.iter();
-            let holder = slots.find(|slot| slot.1 == listener.address && slot.2 == listener.hostname);
-            holder.is_some_and(|holder| holder.0 == *name)
-        });
-        live
-    }
-
-    fn conflicts(&self) -> usize {
-        let held = first(&self.listeners).len();
-        let names = self.listeners.len() - held + self.routes.len() - first(&self.routes).len();
-        names + held - self.live().len()
-    }
-}
-
-fn claim<K: Ord + Clone, V: Clone>(
-    line: &mut Vec<(K, usize, V)>,
-    source: usize,
-    delta: &BTreeMap<K, Option<V>>,
-) {
-    for (name, value) in delta {
-        let place = line
-            .iter()
-            .position(|claim| claim.0 == *name && claim.1 == source);
-        match (place, value) {
-            (Some(place), Some(value)) => line[place].2 = value.clone(),
-            (Some(place), None) => drop(line.remove(place)),
-            (None, Some(value)) => line.push((name.clone(), source, value.clone())),
-            (None, None) => {}
-        }
-    }
-}
-
-fn first<K: Ord + Clone, V: Clone>(line: &[(K, usize, V)]) -> BTreeMap<K, V> {
-    let mut first = BTreeMap::new();
-    for (name, _, value) in line {
-        first.entry(name.clone()).or_insert_with(|| value.clone());
-    }
-    first
-}
-
-fn table(snapshot: &Snapshot, address: SocketAddr, request: &Request) -> Option<Answer> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &request.fields {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    let query: Vec<_> = request
-        .parameters
+/// The policy of a backend and the ports of its endpoints, if someone defines it.
+fn content(backend: &super::Backend) -> Option<(Balance, Vec<u16>)> {
+    let fleet = backend.fleet();
+    let mut ports: Vec<_> = fleet
+        .candidates()
         .iter()
-        .map(|(name, value)| format!("{name}={value}"))
+        .map(|one| one.endpoint.address.port())
         .collect();
-    let query = query.join("&");
-    let found = snapshot.bind(&address)?.find(&RequestHead {
-        method: &request.method,
-        host: request.host,
-        path: request.path,
-        query: Some(&query),
-        headers: &headers,
-    })?;
-    let text = match found.path {
-        PathMatch::Exact(text) | PathMatch::Prefix(text) => text.to_string(),
-        PathMatch::Regex(regex) => regex.to_string(),
-    };
-    let index = found.rule.index as usize;
-    Some((
-        found.listener.name.clone(),
-        found.route.route.name.clone(),
-        index,
-        text,
-    ))
+    ports.sort_unstable();
+    assert!(backend.is_defined() || ports.is_empty());
+    backend.is_defined().then(|| (fleet.policy().balance, ports))
 }
 
 proptest! {
@@ -411,6 +265,12 @@ proptest! {
 
             let (pieces, scratch) = (pieces.readers().load(), scratch.readers().load());
             prop_assert_eq!(pieces.binds().count(), scratch.binds().count());
+            for name in BACKENDS.map(BackendName::from) {
+                let expected = claims.backend(&name);
+                let backend = pieces.backend(name.as_str());
+                prop_assert_eq!(backend.is_some(), expected.is_some() || claims.mentions(&name));
+                prop_assert_eq!(backend.and_then(|backend| content(backend)), expected);
+            }
             for address in ADDRESSES.map(|address| address.parse().unwrap()) {
                 for request in &requests {
                     let expected = naive(&live, &routes, address, request);
@@ -420,4 +280,83 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_large_world_that_changes_is_answered_as_specified() {
+    const ROUTES: usize = 500;
+    let mut random = fastrand::Rng::with_seed(5);
+    let host = |random: &mut fastrand::Rng| format!("h{}.z{}.x", random.u32(..60), random.u32(..4));
+    let path = |random: &mut fastrand::Rng| format!("/{}/p{}", random.u32(..3), random.u32(..200));
+    let mut delta = Delta::default();
+    let listener = Listener {
+        name: "l".into(),
+        address: ADDRESSES[0].parse().unwrap(),
+        hostname: HostPattern::Any,
+        protocols: Protocols::default(),
+        limits: ListenerLimits::default(),
+    };
+    delta.listeners.insert("l".into(), Some(Arc::new(listener)));
+    let mut compiler = compiler();
+    let mut claims = Claims::default();
+    let mut answered = 0;
+    for step in 0..40 {
+        // Grows to half the names, turns over, and shrinks again; all the time some busy hostnames.
+        for _ in 0..50 {
+            let name = RouteName::new(format!("r{}", random.usize(..ROUTES)));
+            let value = (random.usize(..40) > step).then(|| {
+                let hostname = match random.u32(..8) {
+                    0 => HostPattern::parse("busy.x").unwrap(),
+                    1 => HostPattern::Wildcard(format!("z{}.x", random.u32(..4)).into()),
+                    2 => HostPattern::SingleLabelWildcard(format!("z{}.x", random.u32(..4)).into()),
+                    3 => HostPattern::Any,
+                    _ => HostPattern::Exact(host(&mut random).into()),
+                };
+                let matches = (0..random.usize(1..6)).map(|_| Match {
+                    path: match random.u32(..10) {
+                        0 => PathMatch::prefix("/"),
+                        1 => PathMatch::regex(&format!("/[12]/p{}.*", random.u32(..20))).unwrap(),
+                        2..6 => PathMatch::prefix(&path(&mut random)),
+                        _ => PathMatch::Exact(path(&mut random).into()),
+                    },
+                    method: random.bool().then_some(Method::GET),
+                    ..Match::default()
+                });
+                let rule = Rule {
+                    matches: matches.collect(),
+                    ..Rule::default()
+                };
+                Arc::new(Route {
+                    name: name.clone(),
+                    listeners: vec!["l".into()],
+                    hostnames: vec![hostname],
+                    rules: vec![Arc::new(rule)],
+                    created: random.u64(..10),
+                    order: 0,
+                })
+            });
+            delta.routes.insert(name, value);
+        }
+        claims.apply(0, &delta);
+        compiler.apply(&"s".into(), std::mem::take(&mut delta), Micros(0));
+        let (live, routes, snapshot) = (claims.live(), first(&claims.routes), compiler.readers().load());
+        for _ in 0..40 {
+            let request = Request {
+                method: if random.bool() { Method::GET } else { Method::POST },
+                host: match random.u32(..3) {
+                    0 => "busy.x".to_owned(),
+                    1 => format!("a.{}", host(&mut random)),
+                    _ => host(&mut random),
+                },
+                path: path(&mut random) + random.choice(["", "/more"]).unwrap(),
+                fields: Vec::new(),
+                parameters: Vec::new(),
+            };
+            let expected = naive(&live, &routes, ADDRESSES[0].parse().unwrap(), &request);
+            let found = table(&snapshot, ADDRESSES[0].parse().unwrap(), &request);
+            assert_eq!(found, expected, "step {step} {request:?}");
+            answered += usize::from(expected.is_some());
+        }
+    }
+    assert!(answered > 1_000, "only {answered} of 1600 requests had an answer");
 }
