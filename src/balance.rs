@@ -18,6 +18,8 @@ mod ejection;
 mod estimate;
 mod fleet;
 mod rotation;
+#[cfg(test)]
+mod simulation;
 
 pub use budget::RetryBudget;
 pub use cell::{CellView, ConnectionSlot, EndpointCell, InFlight, Observed};

@@ -168,7 +168,7 @@ impl EndpointCell {
             waiting: waiting.count,
             connections: self.connections(),
             latency_us: self.mean_us().map(|mean| mean as u64),
-            cost: (latency * self.penalty() * (in_flight as f32 + 1.0)) as u64,
+            cost: (self.raise(latency) * (in_flight as f32 + 1.0)) as u64,
             ejected_until: Some(self.ejected_until()).filter(|until| *until > now),
             ejections: self.ejections.load(Relaxed),
             checked_healthy: !self.is_sick(),
@@ -210,9 +210,9 @@ impl EndpointCell {
         self.load.waiting.get(now)
     }
 
-    /// What failures multiply the cost by; from 1 to 1000.
-    pub(super) fn penalty(&self) -> f32 {
-        self.load.estimate.penalty()
+    /// A latency in microseconds, raised for failures.
+    pub(super) fn raise(&self, latency_us: f32) -> f32 {
+        self.load.estimate.raise(latency_us)
     }
 
     /// Microseconds since the last exchange began (or the cell was made).

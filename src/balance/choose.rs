@@ -32,6 +32,8 @@ pub(super) struct Sight<'a> {
     pub now: Micros,
     /// Cells that this exchange has tried.
     pub tried: &'a [u64],
+    /// Whether this exchange has tried none.
+    pub is_first: bool,
     /// Bound of exchanges in flight.
     pub limit: u32,
     /// 0 when there is none.

@@ -3,8 +3,8 @@
 //! **Least-latency**: the time in microseconds until the endpoint answers, if it is given one more:
 //!
 //! ```text
-//! latency = max(mean / (1 + idle/5 s), mean age of what waits for its head)
-//! cost    = latency * penalty of failures * (1 + (in flight + chance) / weight)
+//! latency = max(mean, mean age of what waits for its head), or mean / (1 + idle/5 s) if nothing waits
+//! cost    = latency raised for failures * (1 + (in flight + chance) / weight)
 //! ```
 //!
 //! - `latency * (1 + in flight)` is Finagle's and nginx's estimate: what is in flight stands in the way
@@ -34,6 +34,7 @@
 //! **Least-request**: `cost = (in flight + chance/128) / weight`: the fewest in flight for the weight;
 //! between equals by chance, in proportion to weights.
 
+use super::estimate::UNKNOWN_US;
 use super::{EndpointCell, Micros};
 
 /// Of this many picks one is a trial.
@@ -43,8 +44,6 @@ pub(super) const TRIAL_IDLE_US: u64 = 1_000_000;
 
 /// Idle time after which a mean counts half, in microseconds.
 const FADE_US: f32 = 5_000_000.0;
-/// Latency of an endpoint that has not answered its first request, in microseconds.
-const UNKNOWN_US: f32 = 30_000.0;
 /// "Latency" of an endpoint that was never tried: less than any real one.
 const UNTRIED_US: f32 = 1e-6;
 /// Mean of the chance in least-latency, in requests.
@@ -56,7 +55,7 @@ const REQUEST_CHANCE: f32 = 1.0 / 128.0;
 pub(super) fn least_latency(cell: &EndpointCell, weight: f32, now: Micros, chance: f32) -> f32 {
     let in_flight = cell.in_flight() as f32;
     let load = 1.0 + (in_flight + chance * LATENCY_CHANCE) / weight;
-    expected_us(cell, now) * cell.penalty() * load
+    cell.raise(expected_us(cell, now)) * load
 }
 
 /// Requests in flight for the weight. `chance` is exponential with mean 1.
@@ -67,7 +66,8 @@ pub(super) fn least_request(cell: &EndpointCell, weight: f32, chance: f32) -> f3
 fn expected_us(cell: &EndpointCell, now: Micros) -> f32 {
     let waiting = cell.waiting(now);
     match cell.mean_us() {
-        Some(mean) => (mean * FADE_US / (FADE_US + cell.idle_us(now) as f32)).max(waiting.mean_age_us),
+        Some(mean) if waiting.count == 0 => mean * FADE_US / (FADE_US + cell.idle_us(now) as f32),
+        Some(mean) => mean.max(waiting.mean_age_us),
         None if cell.in_flight() == 0 => UNTRIED_US,
         None => waiting.mean_age_us.max(UNKNOWN_US),
     }

@@ -103,6 +103,7 @@ impl Fleet {
             lanes: &self.lanes,
             now,
             tried,
+            is_first: tried.is_empty(),
             limit: self.limit,
             slow_start_us: self.slow_start_us,
         };
@@ -167,7 +168,12 @@ impl Fleet {
                 choose::take(sight, &self.places, rng, place, panic)
             }
             Balance::RoundRobin => {
-                let place = self.shared.cursor.fetch_add(1, Relaxed);
+                // Another try takes any place: the turn is that of the next request.
+                let place = if sight.is_first {
+                    self.shared.cursor.fetch_add(1, Relaxed)
+                } else {
+                    rng.u64(..)
+                };
                 choose::take(sight, &self.places, rng, place, panic)
             }
         }
@@ -342,4 +348,340 @@ fn lanes(candidates: &[Candidate]) -> Box<[Lane]> {
 
 fn is_draining(endpoint: &Endpoint) -> bool {
     endpoint.state == EndpointState::Draining
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::super::{InFlight, Observed};
+    use super::*;
+    use crate::model::{Backend, BackendName, Ejection};
+
+    const SECOND: u64 = 1_000_000;
+    const NOW: Micros = Micros(100 * SECOND);
+
+    const ALL: [Balance; 4] = [
+        Balance::LeastLatency,
+        Balance::LeastRequest,
+        Balance::Random,
+        Balance::RoundRobin,
+    ];
+
+    fn policy(balance: Balance) -> Backend {
+        let mut policy = Backend::new(BackendName::new("web"));
+        policy.balance = balance;
+        policy
+    }
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::at(([10, 0, 0, 1], port).into())
+    }
+
+    fn fleet(balance: Balance, ports: std::ops::RangeInclusive<u16>) -> Fleet {
+        let endpoints: Vec<Endpoint> = ports.map(endpoint).collect();
+        Fleet::build(Arc::new(policy(balance)), &endpoints, None, Micros(0))
+    }
+
+    fn cell(fleet: &Fleet, port: u16) -> &Arc<EndpointCell> {
+        let mut candidates = fleet.candidates().iter();
+        &candidates
+            .find(|candidate| candidate.endpoint.address.port() == port)
+            .unwrap()
+            .cell
+    }
+
+    /// What many picks come to, by port.
+    fn picks(fleet: &Fleet, tried: &[u64]) -> BTreeMap<u16, usize> {
+        let mut rng = Rng::with_seed(7);
+        let mut ports = BTreeMap::new();
+        for _ in 0..3000 {
+            match fleet.pick(NOW, &mut rng, tried) {
+                Pick::Endpoint(candidate) => {
+                    *ports.entry(candidate.endpoint.address.port()).or_default() += 1
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        ports
+    }
+
+    fn picked(fleet: &Fleet, tried: &[u64]) -> Vec<u16> {
+        picks(fleet, tried).into_keys().collect()
+    }
+
+    fn fail(fleet: &Fleet, port: u16, times: u32, now: Micros) {
+        for _ in 0..times {
+            let mut exchange = cell(fleet, port).start(now);
+            exchange.head(now, Observed::Failed);
+            fleet.judge(exchange.cell(), now);
+        }
+    }
+
+    fn ejected(fleet: &Fleet, now: Micros) -> usize {
+        let candidates = fleet.candidates().iter();
+        candidates
+            .filter(|candidate| candidate.cell.is_ejected(now))
+            .count()
+    }
+
+    #[test]
+    fn an_empty_fleet_has_nobody() {
+        for balance in ALL {
+            let fleet = Fleet::empty(Arc::new(policy(balance)));
+            assert!(matches!(fleet.pick(NOW, &mut Rng::with_seed(1), &[]), Pick::None));
+        }
+    }
+
+    #[test]
+    fn cells_are_carried_over_by_address() {
+        let old = fleet(Balance::LeastLatency, 1..=3);
+        let new = Fleet::build(
+            Arc::clone(old.policy()),
+            &[endpoint(3), endpoint(4)],
+            Some(&old),
+            NOW,
+        );
+        assert!(Arc::ptr_eq(cell(&old, 3), cell(&new, 3)));
+        assert!(
+            old.candidates()
+                .iter()
+                .all(|candidate| candidate.cell.id() != cell(&new, 4).id())
+        );
+        assert_eq!(new.candidates().len(), 2);
+    }
+
+    #[test]
+    fn an_address_counts_once() {
+        let draining = |port| Endpoint {
+            state: EndpointState::Draining,
+            ..endpoint(port)
+        };
+        let endpoints = [draining(1), endpoint(2), endpoint(1), draining(2), endpoint(2)];
+        let fleet = Fleet::build(Arc::new(policy(Balance::Random)), &endpoints, None, NOW);
+        let ports: Vec<u16> = fleet
+            .candidates()
+            .iter()
+            .map(|candidate| candidate.endpoint.address.port())
+            .collect();
+        assert_eq!(ports, [1, 2]);
+        assert_eq!(picked(&fleet, &[]), [1, 2]);
+    }
+
+    #[test]
+    fn draining_endpoints_serve_only_when_there_is_no_other() {
+        let draining = |port| Endpoint {
+            state: EndpointState::Draining,
+            ..endpoint(port)
+        };
+        for balance in ALL {
+            let build =
+                |endpoints: &[Endpoint]| Fleet::build(Arc::new(policy(balance)), endpoints, None, NOW);
+            assert_eq!(picked(&build(&[draining(1), endpoint(2), draining(3)]), &[]), [2]);
+            assert_eq!(picked(&build(&[draining(1), draining(3)]), &[]), [1, 3]);
+        }
+    }
+
+    #[test]
+    fn who_may_be_picked() {
+        // Of four endpoints: sick, ejected, full, tried; who is picked then.
+        let cases: [(&[u16], &[u16], &[u16], &[u16], &[u16]); 10] = [
+            (&[], &[], &[], &[], &[1, 2, 3, 4]),
+            (&[1], &[], &[], &[], &[2, 3, 4]),
+            (&[], &[1], &[], &[], &[2, 3, 4]),
+            (&[1], &[2], &[], &[], &[3, 4]),
+            (&[1, 2], &[3], &[], &[], &[1, 2, 3, 4]), // panic
+            (&[], &[], &[1, 2], &[], &[3, 4]),
+            (&[], &[], &[], &[1, 2], &[3, 4]),
+            (&[], &[], &[], &[1, 2, 3, 4], &[1, 2, 3, 4]),
+            (&[1], &[], &[2], &[3], &[4]),
+            (&[1], &[2], &[], &[3, 4], &[3, 4]), // tried, but well
+        ];
+        for balance in ALL {
+            for (sick, out, full, tried, expected) in cases {
+                let mut policy = policy(balance);
+                policy.limits.max_in_flight = 1;
+                let endpoints: Vec<Endpoint> = (1..=4).map(endpoint).collect();
+                let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
+                sick.iter()
+                    .for_each(|port| cell(&fleet, *port).set_checked_health(false, NOW));
+                out.iter()
+                    .for_each(|port| cell(&fleet, *port).eject(NOW.plus(Duration::from_secs(9)), 1));
+                let _full: Vec<InFlight> = full.iter().map(|port| cell(&fleet, *port).start(NOW)).collect();
+                let tried: Vec<u64> = tried.iter().map(|port| cell(&fleet, *port).id()).collect();
+                let case = format!("{balance:?}: sick {sick:?} out {out:?} full {full:?} tried {tried:?}");
+                assert_eq!(picked(&fleet, &tried), expected, "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn full_endpoints_are_waited_for() {
+        for balance in ALL {
+            for size in [2, 40] {
+                let mut policy = policy(balance);
+                policy.limits.max_in_flight = 1;
+                let endpoints: Vec<Endpoint> = (1..=size).map(endpoint).collect();
+                let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
+                let mut full: Vec<InFlight> = (1..=size).map(|port| cell(&fleet, port).start(NOW)).collect();
+                let mut rng = Rng::with_seed(1);
+                assert!(matches!(fleet.pick(NOW, &mut rng, &[]), Pick::Saturated));
+                let tried = [cell(&fleet, size).id()];
+                assert!(matches!(fleet.pick(NOW, &mut rng, &tried), Pick::Saturated));
+                full.pop();
+                assert!(
+                    matches!(fleet.pick(NOW, &mut rng, &tried), Pick::Saturated),
+                    "the free one was tried"
+                );
+                assert_eq!(picked(&fleet, &[]), [size]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_fleet_finds_the_few_that_are_left_and_ignores_health_when_most_are_sick() {
+        for balance in ALL {
+            let fleet = fleet(balance, 1..=40);
+            (1..=20).for_each(|port| cell(&fleet, port).set_checked_health(false, NOW));
+            assert_eq!(picked(&fleet, &[]), (21..=40).collect::<Vec<_>>(), "{balance:?}");
+            let tried: Vec<u64> = (22..=40).map(|port| cell(&fleet, port).id()).collect();
+            assert_eq!(picked(&fleet, &tried), [21], "{balance:?}");
+
+            cell(&fleet, 21).set_checked_health(false, NOW);
+            let later = NOW.plus(Duration::from_secs(2));
+            let mut rng = Rng::with_seed(3);
+            let sick = |_: &u32| match fleet.pick(later, &mut rng, &[]) {
+                Pick::Endpoint(candidate) => candidate.endpoint.address.port() <= 21,
+                _ => false,
+            };
+            let sick = (0..1000).filter(sick).count();
+            assert!((300..700).contains(&sick), "{balance:?}: {sick}");
+        }
+    }
+
+    #[test]
+    fn round_robin_goes_round_and_gives_the_share_of_the_absent_to_all() {
+        let fleet = fleet(Balance::RoundRobin, 1..=4);
+        assert!(picks(&fleet, &[]).into_values().all(|count| count == 750));
+        cell(&fleet, 1).set_checked_health(false, NOW);
+        for (port, count) in picks(&fleet, &[]) {
+            assert!((940..1060).contains(&count), "{port}: {count}");
+        }
+    }
+
+    #[test]
+    fn an_untried_endpoint_is_tried_once_and_then_judged() {
+        let fleet = fleet(Balance::LeastLatency, 1..=3);
+        for port in [1, 2] {
+            cell(&fleet, port)
+                .start(NOW)
+                .head(Micros(NOW.0 + 5000), Observed::Answered);
+        }
+        assert_eq!(picked(&fleet, &[]), [3]);
+        let mut first = cell(&fleet, 3).start(NOW);
+        assert_eq!(picked(&fleet, &[]), [1, 2], "its first is on the way");
+        first.head(Micros(NOW.0 + 50_000), Observed::Answered);
+        assert_eq!(picked(&fleet, &[]), [1, 2], "it was slow");
+    }
+
+    #[test]
+    fn an_idle_endpoint_gets_a_trial_a_second() {
+        for size in [4, 40] {
+            let fleet = fleet(Balance::LeastLatency, 1..=size);
+            for port in 1..=size {
+                let latency = if port == 1 { 500_000 } else { 1000 };
+                let mut exchange = cell(&fleet, port).start(Micros(NOW.0 - latency));
+                exchange.head(NOW, Observed::Answered);
+            }
+            let mut rng = Rng::with_seed(5);
+            let mut trials = 0;
+            for step in 0..20_000 {
+                // 2000 requests a second for ten seconds, each answered at once.
+                let now = Micros(NOW.0 + step * 500);
+                let Pick::Endpoint(candidate) = fleet.pick(now, &mut rng, &[]) else {
+                    panic!()
+                };
+                trials += usize::from(candidate.endpoint.address.port() == 1);
+                let mut exchange = candidate.cell.start(now);
+                let latency = if candidate.endpoint.address.port() == 1 {
+                    500_000
+                } else {
+                    1000
+                };
+                exchange.head(Micros(now.0 + latency), Observed::Answered);
+            }
+            assert!((3..=10).contains(&trials), "{size}: {trials}");
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_within_the_bound() {
+        // Endpoints, how many of them fail, how many are ejected.
+        for (size, failing, expected) in [
+            (1, 1, 0),
+            (2, 2, 1),
+            (3, 3, 1),
+            (4, 4, 2),
+            (11, 3, 3),
+            (11, 11, 5),
+            (40, 40, 20),
+        ] {
+            let fleet = fleet(Balance::LeastLatency, 1..=size);
+            for port in 1..=failing {
+                fail(&fleet, port, 4, NOW);
+            }
+            assert_eq!(ejected(&fleet, NOW), 0);
+            for port in 1..=failing {
+                fail(&fleet, port, 3, NOW);
+            }
+            assert_eq!(ejected(&fleet, NOW), expected, "{failing} of {size}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_returns_is_on_probation() {
+        let fleet = fleet(Balance::LeastLatency, 1..=3);
+        fail(&fleet, 1, 5, NOW);
+        let back = NOW.plus(Duration::from_secs(10));
+        assert!(cell(&fleet, 1).is_ejected(Micros(back.0 - 1)));
+        assert!(!cell(&fleet, 1).is_ejected(back));
+        fail(&fleet, 1, 1, back);
+        assert!(
+            cell(&fleet, 1).is_ejected(Micros(back.0 + 20 * SECOND - 1)),
+            "twice as long"
+        );
+        let back = Micros(back.0 + 20 * SECOND);
+        assert!(!cell(&fleet, 1).is_ejected(back));
+        cell(&fleet, 1).start(back).head(back, Observed::Answered);
+        fail(&fleet, 1, 4, back);
+        assert!(!cell(&fleet, 1).is_ejected(back), "a success ends the probation");
+    }
+
+    #[test]
+    fn the_share_out_holds_when_workers_judge_at_once() {
+        for _ in 0..20 {
+            let fleet = fleet(Balance::LeastLatency, 1..=8);
+            std::thread::scope(|scope| {
+                for port in 1..=8 {
+                    let fleet = &fleet;
+                    scope.spawn(move || fail(fleet, port, 200, NOW));
+                }
+            });
+            assert!(ejected(&fleet, NOW) <= 4);
+        }
+    }
+
+    #[test]
+    fn without_a_policy_nobody_is_ejected() {
+        let mut policy = policy(Balance::LeastLatency);
+        policy.ejection = None;
+        let fleet = Fleet::build(Arc::new(policy.clone()), &[endpoint(1), endpoint(2)], None, NOW);
+        fail(&fleet, 1, 100, NOW);
+        assert_eq!(ejected(&fleet, NOW), 0);
+        policy.ejection = Some(Ejection::default());
+        let fleet = Fleet::build(Arc::new(policy), &[endpoint(1), endpoint(2)], Some(&fleet), NOW);
+        fail(&fleet, 1, 1, NOW);
+        assert_eq!(ejected(&fleet, NOW), 1);
+    }
 }
