@@ -153,7 +153,7 @@ async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -
         }
     };
     timer
-        .within(Some(since + from.limits.keep_alive_idle), more)
+        .within(Some(since + from.limits.keep_alive_idle), pin!(more))
         .await
         .unwrap_or(false)
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -58,13 +59,10 @@ where
     /// Sends the request; ready with the response's head.
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
         let result = match self {
-            Self::Exclusive(exclusive) => exclusive.sender.try_send_request(request).await,
-            Self::Shared(stream) => stream.sender.try_send_request(request).await,
+            Self::Exclusive(exclusive) => exclusive.send(request).await,
+            Self::Shared(stream) => stream.send(request).await,
         };
-        result.map_err(|mut error| SendError {
-            unsent: error.take_message(),
-            error: error.into_error(),
-        })
+        result.map_err(SendError::from)
     }
 
     /// Whether the connection had carried other exchanges before.
@@ -96,6 +94,28 @@ where
                 exclusive.socket.await.ok()
             }
             Self::Shared(_) => None,
+        }
+    }
+}
+
+impl<B: Body + 'static> Exclusive<B> {
+    /// Sends the request; ready with the response's head.
+    ///
+    /// Not an `async fn`: that would keep the request in the future after it has gone to the connection, and the
+    /// futures of an exchange are copied when it begins.
+    pub fn send(&mut self, request: Request<B>) -> impl Future<Output = Sent<B>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+}
+
+/// What the library gives for a request.
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+
+impl<B> From<TrySendError<Request<B>>> for SendError<B> {
+    fn from(mut error: TrySendError<Request<B>>) -> Self {
+        Self {
+            unsent: error.take_message(),
+            error: error.into_error(),
         }
     }
 }
