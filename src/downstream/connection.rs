@@ -38,6 +38,7 @@ use crate::balance::Micros;
 use crate::l4::prefixed::Prefixed;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
 use crate::l7::exchange::exchange;
+use crate::l7::record::Record;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 use crate::model::{ListenerLimits, Protocols};
@@ -194,7 +195,11 @@ async fn serve_http1(
             Pin::new(&mut connection).graceful_shutdown();
         }
         loop {
-            if connection.poll_without_shutdown(cx).is_ready() {
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                if ended.is_err_and(|error| error.is_parse()) {
+                    // The library has answered by itself.
+                    Record::refused(worker, from, Refusal::Malformed);
+                }
                 return Poll::Ready(Verdict::Over);
             }
             if control.preface() {

@@ -12,6 +12,8 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::downstream::Downstream;
+use super::failure::Failure;
+use super::refusal::{Refusal, refused_method};
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
 use crate::balance::Micros;
@@ -83,6 +85,16 @@ impl Record {
             endpoint: None,
             detail,
         }
+    }
+
+    /// Records a request that never became an exchange: refused before there was anything to plan.
+    pub fn refused(worker: &Rc<Worker>, from: &Rc<Downstream>, refusal: Refusal) {
+        let mut request = Request::new(());
+        *request.method_mut() = refused_method();
+        let failure = Failure::Framing(refusal);
+        let mut record = Self::open(worker, from, &request, worker.now());
+        record.head(failure.status().as_u16(), None);
+        record.end(failure.outcome());
     }
 
     /// The worker that the exchange runs on.
