@@ -32,7 +32,11 @@ async fn refused(proxy: &Proxy, bytes: &[u8]) -> u16 {
     assert!(response.whole, "{shown:?}");
     assert_eq!(response.get("connection"), Some("close"), "{shown:?}");
     let (rest, end) = wire.rest().await;
-    assert_eq!(String::from_utf8_lossy(&rest), "", "behind the response to {shown:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&rest),
+        "",
+        "behind the response to {shown:?}"
+    );
     assert_eq!(end, End::Closed, "{shown:?}");
     response.status()
 }
@@ -81,13 +85,22 @@ async fn a_head_of_doubtful_length_is_refused_and_no_endpoint_sees_it() {
         (501, post("Transfer-Encoding: chunked\u{c}")),
         (501, post("Transfer-Encoding: \u{a0}chunked")),
         (501, post("Transfer-Encoding:\r\n chunked")),
-        (400, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
-        (400, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity")),
+        (
+            400,
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+        ),
+        (
+            400,
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
+        ),
         (400, post("Transfer-Encoding : chunked")),
         (400, post("Transfer-Encoding\t: chunked")),
         (400, post("Transfer_Encoding: chunked")),
         (400, post("Content_Length: 5")),
-        (400, "POST /bad HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()),
+        (
+            400,
+            "POST /bad HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+        ),
         // Line ends.
         (400, "GET /bad HTTP/1.1\nHost: a\r\n\r\n".to_owned()),
         (400, "GET /bad HTTP/1.1\r\nHost: a\nX: b\r\n\r\n".to_owned()),
@@ -114,7 +127,11 @@ async fn a_head_of_doubtful_length_is_refused_and_no_endpoint_sees_it() {
     let lines = proxy.stop().await;
     assert_eq!(lines.len(), cases.len(), "one line for each");
     for line in &lines {
-        let expected = if line.status() == 501 { "unsupported" } else { "bad_request" };
+        let expected = if line.status() == 501 {
+            "unsupported"
+        } else {
+            "bad_request"
+        };
         assert_eq!(line.outcome(), expected, "{line:?}");
     }
 }
@@ -149,7 +166,7 @@ async fn a_request_line_or_host_that_reads_two_ways_is_refused() {
         (400, line("G(T /bad HTTP/1.1")),
         (405, line("TRACE /bad HTTP/1.1")),
         (405, line("CONNECT a:80 HTTP/1.1")),
-        (400, line("CONNECT / HTTP/1.1")),
+        (405, line("CONNECT / HTTP/1.1")),
         (400, line("TIDEGATE-REFUSED /3 HTTP/1.1")),
         (400, "PRI * HTTP/2.0\r\nHost: a\r\n\r\nSM\r\n\r\n".to_owned()),
         (400, "\r\n".repeat(5) + "GET /bad HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -163,6 +180,7 @@ async fn a_request_line_or_host_that_reads_two_ways_is_refused() {
         (400, hosts("Host: a b\r\n")),
         (400, hosts("Host: a:99999999\r\n")),
         (400, hosts("Host: a[b\r\n")),
+        (400, hosts("Host: a%41\r\n")),
         (400, hosts("Host: [::1\r\n")),
         (400, get("Connection: content-length")),
         (400, get("Connection: close, host")),
@@ -174,7 +192,10 @@ async fn a_request_line_or_host_that_reads_two_ways_is_refused() {
     ] {
         let mut wire = proxy.wire().await;
         wire.send(&bytes).await;
-        let response = wire.response().await.unwrap_or_else(|| panic!("no response to {bytes:?}"));
+        let response = wire
+            .response()
+            .await
+            .unwrap_or_else(|| panic!("no response to {bytes:?}"));
         assert_eq!(response.status(), status, "{bytes:?}");
     }
     assert_eq!((endpoint.connections(), endpoint.requests()), (0, 0));
@@ -193,6 +214,41 @@ async fn an_absolute_target_names_the_host_that_the_endpoint_sees() {
     assert_eq!(support::endpoint::reported(&seen, "host"), ["b.example"]);
     assert_eq!(seen["target"], "/x?y");
     proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_host_that_is_taken_reaches_the_endpoint_with_its_path() {
+    for protocol in [H1, H2C] {
+        let endpoint = Endpoint::serve(protocol, report).await;
+        let proxy = Setup::to(&[endpoint.address]).speaking(protocol).start().await;
+        for host in [
+            "a",
+            "A.Example",
+            "a.",
+            "a:",
+            "a:80",
+            "a:99999",
+            "a_b",
+            "[::1]",
+            "[::1]:8080",
+            "a!$&'()*+;=~",
+        ] {
+            let response = proxy
+                .wire()
+                .await
+                .ask(format!("GET /p?q HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+                .await;
+            assert_eq!(response.status(), 200, "{host}");
+            let seen: serde_json::Value = serde_json::from_str(&response.text()).unwrap();
+            assert_eq!(seen["target"], "/p?q", "{host}");
+            let there = match protocol {
+                H1 => support::endpoint::reported(&seen, "host")[0].clone(),
+                H2C => seen["authority"].as_str().unwrap().to_owned(),
+            };
+            assert_eq!(there, host);
+        }
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +310,10 @@ async fn a_body_that_breaks_its_framing_ends_both_connections_and_is_never_whole
         }
     }
     assert!(
-        endpoint.lines().iter().all(|line| line == "POST /chunks HTTP/1.1"),
+        endpoint
+            .lines()
+            .iter()
+            .all(|line| line == "POST /chunks HTTP/1.1"),
         "{:?}",
         endpoint.lines()
     );
@@ -282,7 +341,10 @@ async fn requests_behind_one_another_are_served_in_order_and_each_by_itself() {
     for (target, body) in [("/1", inner), ("/2", inner), ("/3", "")] {
         let response = wire.response().await.unwrap();
         let seen: serde_json::Value = serde_json::from_str(&response.text()).unwrap();
-        assert_eq!((seen["target"].as_str(), seen["body"].as_str()), (Some(target), Some(body)));
+        assert_eq!(
+            (seen["target"].as_str(), seen["body"].as_str()),
+            (Some(target), Some(body))
+        );
     }
     let last = wire.response().await.unwrap();
     assert_eq!((last.status(), last.get("connection")), (400, Some("close")));
@@ -308,7 +370,12 @@ async fn oversize_heads_are_refused_by_what_is_too_large() {
         (431, many(21)),
         (414, "A".repeat(9000)),
     ] {
-        assert_eq!(refused(&proxy, bytes.as_bytes()).await, status, "{}", &bytes[..40]);
+        assert_eq!(
+            refused(&proxy, bytes.as_bytes()).await,
+            status,
+            "{}",
+            &bytes[..40]
+        );
     }
     assert_eq!(endpoint.connections(), 0);
     let fits = proxy.wire().await.ask(many(20)).await;
@@ -334,28 +401,42 @@ async fn a_slow_head_is_told_and_a_silent_connection_closed() {
     started.send("GET / HTTP/1.1\r\nHost:").await;
     // Drop by drop does not help.
     let mut dripping = proxy.wire().await;
-    let drip = async {
+    let drip = tokio::spawn(async move {
         dripping.send("GET / HTTP/1.1\r\n").await;
         while dripping.is_silent_for(Duration::from_millis(100)).await {
             dripping.send("x: y\r\n").await;
         }
         dripping.response().await.unwrap()
-    };
+    });
     let mut second = proxy.wire().await;
-    assert_eq!(second.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
+    assert_eq!(
+        second.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(),
+        200
+    );
     second.send("GET / HTTP/1.1\r\n").await;
     assert_eq!(silent.rest().await, (Vec::new(), End::Closed));
     for response in [
         started.response().await.unwrap(),
-        soon("the end of the dripping", drip).await,
+        soon("the end of the dripping", drip).await.unwrap(),
         second.response().await.unwrap(),
     ] {
-        assert_eq!((response.status(), response.get("connection")), (408, Some("close")));
+        assert_eq!(
+            (response.status(), response.get("connection")),
+            (408, Some("close"))
+        );
     }
     assert_eq!(endpoint.requests(), 1);
-    let mut outcomes: Vec<_> = proxy.stop().await.iter().map(|line| line.outcome().to_owned()).collect();
+    let mut outcomes: Vec<_> = proxy
+        .stop()
+        .await
+        .iter()
+        .map(|line| line.outcome().to_owned())
+        .collect();
     outcomes.sort_unstable();
-    assert_eq!(outcomes, ["answered", "head_timeout", "head_timeout", "head_timeout"]);
+    assert_eq!(
+        outcomes,
+        ["answered", "head_timeout", "head_timeout", "head_timeout"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,10 +451,17 @@ async fn a_body_that_stops_is_told_and_ends_the_endpoints_connection() {
         .limits(|limits| limits.body_idle = Duration::from_millis(300))
         .start()
         .await;
-    for framing in ["Content-Length: 100\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+    for framing in [
+        "Content-Length: 100\r\n\r\nabc",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
         let mut wire = proxy.wire().await;
         let response = wire.ask(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
-        assert_eq!((response.status(), response.get("connection")), (408, Some("close")), "{framing:?}");
+        assert_eq!(
+            (response.status(), response.get("connection")),
+            (408, Some("close")),
+            "{framing:?}"
+        );
     }
     for line in proxy.stop().await {
         assert_eq!(line.outcome(), "client_stalled", "{line:?}");
@@ -430,7 +518,10 @@ async fn what_stands_behind_a_bodiless_response_is_never_the_next_response() {
             let response = wire.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
             assert!(response.whole);
             assert_ne!(response.text(), "smugg", "{bytes:?}");
-            assert!(response.status() == 502 || bytes.contains(&response.start), "{response:?}");
+            assert!(
+                response.status() == 502 || bytes.contains(&response.start),
+                "{response:?}"
+            );
         }
         proxy.stop().await;
     }
@@ -441,17 +532,27 @@ async fn an_http2_request_that_cannot_be_said_in_http1_ends_its_stream() {
     for protocol in [H1, H2C] {
         let endpoint = Endpoint::serve(protocol, report).await;
         let proxy = Setup::to(&[endpoint.address]).speaking(protocol).start().await;
-        let base = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+        let base = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "a"),
+        ];
         let with = |more: &[(&'static str, &'static str)]| [&base[..], more].concat();
         let replaced = |name: &str, value: &'static str| {
-            base.map(|(own, old)| (own, if own == name { value } else { old })).to_vec()
+            base.map(|(own, old)| (own, if own == name { value } else { old }))
+                .to_vec()
         };
         for (block, flags, body) in [
             // A length and an end that contradict each other.
             (with(&[("content-length", "5")]), frames::END_STREAM, None),
             (with(&[("content-length", "5")]), 0, Some("abc")),
             (with(&[("content-length", "2")]), 0, Some("abc")),
-            (with(&[("content-length", "5"), ("content-length", "6")]), 0, Some("abcde")),
+            (
+                with(&[("content-length", "5"), ("content-length", "6")]),
+                0,
+                Some("abcde"),
+            ),
             // Fields of one HTTP/1 connection.
             (with(&[("connection", "close")]), frames::END_STREAM, None),
             (with(&[("transfer-encoding", "chunked")]), 0, Some("0")),
@@ -473,7 +574,11 @@ async fn an_http2_request_that_cannot_be_said_in_http1_ends_its_stream() {
             (replaced(":path", ""), frames::END_STREAM, None),
             (replaced(":path", "a"), frames::END_STREAM, None),
             (replaced(":path", "/../a"), frames::END_STREAM, None),
-            (replaced(":method", "GET /a HTTP/1.1\r\nx: y"), frames::END_STREAM, None),
+            (
+                replaced(":method", "GET /a HTTP/1.1\r\nx: y"),
+                frames::END_STREAM,
+                None,
+            ),
             (replaced(":method", "G T"), frames::END_STREAM, None),
             (replaced(":scheme", "http://a/b?"), frames::END_STREAM, None),
             (replaced(":authority", "u@a"), frames::END_STREAM, None),
@@ -494,7 +599,10 @@ async fn an_http2_request_that_cannot_be_said_in_http1_ends_its_stream() {
             wire.send(bytes).await;
             let verdict = wire.verdict(1).await;
             assert!(
-                matches!(verdict, Verdict::Reset | Verdict::GoAway | Verdict::Status(400 | 405)),
+                matches!(
+                    verdict,
+                    Verdict::Reset | Verdict::GoAway | Verdict::Status(400 | 405)
+                ),
                 "{protocol:?} {block:?}: {verdict:?}"
             );
         }

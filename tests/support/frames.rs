@@ -101,9 +101,7 @@ fn status(block: &[u8]) -> u16 {
     let known = [200, 204, 206, 304, 400, 404, 500];
     match block {
         [index @ 0x88..=0x8E, ..] => known[usize::from(index - 0x88)],
-        [0x48 | 0x08 | 0x18, 3, digits @ ..] => {
-            String::from_utf8_lossy(&digits[..3]).parse().unwrap()
-        }
+        [0x48 | 0x08 | 0x18, 3, digits @ ..] => String::from_utf8_lossy(&digits[..3]).parse().unwrap(),
         // Three digits in Huffman's code are two bytes: 0 to 9 are 5 or 6 bits each.
         [0x48 | 0x08 | 0x18, 0x82, digits @ ..] => huffman_digits(&digits[..2]),
         [0x48 | 0x08 | 0x18, 0x83, digits @ ..] => huffman_digits(&digits[..3]),
@@ -120,7 +118,11 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
     let mut at = 0;
     let mut number = 0;
     for _ in 0..3 {
-        let value = |length: usize| bits[at..at + length].iter().fold(0_u16, |sum, bit| sum * 2 + u16::from(*bit));
+        let value = |length: usize| {
+            bits[at..at + length]
+                .iter()
+                .fold(0_u16, |sum, bit| sum * 2 + u16::from(*bit))
+        };
         let five = value(5);
         if five < 3 {
             number = number * 10 + five;

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use tidegate::app::{self, Options, Running, Source};
 use tidegate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, AdminSettings, Settings};
 use tidegate::model::{
-    Backend, BackendName, BackendTarget, Delta, Endpoint, HostPattern, Listener, ListenerLimits, ListenerName,
-    Match, PathMatch, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend, World,
+    Backend, BackendName, BackendTarget, Delta, Endpoint, HostPattern, Listener, ListenerLimits,
+    ListenerName, Match, PathMatch, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend, World,
 };
 
 use super::client::{Client, Down};
-use super::wire::Wire;
 use super::soon;
+use super::wire::Wire;
 
 /// Where listeners are configured; the kernel chooses the port.
 pub fn any_port() -> SocketAddr {
@@ -120,7 +120,9 @@ impl Setup {
         world.listeners.insert(name, Arc::new(self.listener.clone()));
         world.routes.insert(route.name.clone(), Arc::new(route));
         for (backend, endpoints) in &self.backends {
-            world.backends.insert(backend.name.clone(), Arc::new(backend.clone()));
+            world
+                .backends
+                .insert(backend.name.clone(), Arc::new(backend.clone()));
             world
                 .endpoints
                 .insert(backend.name.clone(), endpoints.as_slice().into());

@@ -170,7 +170,10 @@ impl Wire {
     pub async fn body(&mut self, message: &mut Message, to_the_end: bool) {
         if message.has_token("transfer-encoding", "chunked") {
             message.whole = self.chunks(message).await.is_some();
-        } else if let Some(length) = message.get("content-length").map(|text| text.parse::<usize>().unwrap()) {
+        } else if let Some(length) = message
+            .get("content-length")
+            .map(|text| text.parse::<usize>().unwrap())
+        {
             while self.buffer.len() < length && self.fill().await.is_ok() {}
             message.whole = self.buffer.len() >= length;
             message.body = self.take(length.min(self.buffer.len()));
