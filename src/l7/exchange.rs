@@ -136,6 +136,7 @@ pub async fn exchange(
 struct Client {
     http1: bool,
     grpc: bool,
+    head: bool,
     /// A WebSocket by extended CONNECT (RFC 8441).
     stream_upgrade: bool,
 }
@@ -146,6 +147,7 @@ impl Client {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         Self {
             http1,
+            head: request.method() == Method::HEAD,
             grpc: !http1
                 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             stream_upgrade: request.method() == Method::CONNECT
@@ -428,6 +430,7 @@ fn fail(record: Record, failure: Failure, client: &Client) -> Response<Body> {
 
 /// Answers with a response of Tidegate's own; the exchange ends here.
 fn answer(mut record: Record, reply: Reply, client: &Client) -> Response<Body> {
+    let reply = reply.head_only(client.head);
     record.end(reply.outcome);
     record.head(reply.status().as_u16(), None);
     record.passed(reply.body_bytes());
