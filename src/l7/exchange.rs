@@ -27,7 +27,7 @@ use super::retry::{self, Attempt, Ended};
 use super::upgrade::{self, Tunnel};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
-use super::{filters, mirror};
+use super::{filters, interim, mirror};
 use crate::balance::{EndpointCell, Fleet, InFlight, Observed, Pick};
 use crate::model::BackendProtocol;
 use crate::runtime::timers::Timer;
@@ -248,7 +248,8 @@ async fn pick(
 }
 
 /// One attempt at one endpoint. A kept connection that turns out to be dead before anything was sent costs nothing: the
-/// next one is taken, in the end a new one.
+/// next one is taken, in the end a new one. One that the endpoint closed in the very moment of sending says nothing
+/// about the endpoint either: what is safe to send twice is sent on a new one.
 async fn send(
     worker: &Worker,
     fleet: &Fleet,
@@ -260,16 +261,28 @@ async fn send(
     if outgoing.upgrade && endpoint.protocol == BackendProtocol::H2c {
         return Err(Ended::Unsent(Failure::Upgrade));
     }
+    let mut fresh = false;
     loop {
-        let lease = worker
-            .pool
-            .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
+        let lease = async {
+            match fresh {
+                true => worker.pool.lease_fresh(&endpoint.cell, fleet.policy()).await,
+                false => {
+                    let pool = &worker.pool;
+                    pool.lease(&endpoint.cell, endpoint.protocol, fleet.policy())
+                        .await
+                }
+            }
+        };
         let mut lease = match timer.within(deadline, lease).await {
             Some(Ok(lease)) => lease,
             Some(Err(error)) => return Err(Ended::Unsent(Failure::from(&error))),
             None => return Err(Ended::Unsent(Failure::ConnectTimeout)),
         };
-        let request = outgoing.request(endpoint.protocol, endpoint.cell.address());
+        let mut request = outgoing.request(endpoint.protocol, endpoint.cell.address());
+        // The HTTP library's HTTP/2 client leaves interim responses out.
+        if let (Some(interim), BackendProtocol::Http1) = (&outgoing.interim, endpoint.protocol) {
+            interim::pass_on(&mut request, interim).await;
+        }
         let Some(sent) = timer.within(deadline, lease.send(request)).await else {
             return Err(Ended::Sent(Failure::TryTimeout));
         };
@@ -283,6 +296,11 @@ async fn send(
                 if !lease.reused() {
                     return Err(Ended::Unsent(Failure::Reset));
                 }
+            }
+            Err(SendError { unsent: None, error })
+                if lease.closed_while_kept(&error) && outgoing.may_repeat_unnoticed() =>
+            {
+                fresh = true;
             }
             Err(SendError { unsent: None, error }) => {
                 let protocol = error.is_parse() || error.is_parse_too_large();

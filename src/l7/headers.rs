@@ -446,6 +446,22 @@ pub fn forward_response(headers: &mut HeaderMap, date: impl FnOnce() -> HeaderVa
     }
 }
 
+/// Makes an interim response's fields those of the next hop. It has no body, whatever it says.
+pub fn forward_interim(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) && remove_listed(headers).is_err() {
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        UPGRADE,
+        TRANSFER_ENCODING,
+        CONTENT_LENGTH,
+    ] {
+        headers.remove(name);
+    }
+}
+
 /// Trailers that may be passed on: none that frame, route or are trusted (RFC 9110 §6.5.1).
 pub fn forward_trailers(trailers: &mut HeaderMap) {
     let refused: Vec<_> = trailers

@@ -75,6 +75,13 @@ where
         }
     }
 
+    /// Whether an error is most likely that of a kept HTTP/1 connection that the endpoint closed while the request was on
+    /// its way: the connection ended without a byte of a response.
+    pub fn closed_while_kept(&self, error: &hyper::Error) -> bool {
+        let ended = error.is_incomplete_message() || error.is_closed() || is_reset(error);
+        matches!(self, Self::Exclusive(exclusive) if exclusive.reused) && ended
+    }
+
     /// Gives the connection back after a whole response. Without this call an HTTP/1 connection is closed, for nobody
     /// knows what is still on it.
     pub fn finish(self) {
@@ -98,6 +105,17 @@ where
             Self::Shared(_) => None,
         }
     }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+        )
+    })
 }
 
 impl<B> fmt::Debug for Lease<B> {
