@@ -156,8 +156,7 @@ impl Framing {
         let from = scanned.saturating_sub(start + 3);
         let Some(end) = memchr::memmem::find(head.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
             return match head.len() > self.limits.bytes {
-                true if memchr::memchr(b'\n', head).is_none() => HeadEnd::Refused(Refusal::TargetTooLong),
-                true => HeadEnd::Refused(Refusal::TooLarge),
+                true => HeadEnd::Refused(self.too_large(head)),
                 // A head that ends in bare LFs would keep us waiting for an end that never comes.
                 false if has_bare_lf(head) => HeadEnd::Refused(Refusal::Malformed),
                 false => HeadEnd::Open,
@@ -165,11 +164,20 @@ impl Framing {
         };
         let length = from + end + 4;
         if length > self.limits.bytes {
-            return HeadEnd::Refused(Refusal::TooLarge);
+            return HeadEnd::Refused(self.too_large(head));
         }
         match read_head(&head[..length - 2], self.limits.fields) {
             Ok(body) => HeadEnd::At(start + length, body),
             Err(refusal) => HeadEnd::Refused(refusal),
+        }
+    }
+
+    /// What is to blame in a head above the limit: the request line, if it alone is.
+    fn too_large(&self, head: &[u8]) -> Refusal {
+        let allowed = head.get(..self.limits.bytes).unwrap_or(head);
+        match memchr::memchr(b'\n', allowed) {
+            Some(_) => Refusal::TooLarge,
+            None => Refusal::TargetTooLong,
         }
     }
 }
@@ -459,6 +467,8 @@ mod tests {
             );
         }
         assert_eq!(first(&[b'a'; 513]), Passage::Refuse(0, TargetTooLong));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(600));
+        assert_eq!(first(long.as_bytes()), Passage::Refuse(0, TargetTooLong));
         let long = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(600));
         assert_eq!(first(long.as_bytes()), Passage::Refuse(0, TooLarge));
     }

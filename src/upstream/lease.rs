@@ -73,6 +73,13 @@ where
         }
     }
 
+    /// Whether an error is most likely that of a kept HTTP/1 connection that the endpoint closed while the request was on
+    /// its way: the connection ended without a byte of a response.
+    pub fn closed_while_kept(&self, error: &hyper::Error) -> bool {
+        let ended = error.is_incomplete_message() || error.is_closed() || is_reset(error);
+        matches!(self, Self::Exclusive(exclusive) if exclusive.reused) && ended
+    }
+
     /// Gives the connection back after a whole response. Without this call an HTTP/1 connection is closed, for nobody
     /// knows what is still on it.
     pub fn finish(self) {
@@ -108,6 +115,13 @@ impl<B: Body + 'static> Exclusive<B> {
     }
 }
 
+impl<B: Body + 'static> Stream<B> {
+    /// Sends the request; ready with the response's head.
+    pub fn send(&mut self, request: Request<B>) -> impl Future<Output = Sent<B>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+}
+
 /// What the library gives for a request.
 type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
 
@@ -118,6 +132,17 @@ impl<B> From<TrySendError<Request<B>>> for SendError<B> {
             error: error.into_error(),
         }
     }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+        )
+    })
 }
 
 impl<B> fmt::Debug for Lease<B> {
