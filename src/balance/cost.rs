@@ -34,6 +34,7 @@
 //! **Least-request**: `cost = (in flight + chance/128) / weight`: the fewest in flight for the weight;
 //! between equals by chance, in proportion to weights.
 
+use super::cell::signed;
 use super::estimate::UNKNOWN_US;
 use super::{EndpointCell, Micros};
 
@@ -51,22 +52,22 @@ const LATENCY_CHANCE: f32 = 1.0 / 8.0;
 /// Mean of the chance in least-request: below one request even at its largest (22 times the mean).
 const REQUEST_CHANCE: f32 = 1.0 / 128.0;
 
-/// Expected microseconds until an answer. `chance` is exponential with mean 1.
-pub(super) fn least_latency(cell: &EndpointCell, weight: f32, now: Micros, chance: f32) -> f32 {
+/// Expected microseconds until an answer. `per_weight` is 1 by the weight, `chance` is exponential with mean 1.
+pub(super) fn least_latency(cell: &EndpointCell, per_weight: f32, now: Micros, chance: f32) -> f32 {
     let in_flight = cell.in_flight() as f32;
-    let load = 1.0 + (in_flight + chance * LATENCY_CHANCE) / weight;
+    let load = 1.0 + (in_flight + chance * LATENCY_CHANCE) * per_weight;
     cell.raise(expected_us(cell, now)) * load
 }
 
-/// Requests in flight for the weight. `chance` is exponential with mean 1.
-pub(super) fn least_request(cell: &EndpointCell, weight: f32, chance: f32) -> f32 {
-    (cell.in_flight() as f32 + chance * REQUEST_CHANCE) / weight
+/// Requests in flight for the weight. `per_weight` is 1 by the weight, `chance` is exponential with mean 1.
+pub(super) fn least_request(cell: &EndpointCell, per_weight: f32, chance: f32) -> f32 {
+    (cell.in_flight() as f32 + chance * REQUEST_CHANCE) * per_weight
 }
 
 fn expected_us(cell: &EndpointCell, now: Micros) -> f32 {
     let waiting = cell.waiting(now);
     match cell.mean_us() {
-        Some(mean) if waiting.count == 0 => mean * FADE_US / (FADE_US + cell.idle_us(now) as f32),
+        Some(mean) if waiting.count == 0 => mean * FADE_US / (FADE_US + signed(cell.idle_us(now))),
         Some(mean) => mean.max(waiting.mean_age_us),
         None if cell.in_flight() == 0 => UNTRIED_US,
         None => waiting.mean_age_us.max(UNKNOWN_US),

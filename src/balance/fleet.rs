@@ -157,11 +157,11 @@ impl Fleet {
                     return Choice::Lane(index);
                 }
                 self.least(sight, rng, LATENCY_DRAWS, |lane, chance| {
-                    cost::least_latency(&lane.cell, sight.weight(lane), now, chance)
+                    cost::least_latency(&lane.cell, sight.per_weight(lane), now, chance)
                 })
             }
             Balance::LeastRequest => self.least(sight, rng, REQUEST_DRAWS, |lane, chance| {
-                cost::least_request(&lane.cell, sight.weight(lane), chance)
+                cost::least_request(&lane.cell, sight.per_weight(lane), chance)
             }),
             Balance::Random => {
                 let place = rng.u64(..);
@@ -339,9 +339,13 @@ fn lanes(candidates: &[Candidate]) -> Box<[Lane]> {
     let mean = sum / takers.len() as f64;
     takers
         .iter()
-        .map(|taker| Lane {
-            cell: Arc::clone(&taker.cell),
-            weight: (f64::from(taker.endpoint.weight.max(1)) / mean) as f32,
+        .map(|taker| {
+            let weight = f64::from(taker.endpoint.weight.max(1)) / mean;
+            Lane {
+                cell: Arc::clone(&taker.cell),
+                weight: weight as f32,
+                per_weight: (1.0 / weight) as f32,
+            }
         })
         .collect()
 }
