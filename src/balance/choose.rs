@@ -221,3 +221,39 @@ impl Default for Best {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_divided_by_weights_fall_by_weight() {
+        let mut rng = Rng::with_seed(11);
+        let draws: Vec<f32> = (0..100_000).map(|_| draw(&mut rng)).collect();
+        let mean = draws.iter().sum::<f32>() / draws.len() as f32;
+        assert!((mean - 1.0).abs() < 0.1, "{mean}");
+        assert!(draws.iter().all(|draw| (0.0..22.3).contains(draw)));
+
+        let heavy = (0..100_000)
+            .filter(|_| draw(&mut rng) / 3.0 < draw(&mut rng))
+            .count();
+        assert!((73_000..77_000).contains(&heavy), "{heavy}");
+    }
+
+    #[test]
+    fn the_best_is_the_least_cost() {
+        for (costs, expected) in [
+            (&[][..], Choice::None),
+            (&[5.0], Choice::Lane(0)),
+            (&[5.0, 0.25, 3e9], Choice::Lane(1)),
+            (&[f32::INFINITY, 1e-6, 0.0], Choice::Lane(2)),
+            (&[f32::INFINITY], Choice::Lane(0)),
+        ] {
+            let mut best = Best::default();
+            for (index, cost) in costs.iter().enumerate() {
+                best.offer(index, *cost);
+            }
+            assert_eq!(best.choice(), expected, "{costs:?}");
+        }
+    }
+}
