@@ -1,21 +1,22 @@
 //! A backend's endpoints and policy, and the pick among them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use fastrand::Rng;
 
-use super::cell::MOST_IN_FLIGHT;
 use super::choose::{self, Choice, Lane, Sight};
 use super::clock::micros;
 use super::cost::{self, TRIAL_IDLE_US, TRIAL_ONE_IN};
+use super::members::{self, Candidate};
 use super::rotation::Places;
+use super::waiting::MOST_IN_FLIGHT;
 use super::{EndpointCell, Micros, ejection};
-use crate::model::{self, Balance, Endpoint, EndpointState};
+use crate::model::{self, Balance, Endpoint};
 
 /// A backend's endpoints and policy as the data plane sees them; immutable, replaced whole.
 pub struct Fleet {
@@ -29,15 +30,6 @@ pub struct Fleet {
     limit: u32,
     slow_start_us: u64,
     shared: Arc<Shared>,
-}
-
-/// One endpoint of a fleet.
-#[derive(Debug)]
-pub struct Candidate {
-    /// What is known of it.
-    pub cell: Arc<EndpointCell>,
-    /// What the model says of it.
-    pub endpoint: Endpoint,
 }
 
 /// What a pick comes to.
@@ -65,8 +57,8 @@ impl Fleet {
         previous: Option<&Self>,
         now: Micros,
     ) -> Self {
-        let candidates = candidates(endpoints, previous, now);
-        let lanes = lanes(&candidates);
+        let candidates = members::candidates(endpoints, previous.map(Self::candidates), now);
+        let lanes = members::lanes(&candidates);
         let weights: Vec<u32> = candidates
             .iter()
             .take(lanes.len())
@@ -130,7 +122,7 @@ impl Fleet {
         }
         // Two workers that judge at once could together eject more than may go. The one that comes second leaves
         // it: the next failure asks again.
-        if self.shared.judging.swap(true, Relaxed) {
+        if self.shared.judging.swap(true, Acquire) {
             return;
         }
         let others = || self.lanes.iter().filter(|lane| lane.cell.id() != cell.id());
@@ -140,7 +132,7 @@ impl Fleet {
             let (until, strikes) = ejection::sentence(policy, cell.strikes(), cell.ejected_until(), now);
             cell.eject(until, strikes);
         }
-        self.shared.judging.store(false, Relaxed);
+        self.shared.judging.store(false, Release);
     }
 
     fn choose(&self, sight: &Sight<'_>, rng: &mut Rng) -> Choice {
@@ -157,11 +149,11 @@ impl Fleet {
                     return Choice::Lane(index);
                 }
                 self.least(sight, rng, LATENCY_DRAWS, |lane, chance| {
-                    cost::least_latency(&lane.cell, sight.weight(lane), now, chance)
+                    cost::least_latency(&lane.cell, sight.per_weight(lane), now, chance)
                 })
             }
             Balance::LeastRequest => self.least(sight, rng, REQUEST_DRAWS, |lane, chance| {
-                cost::least_request(&lane.cell, sight.weight(lane), chance)
+                cost::least_request(&lane.cell, sight.per_weight(lane), chance)
             }),
             Balance::Random => {
                 let place = rng.u64(..);
@@ -287,69 +279,6 @@ impl Default for Shared {
     }
 }
 
-fn candidates(endpoints: &[Endpoint], previous: Option<&Fleet>, now: Micros) -> Box<[Candidate]> {
-    let known: HashMap<SocketAddr, &Arc<EndpointCell>> = previous
-        .into_iter()
-        .flat_map(|fleet| &fleet.candidates)
-        .map(|candidate| (candidate.endpoint.address, &candidate.cell))
-        .collect();
-    let mut places: HashMap<SocketAddr, usize> = HashMap::with_capacity(endpoints.len());
-    let mut chosen: Vec<&Endpoint> = Vec::with_capacity(endpoints.len());
-    for endpoint in endpoints {
-        match places.entry(endpoint.address) {
-            Entry::Vacant(place) => {
-                place.insert(chosen.len());
-                chosen.push(endpoint);
-            }
-            Entry::Occupied(place) => {
-                if let Some(other) = chosen.get_mut(*place.get())
-                    && is_draining(other)
-                {
-                    *other = endpoint;
-                }
-            }
-        }
-    }
-    chosen.sort_by_key(|endpoint| is_draining(endpoint));
-    chosen
-        .into_iter()
-        .map(|endpoint| Candidate {
-            cell: known.get(&endpoint.address).map_or_else(
-                || EndpointCell::new(endpoint.address, now),
-                |cell| Arc::clone(cell),
-            ),
-            endpoint: endpoint.clone(),
-        })
-        .collect()
-}
-
-fn lanes(candidates: &[Candidate]) -> Box<[Lane]> {
-    let active = candidates
-        .iter()
-        .take_while(|candidate| !is_draining(&candidate.endpoint))
-        .count();
-    let takers = candidates
-        .get(..active)
-        .filter(|active| !active.is_empty())
-        .unwrap_or(candidates);
-    let sum: f64 = takers
-        .iter()
-        .map(|taker| f64::from(taker.endpoint.weight.max(1)))
-        .sum();
-    let mean = sum / takers.len() as f64;
-    takers
-        .iter()
-        .map(|taker| Lane {
-            cell: Arc::clone(&taker.cell),
-            weight: (f64::from(taker.endpoint.weight.max(1)) / mean) as f32,
-        })
-        .collect()
-}
-
-fn is_draining(endpoint: &Endpoint) -> bool {
-    endpoint.state == EndpointState::Draining
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -357,7 +286,7 @@ mod tests {
 
     use super::super::{InFlight, Observed};
     use super::*;
-    use crate::model::{Backend, BackendName, Ejection};
+    use crate::model::{Backend, BackendName};
 
     const SECOND: u64 = 1_000_000;
     const NOW: Micros = Micros(100 * SECOND);
@@ -411,21 +340,6 @@ mod tests {
         picks(fleet, tried).into_keys().collect()
     }
 
-    fn fail(fleet: &Fleet, port: u16, times: u32, now: Micros) {
-        for _ in 0..times {
-            let mut exchange = cell(fleet, port).start(now);
-            exchange.head(now, Observed::Failed);
-            fleet.judge(exchange.cell(), now);
-        }
-    }
-
-    fn ejected(fleet: &Fleet, now: Micros) -> usize {
-        let candidates = fleet.candidates().iter();
-        candidates
-            .filter(|candidate| candidate.cell.is_ejected(now))
-            .count()
-    }
-
     #[test]
     fn an_empty_fleet_has_nobody() {
         for balance in ALL {
@@ -435,71 +349,22 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_carried_over_by_address() {
-        let old = fleet(Balance::LeastLatency, 1..=3);
-        let new = Fleet::build(
-            Arc::clone(old.policy()),
-            &[endpoint(3), endpoint(4)],
-            Some(&old),
-            NOW,
-        );
-        assert!(Arc::ptr_eq(cell(&old, 3), cell(&new, 3)));
-        assert!(
-            old.candidates()
-                .iter()
-                .all(|candidate| candidate.cell.id() != cell(&new, 4).id())
-        );
-        assert_eq!(new.candidates().len(), 2);
-    }
-
-    #[test]
-    fn an_address_counts_once() {
-        let draining = |port| Endpoint {
-            state: EndpointState::Draining,
-            ..endpoint(port)
-        };
-        let endpoints = [draining(1), endpoint(2), endpoint(1), draining(2), endpoint(2)];
-        let fleet = Fleet::build(Arc::new(policy(Balance::Random)), &endpoints, None, NOW);
-        let ports: Vec<u16> = fleet
-            .candidates()
-            .iter()
-            .map(|candidate| candidate.endpoint.address.port())
-            .collect();
-        assert_eq!(ports, [1, 2]);
-        assert_eq!(picked(&fleet, &[]), [1, 2]);
-    }
-
-    #[test]
-    fn draining_endpoints_serve_only_when_there_is_no_other() {
-        let draining = |port| Endpoint {
-            state: EndpointState::Draining,
-            ..endpoint(port)
-        };
-        for balance in ALL {
-            let build =
-                |endpoints: &[Endpoint]| Fleet::build(Arc::new(policy(balance)), endpoints, None, NOW);
-            assert_eq!(picked(&build(&[draining(1), endpoint(2), draining(3)]), &[]), [2]);
-            assert_eq!(picked(&build(&[draining(1), draining(3)]), &[]), [1, 3]);
-        }
-    }
-
-    #[test]
     fn who_may_be_picked() {
         // Of four endpoints: sick, ejected, full, tried; who is picked then.
-        let cases: [(&[u16], &[u16], &[u16], &[u16], &[u16]); 10] = [
-            (&[], &[], &[], &[], &[1, 2, 3, 4]),
-            (&[1], &[], &[], &[], &[2, 3, 4]),
-            (&[], &[1], &[], &[], &[2, 3, 4]),
-            (&[1], &[2], &[], &[], &[3, 4]),
-            (&[1, 2], &[3], &[], &[], &[1, 2, 3, 4]), // panic
-            (&[], &[], &[1, 2], &[], &[3, 4]),
-            (&[], &[], &[], &[1, 2], &[3, 4]),
-            (&[], &[], &[], &[1, 2, 3, 4], &[1, 2, 3, 4]),
-            (&[1], &[], &[2], &[3], &[4]),
-            (&[1], &[2], &[], &[3, 4], &[3, 4]), // tried, but well
+        let cases: [[&[u16]; 5]; 10] = [
+            [&[], &[], &[], &[], &[1, 2, 3, 4]],
+            [&[1], &[], &[], &[], &[2, 3, 4]],
+            [&[], &[1], &[], &[], &[2, 3, 4]],
+            [&[1], &[2], &[], &[], &[3, 4]],
+            [&[1, 2], &[3], &[], &[], &[1, 2, 3, 4]], // panic
+            [&[], &[], &[1, 2], &[], &[3, 4]],
+            [&[], &[], &[], &[1, 2], &[3, 4]],
+            [&[], &[], &[], &[1, 2, 3, 4], &[1, 2, 3, 4]],
+            [&[1], &[], &[2], &[3], &[4]],
+            [&[1], &[2], &[], &[3, 4], &[3, 4]], // tried, but well
         ];
         for balance in ALL {
-            for (sick, out, full, tried, expected) in cases {
+            for [sick, out, full, tried, expected] in cases {
                 let mut policy = policy(balance);
                 policy.limits.max_in_flight = 1;
                 let endpoints: Vec<Endpoint> = (1..=4).map(endpoint).collect();
@@ -613,75 +478,5 @@ mod tests {
             }
             assert!((3..=10).contains(&trials), "{size}: {trials}");
         }
-    }
-
-    #[test]
-    fn failures_in_a_row_eject_within_the_bound() {
-        // Endpoints, how many of them fail, how many are ejected.
-        for (size, failing, expected) in [
-            (1, 1, 0),
-            (2, 2, 1),
-            (3, 3, 1),
-            (4, 4, 2),
-            (11, 3, 3),
-            (11, 11, 5),
-            (40, 40, 20),
-        ] {
-            let fleet = fleet(Balance::LeastLatency, 1..=size);
-            for port in 1..=failing {
-                fail(&fleet, port, 4, NOW);
-            }
-            assert_eq!(ejected(&fleet, NOW), 0);
-            for port in 1..=failing {
-                fail(&fleet, port, 3, NOW);
-            }
-            assert_eq!(ejected(&fleet, NOW), expected, "{failing} of {size}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_returns_is_on_probation() {
-        let fleet = fleet(Balance::LeastLatency, 1..=3);
-        fail(&fleet, 1, 5, NOW);
-        let back = NOW.plus(Duration::from_secs(10));
-        assert!(cell(&fleet, 1).is_ejected(Micros(back.0 - 1)));
-        assert!(!cell(&fleet, 1).is_ejected(back));
-        fail(&fleet, 1, 1, back);
-        assert!(
-            cell(&fleet, 1).is_ejected(Micros(back.0 + 20 * SECOND - 1)),
-            "twice as long"
-        );
-        let back = Micros(back.0 + 20 * SECOND);
-        assert!(!cell(&fleet, 1).is_ejected(back));
-        cell(&fleet, 1).start(back).head(back, Observed::Answered);
-        fail(&fleet, 1, 4, back);
-        assert!(!cell(&fleet, 1).is_ejected(back), "a success ends the probation");
-    }
-
-    #[test]
-    fn the_share_out_holds_when_workers_judge_at_once() {
-        for _ in 0..20 {
-            let fleet = fleet(Balance::LeastLatency, 1..=8);
-            std::thread::scope(|scope| {
-                for port in 1..=8 {
-                    let fleet = &fleet;
-                    scope.spawn(move || fail(fleet, port, 200, NOW));
-                }
-            });
-            assert!(ejected(&fleet, NOW) <= 4);
-        }
-    }
-
-    #[test]
-    fn without_a_policy_nobody_is_ejected() {
-        let mut policy = policy(Balance::LeastLatency);
-        policy.ejection = None;
-        let fleet = Fleet::build(Arc::new(policy.clone()), &[endpoint(1), endpoint(2)], None, NOW);
-        fail(&fleet, 1, 100, NOW);
-        assert_eq!(ejected(&fleet, NOW), 0);
-        policy.ejection = Some(Ejection::default());
-        let fleet = Fleet::build(Arc::new(policy), &[endpoint(1), endpoint(2)], Some(&fleet), NOW);
-        fail(&fleet, 1, 1, NOW);
-        assert_eq!(ejected(&fleet, NOW), 1);
     }
 }
