@@ -353,3 +353,69 @@ struct Changed {
     routes: Vec<RouteName>,
     backends: BTreeSet<BackendName>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HeaderMatch, Rule, WeightedBackend};
+
+    #[test]
+    fn nothing_is_kept_of_what_is_gone() {
+        let mut compiler = Compiler::new(Metrics::new(1));
+        let source = SourceName::from("s");
+        let mut delta = Delta::default();
+        for name in ["a", "b"] {
+            let listener = Listener {
+                name: name.into(),
+                address: ([127, 0, 0, 1], 80).into(),
+                hostname: HostPattern::Any,
+                protocols: model::Protocols::default(),
+                limits: model::ListenerLimits::default(),
+            };
+            delta.listeners.insert(name.into(), Some(Arc::new(listener)));
+            let rule = Rule {
+                matches: vec![model::Match {
+                    headers: vec![HeaderMatch {
+                        name: http::header::ACCEPT,
+                        value: model::StringMatch::Present,
+                    }],
+                    ..model::Match::default()
+                }],
+                backends: vec![WeightedBackend {
+                    target: model::BackendTarget::Backend(name.into()),
+                    weight: 1,
+                    filters: Vec::new(),
+                }],
+                ..Rule::default()
+            };
+            let route = Route {
+                name: name.into(),
+                listeners: vec!["a".into(), "b".into(), "nowhere".into()],
+                hostnames: vec![HostPattern::Any],
+                rules: vec![Arc::new(rule)],
+                created: 0,
+                order: 0,
+            };
+            delta.routes.insert(name.into(), Some(Arc::new(route)));
+            let policy = model::Backend::new(name.into());
+            delta.backends.insert(name.into(), Some(Arc::new(policy)));
+            let endpoint = Endpoint::at(([10, 0, 0, 1], 80).into());
+            delta.endpoints.insert(name.into(), Some(Arc::new([endpoint])));
+        }
+        let mut gone = delta.clone();
+        gone.listeners.values_mut().for_each(|value| *value = None);
+        gone.routes.values_mut().for_each(|value| *value = None);
+        gone.backends.values_mut().for_each(|value| *value = None);
+        gone.endpoints.values_mut().for_each(|value| *value = None);
+
+        assert_eq!(compiler.apply(&source, delta, Micros(0)).rejects.len(), 1);
+        let weak: Vec<_> = compiler.compiled.values().map(Arc::downgrade).collect();
+        assert!(compiler.apply(&source, gone, Micros(0)).listeners_changed);
+
+        assert!(compiler.attached.is_empty() && compiler.compiled.is_empty() && compiler.binds.is_empty());
+        assert_eq!(compiler.backends.list().len(), 0);
+        assert!(compiler.listeners.is_empty());
+        assert!(compiler.rejects().is_empty());
+        assert!(weak.len() == 2 && weak.iter().all(|route| route.upgrade().is_none()));
+    }
+}

@@ -203,3 +203,15 @@ impl Listeners {
 fn slot(listener: &Listener) -> Slot {
     (listener.address, listener.hostname.clone())
 }
+
+#[cfg(test)]
+impl Listeners {
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+            && self.wanted.is_empty()
+            && self.live.is_empty()
+            && self.by_address.is_empty()
+            && self.stale.is_empty()
+    }
+}
