@@ -302,6 +302,9 @@ async fn send(
             {
                 fresh = true;
             }
+            Err(error) if error.untouched() => {
+                return Err(Ended::Unsent(Failure::Reset));
+            }
             Err(SendError { unsent: None, error }) => {
                 let protocol = error.is_parse() || error.is_parse_too_large();
                 return Err(Ended::Sent(if protocol {
@@ -320,7 +323,7 @@ fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended
     match (client, ended) {
         (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
         (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
-        (None, Ended::Sent(Failure::TryTimeout))
+        (None, Ended::Sent(Failure::TryTimeout) | Ended::Unsent(Failure::ConnectTimeout))
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
         {
             Ended::Sent(Failure::RequestTimeout)
