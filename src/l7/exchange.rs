@@ -128,6 +128,10 @@ pub async fn exchange(
             )
             .await;
         }
+        if client.stream_upgrade && response.status().is_success() {
+            // To this client it would say that the WebSocket is open (RFC 8441 §5).
+            return fail(record, Failure::Upgrade, &client);
+        }
         return respond(record, in_flight, &forward, response, lease, &client);
     }
 }
