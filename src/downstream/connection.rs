@@ -222,17 +222,15 @@ async fn serve_http1(
     let parts = connection.into_parts();
     let gate = parts.io.into_inner();
     let clear = gate.is_clear() && parts.read_buf.is_empty();
-    let spent = gate.is_spent();
-    let (stream, held) = gate.into_parts();
+    let broken = gate.is_broken();
+    let (stream, rest) = gate.into_parts(&parts.read_buf);
     let tunnel = from.tunnel.borrow_mut().take();
     match verdict {
-        Verdict::Preface => End::Http2(stream, Bytes::from(held)),
+        Verdict::Preface => End::Http2(stream, Bytes::from(rest)),
         Verdict::Idle if clear => End::Parked(stream),
-        _ if tunnel.is_some() && !spent => {
-            let mut early = parts.read_buf.to_vec();
-            early.extend_from_slice(&held);
+        _ if tunnel.is_some() && !broken => {
             if let Some(tunnel) = tunnel {
-                tunnel.run(stream, Bytes::from(early)).await;
+                tunnel.run(stream, Bytes::from(rest)).await;
             }
             End::Done
         }

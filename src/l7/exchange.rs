@@ -131,6 +131,10 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             let switch = switch(record, &forward, outgoing, response, lease, &client, on_upgrade);
             return Box::pin(switch).await;
         }
+        if client.stream_upgrade && response.status().is_success() {
+            // To this client it would say that the WebSocket is open (RFC 8441 §5).
+            return fail(record, Failure::Upgrade, &client);
+        }
         return respond(record, &forward, response, lease, &client);
     }
 }
@@ -333,6 +337,7 @@ async fn send(
             SendError { error, .. } if lease.closed_while_kept(&error) && outgoing.may_repeat_unnoticed() => {
                 fresh = true;
             }
+            error if error.untouched() => return Err(Ended::Unsent(Failure::Reset)),
             SendError { error, .. } => {
                 let protocol = error.is_parse() || error.is_parse_too_large();
                 return Err(Ended::Sent(if protocol {
@@ -390,7 +395,7 @@ fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended
     match (client, ended) {
         (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
         (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
-        (None, Ended::Sent(Failure::TryTimeout))
+        (None, Ended::Sent(Failure::TryTimeout) | Ended::Unsent(Failure::ConnectTimeout))
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
         {
             Ended::Sent(Failure::RequestTimeout)

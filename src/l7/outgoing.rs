@@ -77,7 +77,11 @@ impl Outgoing {
         }
         let method = if stream_upgrade { Method::GET } else { parts.method };
         let policy = &forward.rule.rule.retry;
-        let may_repeat = retry::may_send_again(&method, policy);
+        // On HTTP/2 an endpoint may say of what was sent that it has not touched it.
+        let may_be_untouched = policy.attempts > 1
+            && policy.on.connect_failure
+            && forward.backend.with_fleet(|fleet| fleet.policy().protocol) == BackendProtocol::H2c;
+        let may_repeat = may_be_untouched || retry::may_send_again(&method, policy);
         let keeps = may_repeat || forward.rule.does.mirrors || forward.share.does.mirrors;
         let keep = if keeps { policy.max_replay_bytes } else { 0 };
         let upload = (!ends_now).then(|| Upload::new(incoming, &worker.timers, from.limits.body_idle, keep));

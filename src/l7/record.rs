@@ -178,7 +178,9 @@ impl Drop for Record {
         let worker = &self.worker;
         worker.count(false);
         let now = worker.now();
-        if self.outcome == Outcome::ClientGone && self.from.pace.stalled() {
+        if self.outcome == Outcome::ClientGone && worker.stopping() {
+            self.outcome = Outcome::Drained;
+        } else if self.outcome == Outcome::ClientGone && self.from.pace.stalled() {
             self.outcome = Outcome::ClientStalled;
         }
         self.from.pace.end(now, self.outcome == Outcome::ClientGone);

@@ -51,6 +51,22 @@ pub struct SendError<B> {
     pub error: hyper::Error,
 }
 
+impl<B> SendError<B> {
+    /// Whether the endpoint says that it has done nothing with the request (RFC 9113 §8.7): it refused the stream, or
+    /// ends the connection in good order and has not looked at the stream.
+    pub fn untouched(&self) -> bool {
+        let source = std::error::Error::source(&self.error);
+        let reason = source
+            .and_then(|source| source.downcast_ref::<h2::Error>())
+            .filter(|error| error.is_remote() && (error.is_reset() || error.is_go_away()))
+            .map(|error| (error.is_go_away(), error.reason()));
+        matches!(
+            reason,
+            Some((false, Some(h2::Reason::REFUSED_STREAM)) | (true, Some(h2::Reason::NO_ERROR)))
+        )
+    }
+}
+
 impl<B> Lease<B>
 where
     B: Body<Data = bytes::Bytes> + Unpin + 'static,

@@ -109,14 +109,7 @@ impl Setup {
     pub fn world(&self) -> World {
         let mut world = World::default();
         let name = self.listener.name.clone();
-        let route = Route {
-            name: RouteName::new("all"),
-            listeners: vec![name.clone()],
-            hostnames: vec![HostPattern::Any],
-            rules: self.rules.iter().cloned().map(Arc::new).collect(),
-            created: 0,
-            order: 0,
-        };
+        let route = route(name.clone(), self.rules.clone());
         world.listeners.insert(name, Arc::new(self.listener.clone()));
         world.routes.insert(route.name.clone(), Arc::new(route));
         for (backend, endpoints) in &self.backends {
@@ -144,6 +137,17 @@ impl Setup {
             running,
             directory: self.directory,
         }
+    }
+}
+
+fn route(listener: ListenerName, rules: Vec<Rule>) -> Route {
+    Route {
+        name: RouteName::new("all"),
+        listeners: vec![listener],
+        hostnames: vec![HostPattern::Any],
+        rules: rules.into_iter().map(Arc::new).collect(),
+        created: 0,
+        order: 0,
     }
 }
 
@@ -220,6 +224,14 @@ impl Proxy {
         delta
             .endpoints
             .insert(BackendName::new(backend), Some(endpoints.into()));
+        soon("a change", self.running.change(&source(), delta)).await;
+    }
+
+    /// Other rules for everything; they are live when this returns.
+    pub async fn set_rules(&self, rules: Vec<Rule>) {
+        let mut delta = Delta::default();
+        let route = route(ListenerName::new("http"), rules);
+        delta.routes.insert(route.name.clone(), Some(Arc::new(route)));
         soon("a change", self.running.change(&source(), delta)).await;
     }
 
