@@ -17,9 +17,14 @@ mod cost;
 mod ejection;
 mod estimate;
 mod fleet;
+mod members;
 mod rotation;
+#[cfg(test)]
+mod simulation;
+mod waiting;
 
 pub use budget::RetryBudget;
 pub use cell::{CellView, ConnectionSlot, EndpointCell, InFlight, Observed};
 pub use clock::{Clock, Micros};
-pub use fleet::{Candidate, Fleet, Pick};
+pub use fleet::{Fleet, Pick};
+pub use members::Candidate;

@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each with its arguments and a `run` that ends in an exit code.
 
 pub mod check;
+pub mod demo;
 pub mod process;
 pub mod proxy;
 pub mod run;
@@ -24,6 +25,7 @@ pub struct Cli {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
     Check(check::CheckArgs),
+    Demo(demo::DemoArgs),
     Proxy(proxy::ProxyArgs),
     Run(run::RunArgs),
     Schema(schema::SchemaArgs),
@@ -34,6 +36,7 @@ enum Verb {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.verb {
         Verb::Check(args) => check::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Proxy(args) => proxy::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Schema(args) => schema::run(&args),

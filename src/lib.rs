@@ -7,6 +7,7 @@ pub mod app;
 pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod downstream;
 pub mod kubernetes;
 pub mod l4;

@@ -248,35 +248,6 @@ async fn a_file_renamed_over_another_is_one_change() {
 }
 
 #[tokio::test]
-async fn an_editor_that_removes_before_it_writes_loses_nothing() {
-    let mut watched = Watched::open(&[("edge.yaml", EDGE), ("a.yaml", &route("a"))]);
-    fs::rename(watched.path("a.yaml"), watched.path("a.yaml~")).unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    put(&watched.path("a.yaml"), &(route("a") + "---\n" + &route("b")));
-    let delta = watched.change().await;
-    let names: Vec<_> = delta.routes.keys().map(|name| name.as_str()).collect();
-    assert_eq!(names, ["HTTPRoute/default/b"]);
-}
-
-#[tokio::test]
-async fn a_file_caught_half_written_is_not_believed() {
-    let whole = format!("{}---\n{}---\n{}", route("a"), route("b"), slice("10.0.0.1"));
-    let mut watched = Watched::open(&[("edge.yaml", EDGE), ("a.yaml", &whole)]);
-    // emptied, then cut within a document, then cut between two, then whole again
-    for cut in [0, 40, whole.find("---").unwrap(), whole.len() - 3] {
-        put(&watched.path("a.yaml"), &whole[..cut]);
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    put(&watched.path("a.yaml"), &whole);
-    watched.stays_quiet().await;
-
-    // what stays is believed
-    put(&watched.path("a.yaml"), "");
-    watched.until(|watched| watched.routes().is_empty()).await;
-    assert_eq!(watched.rejects(), Vec::<String>::new());
-}
-
-#[tokio::test]
 async fn a_configmap_swaps_a_link() {
     let mut watched = Watched::open(&[("..v1/edge.yaml", EDGE), ("..v1/web.yaml", &route("a"))]);
     assert!(watched.routes().is_empty(), "hidden directories are not read");

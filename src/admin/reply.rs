@@ -40,7 +40,7 @@ pub(super) type Reply = Response<Full<Bytes>>;
 /// The reply to a request. `loopback`: the listener is bound to a loopback address. May take some milliseconds when the world
 /// is large.
 pub(super) fn reply(state: &Arc<AdminState>, loopback: bool, head: &request::Parts) -> Reply {
-    if let Err(refusal) = check_host(loopback, head) {
+    if let Some(refusal) = refusal(loopback, head) {
         return refusal;
     }
     let path = head.uri.path();
@@ -114,30 +114,29 @@ impl What {
     }
 }
 
-/// Refuses a foreign name on a loopback address; see [`host`].
-fn check_host(loopback: bool, head: &request::Parts) -> Result<(), Reply> {
+/// What is said to a request that bears a foreign name on a loopback address; see [`host`].
+fn refusal(loopback: bool, head: &request::Parts) -> Option<Reply> {
     if !loopback {
-        return Ok(());
+        return None;
     }
     let mut fields = head.headers.get_all(header::HOST).iter();
-    let field = fields.next();
-    let named = match (field, fields.next()) {
+    let named = match (fields.next(), fields.next()) {
         (_, Some(_)) => {
-            return Err(text(
+            return Some(text(
                 StatusCode::BAD_REQUEST,
                 "more than one Host field\n".to_owned(),
             ));
         }
         // No browser speaks HTTP/1.0.
-        (None, None) if head.version == Version::HTTP_10 => return Ok(()),
-        (None, None) => return Err(text(StatusCode::BAD_REQUEST, "no Host field\n".to_owned())),
+        (None, None) if head.version == Version::HTTP_10 => return None,
+        (None, None) => return Some(text(StatusCode::BAD_REQUEST, "no Host field\n".to_owned())),
         (Some(field), None) => field.to_str().unwrap_or_default(),
     };
     let target = head.uri.authority().map(http::uri::Authority::as_str);
     if host::is_loopback(named) && target.is_none_or(host::is_loopback) {
-        return Ok(());
+        return None;
     }
-    Err(text(
+    Some(text(
         StatusCode::FORBIDDEN,
         "this listener is bound to a loopback address and answers only to its names: localhost, 127.0.0.1, [::1]\n"
             .to_owned(),

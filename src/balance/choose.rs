@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub cell: Arc<EndpointCell>,
     /// Relative to the mean of the fleet.
     pub weight: f32,
+    /// 1 by the weight.
+    pub per_weight: f32,
 }
 
 /// Who may be chosen now.
@@ -32,6 +34,8 @@ pub(super) struct Sight<'a> {
     pub now: Micros,
     /// Cells that this exchange has tried.
     pub tried: &'a [u64],
+    /// Whether this exchange has tried none.
+    pub is_first: bool,
     /// Bound of exchanges in flight.
     pub limit: u32,
     /// 0 when there is none.
@@ -57,10 +61,14 @@ impl Sight<'_> {
             && (lane.cell.is_available(self.now) || panic())
     }
 
-    /// The weight, less while a slow start lasts: it grows in a straight line from a tenth (Envoy's, with an
-    /// aggression of 1).
-    pub fn weight(&self, lane: &Lane) -> f32 {
-        lane.weight * self.slow_start(lane)
+    /// 1 by the weight. While a slow start lasts, the weight grows in a straight line from a tenth (Envoy's, with
+    /// an aggression of 1).
+    pub fn per_weight(&self, lane: &Lane) -> f32 {
+        if self.slow_start_us == 0 {
+            lane.per_weight
+        } else {
+            lane.per_weight / self.slow_start(lane)
+        }
     }
 
     /// The share of its weight that an endpoint has; 1 when its slow start is over.
@@ -83,24 +91,35 @@ impl Sight<'_> {
 
 /// Reads all: the least cost. A cost gets the lane and a chance ([`draw`]) to be divided by the weight.
 pub(super) fn scan(sight: &Sight<'_>, rng: &mut Rng, cost: impl Fn(&Lane, f32) -> f32) -> Choice {
+    let (out, choice) = scan_those(sight, rng, |lane| lane.cell.is_available(sight.now), &cost);
+    if is_panic(out, sight.lanes.len()) {
+        scan_those(sight, rng, |_| true, &cost).1
+    } else {
+        choice
+    }
+}
+
+/// How many are not `available`, and the choice among the others.
+fn scan_those(
+    sight: &Sight<'_>,
+    rng: &mut Rng,
+    available: impl Fn(&Lane) -> bool,
+    cost: &impl Fn(&Lane, f32) -> f32,
+) -> (usize, Choice) {
     let mut out = 0;
-    // Once among the available, once among all.
-    let (mut available, mut all) = (Best::default(), Best::default());
+    let mut best = Best::default();
     for (index, lane) in sight.lanes.iter().enumerate() {
-        let is_available = lane.cell.is_available(sight.now);
-        out += usize::from(!is_available);
-        if sight.was_tried(lane) {
-            continue;
-        }
-        let free = lane.cell.in_flight() < sight.limit;
-        let cost = free.then(|| cost(lane, draw(rng)));
-        all.offer(index, cost);
-        if is_available {
-            available.offer(index, cost);
+        if !available(lane) {
+            out += 1;
+        } else if sight.was_tried(lane) {
+            // Not again.
+        } else if lane.cell.in_flight() >= sight.limit {
+            best.saturated = true;
+        } else {
+            best.offer(index, cost(lane, draw(rng)));
         }
     }
-    let panic = is_panic(out, sight.lanes.len());
-    if panic { all.choice() } else { available.choice() }
+    (out, best.choice())
 }
 
 /// Draws until `choices` of them may be chosen: the least cost. Reads all if the draws find none.
@@ -119,7 +138,7 @@ pub(super) fn sample(
         let Some(lane) = sight.lanes.get(index) else { break };
         if sight.may_take(lane, &panic) {
             // The draw was by weight, so the chance must not be once more.
-            best.offer(index, Some(cost(lane, draw(rng) * lane.weight)));
+            best.offer(index, cost(lane, draw(rng) * lane.weight));
             found += 1;
             if found == choices {
                 break;
@@ -152,7 +171,7 @@ pub(super) fn take(
         }
         index = places.any(rng);
     }
-    scan(sight, rng, |lane, chance| chance / sight.weight(lane))
+    scan(sight, rng, |lane, chance| chance * sight.per_weight(lane))
 }
 
 /// Exponential with mean 1 (within 9 %: the logarithm is that of the float's exponent and a straight line
@@ -172,27 +191,69 @@ pub(super) fn is_panic(out: usize, lanes: usize) -> bool {
 /// Draws in vain before all are read: with half of the endpoints out, fewer than one pick in 65,000.
 const MOST_MISSES: u32 = 16;
 
-#[derive(Default)]
+/// The least cost so far, in the high half, and whose it is. The bits of floats that are not negative have the order
+/// of the floats, so that one comparison without a branch decides: which of 16 is the least, no processor foretells.
 struct Best {
-    found: Option<(usize, f32)>,
+    least: u64,
     saturated: bool,
 }
 
 impl Best {
-    /// No cost: at its bound.
-    fn offer(&mut self, index: usize, cost: Option<f32>) {
-        match (cost, self.found) {
-            (None, _) => self.saturated = true,
-            (Some(cost), Some((_, least))) if cost >= least => {}
-            (Some(cost), _) => self.found = Some((index, cost)),
-        }
+    fn offer(&mut self, index: usize, cost: f32) {
+        let offer = (u64::from(cost.to_bits()) << 32) | (index as u64 & u64::from(u32::MAX));
+        self.least = self.least.min(offer);
     }
 
     fn choice(&self) -> Choice {
-        match self.found {
-            Some((index, _)) => Choice::Lane(index),
-            None if self.saturated => Choice::Saturated,
-            None => Choice::None,
+        match self.least {
+            u64::MAX if self.saturated => Choice::Saturated,
+            u64::MAX => Choice::None,
+            least => Choice::Lane((least & u64::from(u32::MAX)) as usize),
+        }
+    }
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self {
+            least: u64::MAX,
+            saturated: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_divided_by_weights_fall_by_weight() {
+        let mut rng = Rng::with_seed(11);
+        let draws: Vec<f32> = (0..100_000).map(|_| draw(&mut rng)).collect();
+        let mean = draws.iter().sum::<f32>() / draws.len() as f32;
+        assert!((mean - 1.0).abs() < 0.1, "{mean}");
+        assert!(draws.iter().all(|draw| (0.0..22.3).contains(draw)));
+
+        let heavy = (0..100_000)
+            .filter(|_| draw(&mut rng) / 3.0 < draw(&mut rng))
+            .count();
+        assert!((73_000..77_000).contains(&heavy), "{heavy}");
+    }
+
+    #[test]
+    fn the_best_is_the_least_cost() {
+        for (costs, expected) in [
+            (&[][..], Choice::None),
+            (&[5.0], Choice::Lane(0)),
+            (&[5.0, 0.25, 3e9], Choice::Lane(1)),
+            (&[f32::INFINITY, 1e-6, 0.0], Choice::Lane(2)),
+            (&[f32::INFINITY], Choice::Lane(0)),
+        ] {
+            let mut best = Best::default();
+            for (index, cost) in costs.iter().enumerate() {
+                best.offer(index, *cost);
+            }
+            assert_eq!(best.choice(), expected, "{costs:?}");
         }
     }
 }

@@ -37,8 +37,13 @@ pub(super) fn sentence(policy: &Ejection, strikes: u32, last_return: Micros, now
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
+    use super::super::{EndpointCell, Fleet, Observed};
+    use super::*;
+    use crate::model::{Backend, BackendName, Endpoint};
+
+    const NOW: Micros = Micros(100 * SECOND);
     const SECOND: u64 = 1_000_000;
 
     #[test]
@@ -92,5 +97,107 @@ mod tests {
                 (at(end), then)
             );
         }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_within_the_bound() {
+        // Endpoints, how many of them fail, how many are ejected.
+        for (size, failing, expected) in [
+            (1, 1, 0),
+            (2, 2, 1),
+            (3, 3, 1),
+            (4, 4, 2),
+            (11, 3, 3),
+            (11, 11, 5),
+            (40, 40, 20),
+        ] {
+            let fleet = fleet(1..=size);
+            for port in 1..=failing {
+                fail(&fleet, port, 4, NOW);
+            }
+            assert_eq!(ejected(&fleet, NOW), 0);
+            for port in 1..=failing {
+                fail(&fleet, port, 3, NOW);
+            }
+            assert_eq!(ejected(&fleet, NOW), expected, "{failing} of {size}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_returns_is_on_probation() {
+        let fleet = fleet(1..=3);
+        fail(&fleet, 1, 5, NOW);
+        let back = NOW.plus(Duration::from_secs(10));
+        assert!(cell(&fleet, 1).is_ejected(Micros(back.0 - 1)));
+        assert!(!cell(&fleet, 1).is_ejected(back));
+        fail(&fleet, 1, 1, back);
+        assert!(
+            cell(&fleet, 1).is_ejected(Micros(back.0 + 20 * SECOND - 1)),
+            "twice as long"
+        );
+        let back = Micros(back.0 + 20 * SECOND);
+        assert!(!cell(&fleet, 1).is_ejected(back));
+        cell(&fleet, 1).start(back).head(back, Observed::Answered);
+        fail(&fleet, 1, 4, back);
+        assert!(!cell(&fleet, 1).is_ejected(back), "a success ends the probation");
+    }
+
+    #[test]
+    fn the_share_out_holds_when_workers_judge_at_once() {
+        for _ in 0..20 {
+            let fleet = fleet(1..=8);
+            std::thread::scope(|scope| {
+                for port in 1..=8 {
+                    let fleet = &fleet;
+                    scope.spawn(move || fail(fleet, port, 200, NOW));
+                }
+            });
+            assert!(ejected(&fleet, NOW) <= 4);
+        }
+    }
+
+    #[test]
+    fn without_a_policy_nobody_is_ejected() {
+        let mut policy = policy();
+        policy.ejection = None;
+        let fleet = Fleet::build(Arc::new(policy.clone()), &[endpoint(1), endpoint(2)], None, NOW);
+        fail(&fleet, 1, 100, NOW);
+        assert_eq!(ejected(&fleet, NOW), 0);
+        policy.ejection = Some(Ejection::default());
+        let fleet = Fleet::build(Arc::new(policy), &[endpoint(1), endpoint(2)], Some(&fleet), NOW);
+        fail(&fleet, 1, 1, NOW);
+        assert_eq!(ejected(&fleet, NOW), 1);
+    }
+
+    fn fail(fleet: &Fleet, port: u16, times: u32, now: Micros) {
+        for _ in 0..times {
+            let mut exchange = cell(fleet, port).start(now);
+            exchange.head(now, Observed::Failed);
+            fleet.judge(exchange.cell(), now);
+        }
+    }
+
+    fn ejected(fleet: &Fleet, now: Micros) -> usize {
+        let candidates = fleet.candidates().iter();
+        candidates
+            .filter(|candidate| candidate.cell.is_ejected(now))
+            .count()
+    }
+
+    fn policy() -> Backend {
+        Backend::new(BackendName::new("web"))
+    }
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::at(([10, 0, 0, 1], port).into())
+    }
+
+    fn fleet(ports: std::ops::RangeInclusive<u16>) -> Fleet {
+        let endpoints: Vec<Endpoint> = ports.map(endpoint).collect();
+        Fleet::build(Arc::new(policy()), &endpoints, None, Micros(0))
+    }
+
+    fn cell(fleet: &Fleet, port: u16) -> &Arc<EndpointCell> {
+        &fleet.candidates()[usize::from(port) - 1].cell
     }
 }

@@ -10,12 +10,19 @@
 //! (`cost`).
 //!
 //! **Failures** do not enter the mean as they are: an endpoint that answers 500 at once would look
-//! fast and draw all traffic. A failure counts at least as the mean so far, and goes into a second
-//! number, the share of failures: `share += (1 - share)/4` on a failure, `share *= 1 - alpha` on an
-//! answer. The cost of the endpoint is multiplied by `1/(1 - share)^3`, which is 2.4 after one
-//! failure, 13 after three, 72 after five, and 1000 at the most. A factor, not a fixed penalty in
-//! seconds (linkerd's 5 s): when all endpoints fail now and then because of what clients send, a fixed
-//! penalty far above their latency would throw all traffic on the one that happened to fail last.
+//! fast and draw all traffic. A failure counts at least as the mean so far (30 ms if there is none), and
+//! goes into a second number, the share of failures: `share += (1 - share)/8` on a failure,
+//! `share *= 1 - alpha` on an answer. It raises the latency to reckon with:
+//!
+//! ```text
+//! latency' = latency / (1 - share)^3 + share^4 * 5 s        (1 - share is 0.1 at the least)
+//! ```
+//!
+//! The factor compares endpoints that are alike: 1.5 after one failure, 3.3 after three, 1000 at the most.
+//! The summand (5 s is linkerd's penalty) is for those that are not: no latency is low enough, no load of the
+//! others high enough, to make one attractive that only fails, at once, and so never has anything in flight.
+//! It is next to nothing after one failure (1 ms), because all endpoints fail now and then for what clients
+//! send; a fixed penalty for each would throw all traffic on the one that happened to fail last.
 //!
 //! **Start-up**: without a sample there is no mean ([`Estimate::mean`] is none). **Recovery**: see
 //! `alpha`; two answers a second apart bring 2 s back to within 15 % of 170 ms.
@@ -31,11 +38,15 @@ const MEMORY_US: f32 = 1_000_000.0;
 /// Below this silence the least weight holds: `-ln(1 - LEAST_WEIGHT)` times the memory.
 const SHORT_SILENCE_US: u64 = 133_531;
 /// Weight of a failure in the share of failures.
-const FAILURE_WEIGHT: f32 = 1.0 / 4.0;
+const FAILURE_WEIGHT: f32 = 1.0 / 8.0;
 /// A share of failures below this is none.
 const NEGLIGIBLE_SHARE: f32 = 1.0 / 512.0;
-/// A success rate below this makes the cost no higher.
+/// A success rate below this makes the factor no higher.
 const LEAST_SUCCESS: f32 = 0.1;
+/// What is added to the latency of an endpoint that only fails, in microseconds.
+const FAILED_US: f32 = 5_000_000.0;
+/// Latency to reckon with when there is no sample, in microseconds (linkerd's default).
+pub(super) const UNKNOWN_US: f32 = 30_000.0;
 
 /// Latency and failures of one endpoint.
 #[derive(Debug, Default)]
@@ -53,14 +64,11 @@ impl Estimate {
         mean_of(self.latency.load(Relaxed))
     }
 
-    /// What failures multiply the cost by; from 1 to 1000.
-    pub fn penalty(&self) -> f32 {
+    /// A latency in microseconds, raised for failures.
+    pub fn raise(&self, latency_us: f32) -> f32 {
         match self.failing.load(Relaxed) {
-            0 => 1.0,
-            bits => {
-                let success = (1.0 - f32::from_bits(bits)).max(LEAST_SUCCESS);
-                1.0 / (success * success * success)
-            }
+            0 => latency_us,
+            bits => raised(latency_us, f32::from_bits(bits)),
         }
     }
 
@@ -74,7 +82,7 @@ impl Estimate {
 
     /// It failed after this many microseconds.
     pub fn failed(&self, now: Micros, latency_us: u64) {
-        self.blend(now, |mean| mean.unwrap_or(0.0).max(latency_us as f32));
+        self.blend(now, |mean| mean.unwrap_or(UNKNOWN_US).max(latency_us as f32));
         self.blend_failing(|share| share + (1.0 - share) * FAILURE_WEIGHT);
     }
 
@@ -121,6 +129,12 @@ impl Estimate {
             }
         }
     }
+}
+
+fn raised(latency_us: f32, failing: f32) -> f32 {
+    let success = (1.0 - failing).max(LEAST_SUCCESS);
+    let squared = failing * failing;
+    latency_us / (success * success * success) + squared * squared * FAILED_US
 }
 
 /// The weight of a sample after a silence.
@@ -200,21 +214,29 @@ mod tests {
     fn a_fast_failure_does_not_look_fast() {
         let estimate = Estimate::default();
         estimate.answered(Micros(SECOND), 50_000);
-        let mut penalties = Vec::new();
+        let raised_ms = || (estimate.raise(50_000.0) / 1000.0).round() as u32;
+        let mut raised = Vec::new();
         for _ in 0..5 {
             estimate.failed(Micros(SECOND), 10);
-            penalties.push(estimate.penalty().round() as u32);
+            raised.push(raised_ms());
         }
         assert_eq!(estimate.mean(), Some(50_000.0));
-        assert_eq!(penalties, [2, 6, 13, 32, 75]);
+        assert_eq!(raised, [76, 126, 226, 395, 652]);
         for _ in 0..100 {
             estimate.failed(Micros(SECOND), 10);
         }
-        assert_eq!(estimate.penalty().round() as u32, 1000);
+        assert_eq!(raised_ms(), 55_000);
         for _ in 0..100 {
             estimate.answered(Micros(SECOND), 50_000);
         }
-        assert_eq!(estimate.penalty(), 1.0);
+        assert_eq!(estimate.raise(50_000.0), 50_000.0);
+    }
+
+    #[test]
+    fn an_endpoint_that_never_answered_is_not_fast_because_it_fails_fast() {
+        let estimate = Estimate::default();
+        estimate.failed(Micros(SECOND), 10);
+        assert_eq!(estimate.mean(), Some(UNKNOWN_US));
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! A backend's endpoints and policy, and the pick among them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use fastrand::Rng;
 
-use super::cell::MOST_IN_FLIGHT;
 use super::choose::{self, Choice, Lane, Sight};
 use super::clock::micros;
 use super::cost::{self, TRIAL_IDLE_US, TRIAL_ONE_IN};
+use super::members::{self, Candidate};
 use super::rotation::Places;
+use super::waiting::MOST_IN_FLIGHT;
 use super::{EndpointCell, Micros, ejection};
-use crate::model::{self, Balance, Endpoint, EndpointState};
+use crate::model::{self, Balance, Endpoint};
 
 /// A backend's endpoints and policy as the data plane sees them; immutable, replaced whole.
 pub struct Fleet {
@@ -29,15 +30,6 @@ pub struct Fleet {
     limit: u32,
     slow_start_us: u64,
     shared: Arc<Shared>,
-}
-
-/// One endpoint of a fleet.
-#[derive(Debug)]
-pub struct Candidate {
-    /// What is known of it.
-    pub cell: Arc<EndpointCell>,
-    /// What the model says of it.
-    pub endpoint: Endpoint,
 }
 
 /// What a pick comes to.
@@ -65,8 +57,8 @@ impl Fleet {
         previous: Option<&Self>,
         now: Micros,
     ) -> Self {
-        let candidates = candidates(endpoints, previous, now);
-        let lanes = lanes(&candidates);
+        let candidates = members::candidates(endpoints, previous.map(Self::candidates), now);
+        let lanes = members::lanes(&candidates);
         let weights: Vec<u32> = candidates
             .iter()
             .take(lanes.len())
@@ -103,6 +95,7 @@ impl Fleet {
             lanes: &self.lanes,
             now,
             tried,
+            is_first: tried.is_empty(),
             limit: self.limit,
             slow_start_us: self.slow_start_us,
         };
@@ -129,7 +122,7 @@ impl Fleet {
         }
         // Two workers that judge at once could together eject more than may go. The one that comes second leaves
         // it: the next failure asks again.
-        if self.shared.judging.swap(true, Relaxed) {
+        if self.shared.judging.swap(true, Acquire) {
             return;
         }
         let others = || self.lanes.iter().filter(|lane| lane.cell.id() != cell.id());
@@ -139,7 +132,7 @@ impl Fleet {
             let (until, strikes) = ejection::sentence(policy, cell.strikes(), cell.ejected_until(), now);
             cell.eject(until, strikes);
         }
-        self.shared.judging.store(false, Relaxed);
+        self.shared.judging.store(false, Release);
     }
 
     fn choose(&self, sight: &Sight<'_>, rng: &mut Rng) -> Choice {
@@ -156,18 +149,23 @@ impl Fleet {
                     return Choice::Lane(index);
                 }
                 self.least(sight, rng, LATENCY_DRAWS, |lane, chance| {
-                    cost::least_latency(&lane.cell, sight.weight(lane), now, chance)
+                    cost::least_latency(&lane.cell, sight.per_weight(lane), now, chance)
                 })
             }
             Balance::LeastRequest => self.least(sight, rng, REQUEST_DRAWS, |lane, chance| {
-                cost::least_request(&lane.cell, sight.weight(lane), chance)
+                cost::least_request(&lane.cell, sight.per_weight(lane), chance)
             }),
             Balance::Random => {
                 let place = rng.u64(..);
                 choose::take(sight, &self.places, rng, place, panic)
             }
             Balance::RoundRobin => {
-                let place = self.shared.cursor.fetch_add(1, Relaxed);
+                // Another try takes any place: the turn is that of the next request.
+                let place = if sight.is_first {
+                    self.shared.cursor.fetch_add(1, Relaxed)
+                } else {
+                    rng.u64(..)
+                };
                 choose::take(sight, &self.places, rng, place, panic)
             }
         }
@@ -281,65 +279,204 @@ impl Default for Shared {
     }
 }
 
-fn candidates(endpoints: &[Endpoint], previous: Option<&Fleet>, now: Micros) -> Box<[Candidate]> {
-    let known: HashMap<SocketAddr, &Arc<EndpointCell>> = previous
-        .into_iter()
-        .flat_map(|fleet| &fleet.candidates)
-        .map(|candidate| (candidate.endpoint.address, &candidate.cell))
-        .collect();
-    let mut places: HashMap<SocketAddr, usize> = HashMap::with_capacity(endpoints.len());
-    let mut chosen: Vec<&Endpoint> = Vec::with_capacity(endpoints.len());
-    for endpoint in endpoints {
-        match places.entry(endpoint.address) {
-            Entry::Vacant(place) => {
-                place.insert(chosen.len());
-                chosen.push(endpoint);
-            }
-            Entry::Occupied(place) => {
-                if let Some(other) = chosen.get_mut(*place.get())
-                    && is_draining(other)
-                {
-                    *other = endpoint;
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::super::{InFlight, Observed};
+    use super::*;
+    use crate::model::{Backend, BackendName};
+
+    const SECOND: u64 = 1_000_000;
+    const NOW: Micros = Micros(100 * SECOND);
+
+    const ALL: [Balance; 4] = [
+        Balance::LeastLatency,
+        Balance::LeastRequest,
+        Balance::Random,
+        Balance::RoundRobin,
+    ];
+
+    fn policy(balance: Balance) -> Backend {
+        let mut policy = Backend::new(BackendName::new("web"));
+        policy.balance = balance;
+        policy
+    }
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::at(([10, 0, 0, 1], port).into())
+    }
+
+    fn fleet(balance: Balance, ports: std::ops::RangeInclusive<u16>) -> Fleet {
+        let endpoints: Vec<Endpoint> = ports.map(endpoint).collect();
+        Fleet::build(Arc::new(policy(balance)), &endpoints, None, Micros(0))
+    }
+
+    fn cell(fleet: &Fleet, port: u16) -> &Arc<EndpointCell> {
+        let mut candidates = fleet.candidates().iter();
+        &candidates
+            .find(|candidate| candidate.endpoint.address.port() == port)
+            .unwrap()
+            .cell
+    }
+
+    /// What many picks come to, by port.
+    fn picks(fleet: &Fleet, tried: &[u64]) -> BTreeMap<u16, usize> {
+        let mut rng = Rng::with_seed(7);
+        let mut ports = BTreeMap::new();
+        for _ in 0..3000 {
+            match fleet.pick(NOW, &mut rng, tried) {
+                Pick::Endpoint(candidate) => {
+                    *ports.entry(candidate.endpoint.address.port()).or_default() += 1
                 }
+                other => panic!("{other:?}"),
+            }
+        }
+        ports
+    }
+
+    fn picked(fleet: &Fleet, tried: &[u64]) -> Vec<u16> {
+        picks(fleet, tried).into_keys().collect()
+    }
+
+    #[test]
+    fn an_empty_fleet_has_nobody() {
+        for balance in ALL {
+            let fleet = Fleet::empty(Arc::new(policy(balance)));
+            assert!(matches!(fleet.pick(NOW, &mut Rng::with_seed(1), &[]), Pick::None));
+        }
+    }
+
+    #[test]
+    fn who_may_be_picked() {
+        // Of four endpoints: sick, ejected, full, tried; who is picked then.
+        let cases: [[&[u16]; 5]; 10] = [
+            [&[], &[], &[], &[], &[1, 2, 3, 4]],
+            [&[1], &[], &[], &[], &[2, 3, 4]],
+            [&[], &[1], &[], &[], &[2, 3, 4]],
+            [&[1], &[2], &[], &[], &[3, 4]],
+            [&[1, 2], &[3], &[], &[], &[1, 2, 3, 4]], // panic
+            [&[], &[], &[1, 2], &[], &[3, 4]],
+            [&[], &[], &[], &[1, 2], &[3, 4]],
+            [&[], &[], &[], &[1, 2, 3, 4], &[1, 2, 3, 4]],
+            [&[1], &[], &[2], &[3], &[4]],
+            [&[1], &[2], &[], &[3, 4], &[3, 4]], // tried, but well
+        ];
+        for balance in ALL {
+            for [sick, out, full, tried, expected] in cases {
+                let mut policy = policy(balance);
+                policy.limits.max_in_flight = 1;
+                let endpoints: Vec<Endpoint> = (1..=4).map(endpoint).collect();
+                let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
+                sick.iter()
+                    .for_each(|port| cell(&fleet, *port).set_checked_health(false, NOW));
+                out.iter()
+                    .for_each(|port| cell(&fleet, *port).eject(NOW.plus(Duration::from_secs(9)), 1));
+                let _full: Vec<InFlight> = full.iter().map(|port| cell(&fleet, *port).start(NOW)).collect();
+                let tried: Vec<u64> = tried.iter().map(|port| cell(&fleet, *port).id()).collect();
+                let case = format!("{balance:?}: sick {sick:?} out {out:?} full {full:?} tried {tried:?}");
+                assert_eq!(picked(&fleet, &tried), expected, "{case}");
             }
         }
     }
-    chosen.sort_by_key(|endpoint| is_draining(endpoint));
-    chosen
-        .into_iter()
-        .map(|endpoint| Candidate {
-            cell: known.get(&endpoint.address).map_or_else(
-                || EndpointCell::new(endpoint.address, now),
-                |cell| Arc::clone(cell),
-            ),
-            endpoint: endpoint.clone(),
-        })
-        .collect()
-}
 
-fn lanes(candidates: &[Candidate]) -> Box<[Lane]> {
-    let active = candidates
-        .iter()
-        .take_while(|candidate| !is_draining(&candidate.endpoint))
-        .count();
-    let takers = candidates
-        .get(..active)
-        .filter(|active| !active.is_empty())
-        .unwrap_or(candidates);
-    let sum: f64 = takers
-        .iter()
-        .map(|taker| f64::from(taker.endpoint.weight.max(1)))
-        .sum();
-    let mean = sum / takers.len() as f64;
-    takers
-        .iter()
-        .map(|taker| Lane {
-            cell: Arc::clone(&taker.cell),
-            weight: (f64::from(taker.endpoint.weight.max(1)) / mean) as f32,
-        })
-        .collect()
-}
+    #[test]
+    fn full_endpoints_are_waited_for() {
+        for balance in ALL {
+            for size in [2, 40] {
+                let mut policy = policy(balance);
+                policy.limits.max_in_flight = 1;
+                let endpoints: Vec<Endpoint> = (1..=size).map(endpoint).collect();
+                let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
+                let mut full: Vec<InFlight> = (1..=size).map(|port| cell(&fleet, port).start(NOW)).collect();
+                let mut rng = Rng::with_seed(1);
+                assert!(matches!(fleet.pick(NOW, &mut rng, &[]), Pick::Saturated));
+                let tried = [cell(&fleet, size).id()];
+                assert!(matches!(fleet.pick(NOW, &mut rng, &tried), Pick::Saturated));
+                full.pop();
+                assert!(
+                    matches!(fleet.pick(NOW, &mut rng, &tried), Pick::Saturated),
+                    "the free one was tried"
+                );
+                assert_eq!(picked(&fleet, &[]), [size]);
+            }
+        }
+    }
 
-fn is_draining(endpoint: &Endpoint) -> bool {
-    endpoint.state == EndpointState::Draining
+    #[test]
+    fn a_large_fleet_finds_the_few_that_are_left_and_ignores_health_when_most_are_sick() {
+        for balance in ALL {
+            let fleet = fleet(balance, 1..=40);
+            (1..=20).for_each(|port| cell(&fleet, port).set_checked_health(false, NOW));
+            assert_eq!(picked(&fleet, &[]), (21..=40).collect::<Vec<_>>(), "{balance:?}");
+            let tried: Vec<u64> = (22..=40).map(|port| cell(&fleet, port).id()).collect();
+            assert_eq!(picked(&fleet, &tried), [21], "{balance:?}");
+
+            cell(&fleet, 21).set_checked_health(false, NOW);
+            let later = NOW.plus(Duration::from_secs(2));
+            let mut rng = Rng::with_seed(3);
+            let sick = |_: &u32| match fleet.pick(later, &mut rng, &[]) {
+                Pick::Endpoint(candidate) => candidate.endpoint.address.port() <= 21,
+                _ => false,
+            };
+            let sick = (0..1000).filter(sick).count();
+            assert!((300..700).contains(&sick), "{balance:?}: {sick}");
+        }
+    }
+
+    #[test]
+    fn round_robin_goes_round_and_gives_the_share_of_the_absent_to_all() {
+        let fleet = fleet(Balance::RoundRobin, 1..=4);
+        assert!(picks(&fleet, &[]).into_values().all(|count| count == 750));
+        cell(&fleet, 1).set_checked_health(false, NOW);
+        for (port, count) in picks(&fleet, &[]) {
+            assert!((940..1060).contains(&count), "{port}: {count}");
+        }
+    }
+
+    #[test]
+    fn an_untried_endpoint_is_tried_once_and_then_judged() {
+        let fleet = fleet(Balance::LeastLatency, 1..=3);
+        for port in [1, 2] {
+            cell(&fleet, port)
+                .start(NOW)
+                .head(Micros(NOW.0 + 5000), Observed::Answered);
+        }
+        assert_eq!(picked(&fleet, &[]), [3]);
+        let mut first = cell(&fleet, 3).start(NOW);
+        assert_eq!(picked(&fleet, &[]), [1, 2], "its first is on the way");
+        first.head(Micros(NOW.0 + 50_000), Observed::Answered);
+        assert_eq!(picked(&fleet, &[]), [1, 2], "it was slow");
+    }
+
+    #[test]
+    fn an_idle_endpoint_gets_a_trial_a_second() {
+        for size in [4, 40] {
+            let fleet = fleet(Balance::LeastLatency, 1..=size);
+            for port in 1..=size {
+                let latency = if port == 1 { 500_000 } else { 1000 };
+                let mut exchange = cell(&fleet, port).start(Micros(NOW.0 - latency));
+                exchange.head(NOW, Observed::Answered);
+            }
+            let mut rng = Rng::with_seed(5);
+            let mut trials = 0;
+            for step in 0..20_000 {
+                // 2000 requests a second for ten seconds, each answered at once.
+                let now = Micros(NOW.0 + step * 500);
+                let Pick::Endpoint(candidate) = fleet.pick(now, &mut rng, &[]) else {
+                    panic!()
+                };
+                trials += usize::from(candidate.endpoint.address.port() == 1);
+                let mut exchange = candidate.cell.start(now);
+                let latency = if candidate.endpoint.address.port() == 1 {
+                    500_000
+                } else {
+                    1000
+                };
+                exchange.head(Micros(now.0 + latency), Observed::Answered);
+            }
+            assert!((3..=10).contains(&trials), "{size}: {trials}");
+        }
+    }
 }

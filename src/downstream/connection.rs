@@ -38,6 +38,7 @@ use crate::balance::Micros;
 use crate::l4::prefixed::Prefixed;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
 use crate::l7::exchange::exchange;
+use crate::l7::record::Record;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 use crate::model::{ListenerLimits, Protocols};
@@ -88,7 +89,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
             .trusted_proxies
             .iter()
             .any(|network| network.contains(&peer.ip())),
-        interim: Some(Rc::clone(control.interim())),
+        interim: Some(Arc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
         tunnel: RefCell::new(None),
@@ -153,7 +154,7 @@ async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -
         }
     };
     timer
-        .within(Some(since + from.limits.keep_alive_idle), more)
+        .within(Some(since + from.limits.keep_alive_idle), pin!(more))
         .await
         .unwrap_or(false)
 }
@@ -180,10 +181,7 @@ async fn serve_http1(
         // Up to 100 the library keeps fields on the stack.
         builder.max_headers(head.fields);
     }
-    let service = service_fn(|request| {
-        let exchange = exchange(Rc::clone(worker), Rc::clone(from), request);
-        Box::pin(async move { Ok::<_, std::convert::Infallible>(exchange.await) })
-    });
+    let service = service_fn(|request| Box::pin(exchange(Rc::clone(worker), Rc::clone(from), request)));
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let mut watch = Watch::new(worker, from);
     let mut drained = pin!(worker.drained());
@@ -194,7 +192,11 @@ async fn serve_http1(
             Pin::new(&mut connection).graceful_shutdown();
         }
         loop {
-            if connection.poll_without_shutdown(cx).is_ready() {
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                if ended.is_err_and(|error| error.is_parse()) {
+                    // The library has answered by itself.
+                    Record::refused(worker, from, Refusal::Malformed);
+                }
                 return Poll::Ready(Verdict::Over);
             }
             if control.preface() {
@@ -220,17 +222,15 @@ async fn serve_http1(
     let parts = connection.into_parts();
     let gate = parts.io.into_inner();
     let clear = gate.is_clear() && parts.read_buf.is_empty();
-    let spent = gate.is_spent();
-    let (stream, held) = gate.into_parts();
+    let broken = gate.is_broken();
+    let (stream, rest) = gate.into_parts(&parts.read_buf);
     let tunnel = from.tunnel.borrow_mut().take();
     match verdict {
-        Verdict::Preface => End::Http2(stream, Bytes::from(held)),
+        Verdict::Preface => End::Http2(stream, Bytes::from(rest)),
         Verdict::Idle if clear => End::Parked(stream),
-        _ if tunnel.is_some() && !spent => {
-            let mut early = parts.read_buf.to_vec();
-            early.extend_from_slice(&held);
+        _ if tunnel.is_some() && !broken => {
             if let Some(tunnel) = tunnel {
-                tunnel.run(stream, Bytes::from(early)).await;
+                tunnel.run(stream, Bytes::from(rest)).await;
             }
             End::Done
         }
@@ -266,10 +266,7 @@ async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixe
         .max_header_list_size(limits.max_head_bytes)
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_local_error_reset_streams(MAX_FAULTS);
-    let service = service_fn(|request| {
-        let exchange = exchange(Rc::clone(worker), Rc::clone(&from), request);
-        async move { Ok::<_, std::convert::Infallible>(exchange.await) }
-    });
+    let service = service_fn(|request| exchange(Rc::clone(worker), Rc::clone(&from), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut watch = Watch::new(worker, &from);
     let mut drained = pin!(worker.drained());

@@ -20,7 +20,7 @@ use crate::l7::refusal::{REFUSED_METHOD, Refusal};
 pub enum Passage {
     /// So many bytes pass (perhaps none); the rest starts a head that is not whole yet: give it again with more behind it.
     Pass(usize),
-    /// So many bytes pass; the head behind them is refused.
+    /// So many bytes pass; the head behind them is refused, or broken within what of its body was given with it.
     Refuse(usize, Refusal),
     /// The body breaks the framing: nothing more may pass, and what has passed must not be taken for a whole message.
     Broken,
@@ -92,6 +92,8 @@ impl Framing {
     /// How much of `bytes` may pass. Bytes that did not pass are given again, with more behind them.
     pub fn advance(&mut self, bytes: &[u8]) -> Passage {
         let mut passed = 0;
+        // Where the message at hand starts, if its head has not passed before.
+        let mut start = None;
         loop {
             let rest = &bytes[passed..];
             match self.state {
@@ -105,6 +107,7 @@ impl Framing {
                             return Passage::Pass(passed);
                         }
                         HeadEnd::At(length, body) => {
+                            start = Some(passed);
                             passed += length;
                             self.state = match body {
                                 BodyLength::Known(0) => State::Head { scanned: 0 },
@@ -138,7 +141,10 @@ impl Framing {
                     }
                     ChunkEnd::Broken => {
                         self.state = State::Ended;
-                        return Passage::Broken;
+                        return match start {
+                            Some(start) => Passage::Refuse(start, Refusal::Malformed),
+                            None => Passage::Broken,
+                        };
                     }
                 },
                 State::Ended => return Passage::Broken,
@@ -156,8 +162,7 @@ impl Framing {
         let from = scanned.saturating_sub(start + 3);
         let Some(end) = memchr::memmem::find(head.get(from..).unwrap_or_default(), b"\r\n\r\n") else {
             return match head.len() > self.limits.bytes {
-                true if memchr::memchr(b'\n', head).is_none() => HeadEnd::Refused(Refusal::TargetTooLong),
-                true => HeadEnd::Refused(Refusal::TooLarge),
+                true => HeadEnd::Refused(self.too_large(head)),
                 // A head that ends in bare LFs would keep us waiting for an end that never comes.
                 false if has_bare_lf(head) => HeadEnd::Refused(Refusal::Malformed),
                 false => HeadEnd::Open,
@@ -165,11 +170,20 @@ impl Framing {
         };
         let length = from + end + 4;
         if length > self.limits.bytes {
-            return HeadEnd::Refused(Refusal::TooLarge);
+            return HeadEnd::Refused(self.too_large(head));
         }
         match read_head(&head[..length - 2], self.limits.fields) {
             Ok(body) => HeadEnd::At(start + length, body),
             Err(refusal) => HeadEnd::Refused(refusal),
+        }
+    }
+
+    /// What is to blame in a head above the limit: the request line, if it alone is.
+    fn too_large(&self, head: &[u8]) -> Refusal {
+        let allowed = head.get(..self.limits.bytes).unwrap_or(head);
+        match memchr::memchr(b'\n', allowed) {
+            Some(_) => Refusal::TooLarge,
+            None => Refusal::TargetTooLong,
         }
     }
 }
@@ -459,6 +473,8 @@ mod tests {
             );
         }
         assert_eq!(first(&[b'a'; 513]), Passage::Refuse(0, TargetTooLong));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(600));
+        assert_eq!(first(long.as_bytes()), Passage::Refuse(0, TargetTooLong));
         let long = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(600));
         assert_eq!(first(long.as_bytes()), Passage::Refuse(0, TooLarge));
     }
@@ -481,7 +497,16 @@ mod tests {
             "0\r\na: b\n\r\n",
         ] {
             let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
-            assert_eq!(first(request.as_bytes()), Passage::Broken, "{body:?}");
+            let head = request.len() - body.len();
+            let mut framing = Framing::new(LIMITS);
+            assert_eq!(framing.advance(&request.as_bytes()[..head]), Passage::Pass(head));
+            assert_eq!(framing.advance(body.as_bytes()), Passage::Broken, "{body:?}");
+            let good = "GET / HTTP/1.1\r\n\r\n";
+            assert_eq!(
+                first(format!("{good}{request}").as_bytes()),
+                Passage::Refuse(good.len(), Refusal::Malformed),
+                "{body:?}"
+            );
         }
     }
 
@@ -505,7 +530,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut, the same ones pass and the end is the same.
+        /// However the bytes are cut, the same messages pass whole and the end is the same.
         #[test]
         fn cuts_do_not_matter(
             parts in proptest::collection::vec(prop_oneof![
@@ -519,8 +544,15 @@ mod tests {
             cuts in proptest::collection::vec(0_usize..400, 0..12),
         ) {
             let bytes = parts.concat().into_bytes();
-            let whole = run(&bytes, &[]);
-            prop_assert_eq!(run(&bytes, &cuts), whole);
+            let messages = |(passed, end): (usize, _)| {
+                let mut at = 0;
+                let whole = parts.iter().filter(|part| {
+                    at += part.len();
+                    at <= passed && **part != "\r\n"
+                });
+                (whole.count(), end)
+            };
+            prop_assert_eq!(messages(run(&bytes, &cuts)), messages(run(&bytes, &[])));
         }
 
         #[test]
@@ -529,8 +561,8 @@ mod tests {
         }
     }
 
-    /// Feeds the bytes in pieces; gives what passed in all and how it ended.
-    fn run(bytes: &[u8], cuts: &[usize]) -> (usize, Option<Passage>) {
+    /// Feeds the bytes in pieces; gives what passed in all and why no more did.
+    fn run(bytes: &[u8], cuts: &[usize]) -> (usize, Option<Refusal>) {
         let mut framing = Framing::new(LIMITS);
         let mut ends: Vec<_> = cuts
             .iter()
@@ -542,11 +574,9 @@ mod tests {
         for end in ends {
             match framing.advance(&bytes[passed..end]) {
                 Passage::Pass(length) => passed += length,
-                Passage::Refuse(length, refusal) => {
-                    return (passed + length, Some(Passage::Refuse(0, refusal)));
-                }
-                // Where a broken body is cut decides how much of it had passed before.
-                Passage::Broken => return (0, Some(Passage::Broken)),
+                Passage::Refuse(length, refusal) => return (passed + length, Some(refusal)),
+                // Where the bytes are cut decides whether the head had passed.
+                Passage::Broken => return (passed, Some(Refusal::Malformed)),
             }
         }
         (passed, None)

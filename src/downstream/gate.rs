@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,7 +25,8 @@ pub struct Gate<S> {
     stream: S,
     framing: Framing,
     control: Rc<GateControl>,
-    /// Bytes that may not pass yet: the start of a head. Bounded by the limit on a head and one read.
+    /// Bytes that may not pass yet, or never: the start of a head, what was refused. Bounded by the limit on a head and
+    /// one read.
     held: Vec<u8>,
     /// Whether the first head may be HTTP/2's preface instead.
     expect_preface: bool,
@@ -39,7 +41,7 @@ pub struct Gate<S> {
 enum End {
     Open,
     /// A refusal was put in the client's place; nothing more is read.
-    Sealed,
+    Sealed(Refusal),
     /// The body broke the framing.
     Broken,
 }
@@ -54,7 +56,7 @@ pub struct GateControl {
     /// The connection wants the head that is being waited for refused.
     refuse: Cell<Option<Refusal>>,
     /// Interim responses, to be written before the response.
-    interim: Rc<Interim>,
+    interim: Arc<Interim>,
 }
 
 /// HTTP/2's preface as far as it looks like an HTTP/1 head (RFC 9113 §3.4).
@@ -77,7 +79,7 @@ impl GateControl {
     }
 
     /// Where interim responses for this client are put.
-    pub fn interim(&self) -> &Rc<Interim> {
+    pub fn interim(&self) -> &Arc<Interim> {
         &self.interim
     }
 }
@@ -97,10 +99,14 @@ impl<S> Gate<S> {
         }
     }
 
-    /// The stream, and the bytes read from it that did not pass.
-    pub fn into_parts(self) -> (S, Vec<u8>) {
-        let mut rest = self.passing.0;
-        rest.drain(..self.passing.1);
+    /// The stream, and the bytes read from it that nobody has taken; `read` are those that passed and were not used. A
+    /// refusal is taken back: what was refused as a request may be the start of another protocol.
+    pub fn into_parts(self, read: &[u8]) -> (S, Vec<u8>) {
+        let mut rest = read.to_vec();
+        rest.extend_from_slice(&self.passing.0[self.passing.1..]);
+        if let End::Sealed(refusal) = self.end {
+            rest.truncate(rest.len().saturating_sub(refusal.stand_in().len()));
+        }
         rest.extend_from_slice(&self.held);
         (self.stream, rest)
     }
@@ -113,9 +119,9 @@ impl<S> Gate<S> {
             && self.framing.at_head()
     }
 
-    /// Whether the client broke the framing or was refused: the connection must end.
-    pub fn is_spent(&self) -> bool {
-        self.end != End::Open
+    /// Whether the client broke the framing of a body: the connection must end.
+    pub fn is_broken(&self) -> bool {
+        self.end == End::Broken
     }
 
     /// Acts on what the framing says of bytes given to it: keeps what may not pass, gives how many may.
@@ -131,7 +137,7 @@ impl<S> Gate<S> {
                 0
             }
             Passage::Refuse(length, refusal) => {
-                self.seal(refusal);
+                self.seal(refusal, &bytes[length..]);
                 length
             }
             Passage::Broken => {
@@ -150,10 +156,11 @@ impl<S> Gate<S> {
         self.control.holding.set(!bytes.is_empty());
     }
 
-    fn seal(&mut self, refusal: Refusal) {
+    fn seal(&mut self, refusal: Refusal, refused: &[u8]) {
         self.passing.0.extend_from_slice(refusal.stand_in().as_bytes());
-        self.end = End::Sealed;
-        self.hold(&[]);
+        self.end = End::Sealed(refusal);
+        self.hold(refused);
+        self.control.holding.set(false);
     }
 
     fn give_out(&mut self, buf: &mut ReadBuf<'_>) {
@@ -178,13 +185,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
             match gate.end {
                 End::Open if gate.control.preface.get() => return Poll::Pending,
                 End::Open => {}
-                End::Sealed => return Poll::Pending,
+                End::Sealed(_) => return Poll::Pending,
                 End::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             }
             if gate.framing.at_head()
                 && let Some(refusal) = gate.control.refuse.take()
             {
-                gate.seal(refusal);
+                let held = std::mem::take(&mut gate.held);
+                gate.seal(refusal, &held);
                 continue;
             }
             if gate.held.is_empty() {
@@ -330,7 +338,11 @@ mod tests {
                 format!("{good}TIDEGATE-REFUSED /0 HTTP/1.1\r\n\r\n"),
                 "cut at {cut}"
             );
-            assert!(gate.is_spent());
+            let refused = gate.into_parts(b"").1;
+            assert!(
+                !refused.is_empty() && bad.as_bytes().starts_with(&refused),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -339,7 +351,7 @@ mod tests {
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let (got, control, gate) = through(&[&preface[..5], &preface[5..]], true).await;
         assert_eq!((got.as_str(), control.preface()), ("", true));
-        assert_eq!(gate.into_parts().1, preface.as_bytes());
+        assert_eq!(gate.into_parts(b"").1, preface.as_bytes());
         let (got, control, _) = through(&[preface], false).await;
         assert_eq!(
             (got.as_str(), control.preface()),

@@ -272,6 +272,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                 worker.start_draining();
             }
             Some(Command::Stop) | None => {
+                worker.start_stopping();
                 worker.tick();
                 return;
             }

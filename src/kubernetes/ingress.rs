@@ -80,7 +80,7 @@ pub fn translate(
         findings.complain("spec", "it has neither rules nor a defaultBackend");
     }
 
-    let default = default_route(id, ingress, hosts.keys(), &clear_text, store, findings);
+    let default = default_route(id, ingress, &clear_text, store, findings);
     hosts.retain(|_, rules| !rules.is_empty());
     let is_one = hosts.len() == 1;
     let mut routes: Vec<Route> = hosts
@@ -282,11 +282,10 @@ fn target(
     }
 }
 
-/// The default backend: for every host, and once more for each host of the rules, whose other paths it gets.
-fn default_route<'hosts>(
+/// The default backend: for every host, after all rules of all Ingresses.
+fn default_route(
     id: &Id,
     ingress: &Ingress,
-    hosts: impl Iterator<Item = &'hosts HostPattern>,
     clear_text: &ClearText,
     store: &Store,
     findings: &mut Findings,
@@ -303,8 +302,6 @@ fn default_route<'hosts>(
         return None;
     }
     let target = target(id, backend, "spec.defaultBackend", store, findings);
-    let mut hostnames = vec![HostPattern::Any];
-    hostnames.extend(hosts.filter(|host| **host != HostPattern::Any).cloned());
     Some(Route {
         name: RouteName::new(if ingress.spec.rules.is_empty() {
             format!("Ingress/{id}")
@@ -312,7 +309,7 @@ fn default_route<'hosts>(
             format!("Ingress/{id}:default")
         }),
         listeners: vec![ListenerName::new(LISTENER)],
-        hostnames,
+        hostnames: vec![HostPattern::Any],
         rules: vec![Arc::new(rule_to(Match::default(), target))],
         created: AFTER_ALL_OTHERS + ingress.metadata.created,
         order: 0, // the name decides

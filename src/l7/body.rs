@@ -14,7 +14,6 @@ use super::downstream::StallPlace;
 use super::headers::forward_trailers;
 use super::record::Record;
 use super::upload::{RequestBody, UploadFailure};
-use crate::balance::InFlight;
 use crate::runtime::timers::Timer;
 use crate::telemetry::Outcome;
 use crate::upstream::Lease;
@@ -41,7 +40,6 @@ pub struct Relay {
     idle: Option<Duration>,
     waiting_since: Option<Instant>,
     finished: bool,
-    _in_flight: InFlight,
 }
 
 /// Why a response body breaks off.
@@ -56,11 +54,10 @@ pub enum BodyError {
 }
 
 impl Relay {
-    /// Takes over from the exchange: `lease` and `in_flight` end with the body, `record` is written then.
+    /// Takes over from the exchange: the lease ends with the body, the record is written then.
     pub fn new(
         incoming: Incoming,
         lease: Lease<RequestBody>,
-        in_flight: InFlight,
         record: Record,
         idle: Option<Duration>,
     ) -> Box<Self> {
@@ -73,7 +70,6 @@ impl Relay {
             idle,
             waiting_since: None,
             finished: false,
-            _in_flight: in_flight,
         });
         if relay.incoming.is_end_stream() {
             relay.finish();
@@ -151,6 +147,11 @@ impl Relay {
             UploadFailure::Stalled => Outcome::ClientStalled,
             UploadFailure::Broken => Outcome::ClientBody,
         });
+        if client.is_none()
+            && let Some(in_flight) = self.record.in_flight()
+        {
+            in_flight.broke();
+        }
         self.record.end(client.unwrap_or(outcome));
         error
     }

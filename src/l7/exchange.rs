@@ -6,6 +6,8 @@
 //!              └─► reply            └───────────── try another ◄────────────┘
 //! ```
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +29,14 @@ use super::retry::{self, Attempt, Ended};
 use super::upgrade::{self, Tunnel};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
-use super::{filters, mirror};
-use crate::balance::{EndpointCell, Fleet, InFlight, Observed, Pick};
-use crate::model::BackendProtocol;
+use super::{filters, interim, mirror};
+use crate::balance::{EndpointCell, Micros, Observed, Pick};
+use crate::model::{BackendProtocol, RetryPolicy};
 use crate::runtime::timers::Timer;
 use crate::upstream::{Lease, SendError};
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
-pub async fn exchange(
-    worker: Rc<Worker>,
-    from: Rc<Downstream>,
-    mut request: Request<Incoming>,
-) -> Response<Body> {
+pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
     let snapshot = worker.snapshot();
     let started = worker.now();
     let mut record = Record::open(&worker, &from, &request, started);
@@ -70,34 +68,43 @@ pub async fn exchange(
     let mut timer = worker.timers.lease();
     let mut tries = Tries::default();
     loop {
-        let fleet = forward.backend.fleet();
-        let endpoint = match pick(&worker, &fleet, &tries, deadline).await {
-            Ok(endpoint) => endpoint,
+        let endpoint = match pick(&worker, &forward, &tries, started, deadline) {
+            Ok(Some(endpoint)) => endpoint,
+            Ok(None) => match Box::pin(queue(&worker, &forward, &tries, deadline)).await {
+                Ok(endpoint) => endpoint,
+                Err(failure) => return fail(record, failure, &client),
+            },
             // What went wrong before says more than that nobody is left.
             Err(failure) => return fail(record, tries.last_failure.unwrap_or(failure), &client),
         };
-        record.attempt(endpoint.cell.address());
+        let now = if tries.made == 0 { started } else { worker.now() };
+        record.attempt(EndpointCell::start(&endpoint.cell, now));
         tries.add(&endpoint.cell);
-        let mut in_flight = EndpointCell::start(&endpoint.cell, worker.now());
-        let try_deadline = earlier(deadline, timeouts.per_try.map(|timeout| Instant::now() + timeout));
+        let try_deadline = earlier(
+            deadline,
+            timeouts
+                .per_try
+                .map(|timeout| worker.clock.instant_of(now) + timeout),
+        );
 
         let sent = send(
             &worker,
-            &fleet,
+            &forward,
             &endpoint,
             &mut outgoing,
             try_deadline,
             &mut timer,
         )
         .await;
-        let (response, lease, ended) = match sent {
+        let now = worker.now();
+        let (got, ended) = match sent {
             Ok((response, lease)) => {
                 let ended = Ended::Answered(response.status());
-                (Some(response), Some(lease), ended)
+                (Some((response, lease)), ended)
             }
-            Err(ended) => (None, None, refine(ended, deadline, &outgoing)),
+            Err(ended) => (None, refine(ended, deadline, &outgoing)),
         };
-        observe(&worker, &fleet, &mut in_flight, ended);
+        observe(&worker, &forward, &mut record, ended, now);
 
         let attempt = Attempt {
             tries: tries.made,
@@ -105,37 +112,41 @@ pub async fn exchange(
             replayable: outgoing.replayable(),
             policy: &forward.rule.rule.retry,
         };
-        if retry::wants_another(attempt, ended)
-            && forward
-                .backend
-                .with_budget(|budget| budget.try_retry(worker.now()))
-        {
-            forward.backend.metrics.retry(worker.index);
-            tries.last_failure = failure_of(ended).or(tries.last_failure);
-            drop((response, lease, in_flight));
-            tries.pause(&forward.rule.rule.retry).await;
-            continue;
+        if retry::wants_another(attempt, ended) {
+            if forward.backend.with_budget(|budget| budget.try_retry(now)) {
+                forward.backend.metrics.retry(worker.index);
+                tries.last_failure = failure_of(ended).or(tries.last_failure);
+                drop(got);
+                tries.pause(&forward.rule.rule.retry).await;
+                continue;
+            }
+            forward.backend.metrics.retry_denied(worker.index);
         }
-        let (response, lease) = match (response, lease, ended) {
-            (Some(response), Some(lease), _) => (response, lease),
-            (_, _, ended) => return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client),
+        let Some((response, lease)) = got else {
+            return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
         };
 
-        record.head(response.status().as_u16(), Some(worker.now()));
+        record.head(response.status().as_u16(), Some(now));
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(
-                record, in_flight, &forward, outgoing, response, lease, &client, on_upgrade,
-            )
-            .await;
+            let switch = switch(record, &forward, outgoing, response, lease, &client, on_upgrade);
+            return Box::pin(switch).await;
         }
-        return respond(record, in_flight, &forward, response, lease, &client);
+        if client.stream_upgrade && response.status().is_success() {
+            // To this client it would say that the WebSocket is open (RFC 8441 §5).
+            return fail(record, Failure::Upgrade, &client);
+        }
+        return respond(record, &forward, response, lease, &client);
     }
 }
+
+/// What the HTTP library wants of a service; there is always a response.
+pub type Answer = Result<Response<Body>, Infallible>;
 
 /// What the exchange needs to know of the client's side of the protocol.
 struct Client {
     http1: bool,
     grpc: bool,
+    head: bool,
     /// A WebSocket by extended CONNECT (RFC 8441).
     stream_upgrade: bool,
 }
@@ -146,6 +157,7 @@ impl Client {
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         Self {
             http1,
+            head: request.method() == Method::HEAD,
             grpc: !http1
                 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             stream_upgrade: request.method() == Method::CONNECT
@@ -187,20 +199,28 @@ fn decide<'s>(
 #[derive(Default)]
 struct Tries {
     made: u8,
-    /// Their ids. Bounded by the policy's number of attempts.
-    cells: Vec<u64>,
+    /// Their ids, the last [`REMEMBERED`] of them.
+    cells: [u64; REMEMBERED],
     last_failure: Option<Failure>,
 }
 
+/// Endpoints that an exchange does not go back to while there are others.
+const REMEMBERED: usize = 4;
+
 impl Tries {
     fn add(&mut self, cell: &EndpointCell) {
+        self.cells[usize::from(self.made) % REMEMBERED] = cell.id();
         self.made = self.made.saturating_add(1);
-        self.cells.push(cell.id());
     }
 
-    async fn pause(&self, policy: &crate::model::RetryPolicy) {
+    fn cells(&self) -> &[u64] {
+        &self.cells[..REMEMBERED.min(usize::from(self.made))]
+    }
+
+    async fn pause(&self, policy: &RetryPolicy) {
         if let Some(backoff) = policy.backoff {
-            tokio::time::sleep(backoff * 2_u32.saturating_pow(u32::from(self.made) - 1)).await;
+            let pause = backoff * 2_u32.saturating_pow(u32::from(self.made) - 1);
+            Box::pin(tokio::time::sleep(pause)).await;
         }
     }
 }
@@ -210,79 +230,115 @@ struct Picked {
     protocol: BackendProtocol,
 }
 
-/// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one
-/// worker sees every place that becomes free.
-const QUEUE_LOOK: Duration = Duration::from_millis(2);
-
-async fn pick(
+/// Chooses an endpoint; none when every one is at its bound.
+fn pick(
     worker: &Worker,
-    fleet: &Fleet,
+    forward: &Forward<'_>,
     tries: &Tries,
+    started: Micros,
     deadline: Option<Instant>,
-) -> Result<Picked, Failure> {
-    let mut give_up = None;
-    loop {
-        let pick = worker.with_random(|random| match fleet.pick(worker.now(), random, &tries.cells) {
+) -> Result<Option<Picked>, Failure> {
+    let now = if tries.made == 0 { started } else { worker.now() };
+    if tries.made > 0 && deadline.is_some_and(|deadline| worker.clock.instant_of(now) >= deadline) {
+        return Err(Failure::RequestTimeout);
+    }
+    forward.backend.with_fleet(|fleet| {
+        worker.with_random(|random| match fleet.pick(now, random, tries.cells()) {
             Pick::Endpoint(candidate) => Ok(Some(Picked {
                 cell: Arc::clone(&candidate.cell),
                 protocol: candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
             })),
             Pick::Saturated => Ok(None),
             Pick::None => Err(Failure::NoEndpoint),
-        })?;
-        if let Some(picked) = pick {
+        })
+    })
+}
+
+/// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one
+/// worker sees every place that becomes free.
+const QUEUE_LOOK: Duration = Duration::from_millis(2);
+
+/// Waits for an endpoint below its bound, for as long as the backend's queue allows.
+async fn queue(
+    worker: &Worker,
+    forward: &Forward<'_>,
+    tries: &Tries,
+    deadline: Option<Instant>,
+) -> Result<Picked, Failure> {
+    let patience = forward
+        .backend
+        .with_fleet(|fleet| fleet.policy().limits.queue_timeout);
+    let give_up = Instant::now() + patience;
+    loop {
+        tokio::time::sleep(QUEUE_LOOK).await;
+        if let Some(picked) = pick(worker, forward, tries, worker.now(), deadline)? {
             return Ok(picked);
         }
         let now = Instant::now();
-        let give_up = *give_up.get_or_insert(now + fleet.policy().limits.queue_timeout);
         if deadline.is_some_and(|deadline| now >= deadline) {
             return Err(Failure::RequestTimeout);
         }
         if now >= give_up {
             return Err(Failure::Overloaded);
         }
-        tokio::time::sleep(QUEUE_LOOK).await;
     }
 }
 
 /// One attempt at one endpoint. A kept connection that turns out to be dead before anything was sent costs nothing: the
-/// next one is taken, in the end a new one.
+/// next one is taken, in the end a new one. One that the endpoint closed in the very moment of sending says nothing
+/// about the endpoint either: what is safe to send twice is sent on a new one.
 async fn send(
     worker: &Worker,
-    fleet: &Fleet,
+    forward: &Forward<'_>,
     endpoint: &Picked,
     outgoing: &mut Outgoing,
     deadline: Option<Instant>,
     timer: &mut Timer,
 ) -> Result<(Response<Incoming>, Lease<RequestBody>), Ended> {
-    if outgoing.upgrade && endpoint.protocol == BackendProtocol::H2c {
+    let Picked { cell, protocol } = endpoint;
+    if outgoing.upgrade && *protocol == BackendProtocol::H2c {
         return Err(Ended::Unsent(Failure::Upgrade));
     }
+    let mut fresh = false;
     loop {
-        let lease = worker
-            .pool
-            .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
-        let mut lease = match timer.within(deadline, lease).await {
-            Some(Ok(lease)) => lease,
-            Some(Err(error)) => return Err(Ended::Unsent(Failure::from(&error))),
-            None => return Err(Ended::Unsent(Failure::ConnectTimeout)),
+        let kept = if fresh {
+            None
+        } else {
+            worker.pool.take(cell, *protocol)
         };
-        let request = outgoing.request(endpoint.protocol, endpoint.cell.address());
-        let Some(sent) = timer.within(deadline, lease.send(request)).await else {
-            return Err(Ended::Sent(Failure::TryTimeout));
+        let mut lease = match kept {
+            Some(lease) => lease,
+            None => Box::pin(connect(worker, forward, endpoint, fresh, deadline, timer)).await?,
         };
-        match sent {
-            Ok(response) => return Ok((response, lease)),
-            Err(SendError {
+        let mut request = outgoing.request(*protocol, cell.address());
+        // The HTTP library's HTTP/2 client leaves interim responses out.
+        if let (Some(interim), BackendProtocol::Http1) = (&outgoing.interim, protocol) {
+            interim::pass_on(&mut request, interim).await;
+        }
+        let sent = match &mut lease {
+            Lease::Exclusive(lease) => timer.within(deadline, pin!(lease.send(request))).await,
+            Lease::Shared(lease) => timer.within(deadline, pin!(lease.send(request))).await,
+        };
+        let error = match sent {
+            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Err(error)) => SendError::from(error),
+            None => return Err(Ended::Sent(Failure::TryTimeout)),
+        };
+        match error {
+            SendError {
                 unsent: Some(request),
                 ..
-            }) => {
+            } => {
                 outgoing.take_back(request);
                 if !lease.reused() {
                     return Err(Ended::Unsent(Failure::Reset));
                 }
             }
-            Err(SendError { unsent: None, error }) => {
+            SendError { error, .. } if lease.closed_while_kept(&error) && outgoing.may_repeat_unnoticed() => {
+                fresh = true;
+            }
+            error if error.untouched() => return Err(Ended::Unsent(Failure::Reset)),
+            SendError { error, .. } => {
                 let protocol = error.is_parse() || error.is_parse_too_large();
                 return Err(Ended::Sent(if protocol {
                     Failure::Protocol
@@ -294,13 +350,52 @@ async fn send(
     }
 }
 
+/// A connection where none was to be had from the pool.
+async fn connect(
+    worker: &Worker,
+    forward: &Forward<'_>,
+    endpoint: &Picked,
+    fresh: bool,
+    deadline: Option<Instant>,
+    timer: &mut Timer,
+) -> Result<Lease<RequestBody>, Ended> {
+    let fleet = forward.backend.fleet();
+    let opened = match fresh {
+        true => {
+            let lease = worker.pool.lease_fresh(&endpoint.cell, fleet.policy());
+            timer.within(deadline, pin!(lease)).await
+        }
+        false => {
+            let lease = worker
+                .pool
+                .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
+            timer.within(deadline, pin!(lease)).await
+        }
+    };
+    let metrics = &forward.backend.metrics;
+    match opened {
+        Some(Ok(lease)) => {
+            metrics.connection_made(worker.index);
+            Ok(lease)
+        }
+        Some(Err(error)) => {
+            metrics.connection_failed(worker.index);
+            Err(Ended::Unsent(Failure::from(&error)))
+        }
+        None => {
+            metrics.connection_failed(worker.index);
+            Err(Ended::Unsent(Failure::ConnectTimeout))
+        }
+    }
+}
+
 /// Says more precisely why an attempt failed: the client's own failure comes first, then the whole request's deadline.
 fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended {
     let client = outgoing.upload.as_ref().and_then(|upload| upload.failure());
     match (client, ended) {
         (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
         (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
-        (None, Ended::Sent(Failure::TryTimeout))
+        (None, Ended::Sent(Failure::TryTimeout) | Ended::Unsent(Failure::ConnectTimeout))
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
         {
             Ended::Sent(Failure::RequestTimeout)
@@ -317,7 +412,7 @@ fn failure_of(ended: Ended) -> Option<Failure> {
 }
 
 /// Tells the endpoint's cell how the attempt went, and judges the endpoint by it.
-fn observe(worker: &Worker, fleet: &Fleet, in_flight: &mut InFlight, ended: Ended) {
+fn observe(worker: &Worker, forward: &Forward<'_>, record: &mut Record, ended: Ended, now: Micros) {
     let seen = match ended {
         Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
         Ended::Answered(_) => Observed::Answered,
@@ -327,22 +422,33 @@ fn observe(worker: &Worker, fleet: &Fleet, in_flight: &mut InFlight, ended: Ende
         // Not the endpoint's doing: nothing is learnt of it.
         Ended::Unsent(_) | Ended::Sent(_) => return,
     };
-    let now = worker.now();
+    let Some(in_flight) = record.in_flight() else {
+        return;
+    };
     in_flight.head(now, seen);
-    if seen != Observed::Answered {
-        fleet.judge(in_flight.cell(), now);
+    if seen == Observed::Answered {
+        return;
+    }
+    let cell = Arc::clone(in_flight.cell());
+    let ejected = forward.backend.with_fleet(|fleet| {
+        let before = cell.is_available(now);
+        fleet.judge(&cell, now);
+        before && !cell.is_available(now)
+    });
+    if ejected {
+        forward.backend.metrics.ejected();
+        tracing::info!(worker = worker.index, backend = %forward.backend.name, endpoint = %cell.address(), "ejected");
     }
 }
 
 /// Passes an endpoint's response on.
 fn respond(
     record: Record,
-    in_flight: InFlight,
     forward: &Forward<'_>,
     response: Response<Incoming>,
     lease: Lease<RequestBody>,
     client: &Client,
-) -> Response<Body> {
+) -> Answer {
     let (mut parts, incoming) = response.into_parts();
     let worker = Rc::clone(record.worker());
     forward_response(&mut parts.headers, || worker.date());
@@ -353,28 +459,21 @@ fn respond(
             .headers
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let relay = Relay::new(
-        incoming,
-        lease,
-        in_flight,
-        record,
-        forward.rule.rule.timeouts.idle,
-    );
-    Response::from_parts(parts, Body::Relay(relay))
+    let relay = Relay::new(incoming, lease, record, forward.rule.rule.timeouts.idle);
+    Ok(Response::from_parts(parts, Body::Relay(relay)))
 }
 
 /// The endpoint has switched protocols: the exchange becomes bytes both ways.
 #[allow(clippy::too_many_arguments)]
 async fn switch(
     record: Record,
-    in_flight: InFlight,
     forward: &Forward<'_>,
     outgoing: Outgoing,
     response: Response<Incoming>,
     lease: Lease<RequestBody>,
     client: &Client,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
-) -> Response<Body> {
+) -> Answer {
     if !outgoing.upgrade {
         // Nobody asked for it.
         return fail(record, Failure::Protocol, client);
@@ -389,7 +488,6 @@ async fn switch(
         upstream,
         idle: forward.rule.rule.timeouts.upgrade_idle,
         record,
-        in_flight,
     };
     edit_response(forward, &mut headers);
     let mut reply = Response::new(Body::Empty);
@@ -410,7 +508,7 @@ async fn switch(
         }
     }
     *reply.headers_mut() = headers;
-    reply
+    Ok(reply)
 }
 
 fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
@@ -422,17 +520,18 @@ fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
     }
 }
 
-fn fail(record: Record, failure: Failure, client: &Client) -> Response<Body> {
+fn fail(record: Record, failure: Failure, client: &Client) -> Answer {
     answer(record, Reply::failure(failure, client.grpc), client)
 }
 
 /// Answers with a response of Tidegate's own; the exchange ends here.
-fn answer(mut record: Record, reply: Reply, client: &Client) -> Response<Body> {
+fn answer(mut record: Record, reply: Reply, client: &Client) -> Answer {
+    let reply = reply.head_only(client.head);
     record.end(reply.outcome);
     record.head(reply.status().as_u16(), None);
     record.passed(reply.body_bytes());
     let worker = Rc::clone(record.worker());
-    reply.into_response(&worker, client.http1)
+    Ok(reply.into_response(&worker, client.http1))
 }
 
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

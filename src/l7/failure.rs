@@ -132,12 +132,22 @@ impl Failure {
         self.table().2
     }
 
-    /// Whether the client's connection must end: where its next request starts is not known.
+    /// Whether the client's connection must end: where its next request starts is not known, or others may think that
+    /// it starts elsewhere.
     pub const fn ends_connection(self) -> bool {
         matches!(
             self,
-            Self::Framing(_) | Self::ClientStalled | Self::ClientBody | Self::Method
-        ) || matches!(self, Self::Headers(HeaderRefusal::Length))
+            Self::Framing(_)
+                | Self::ClientStalled
+                | Self::ClientBody
+                | Self::Method
+                | Self::Headers(
+                    HeaderRefusal::Length
+                        | HeaderRefusal::Alias
+                        | HeaderRefusal::Connection
+                        | HeaderRefusal::Host
+                )
+        )
     }
 }
 

@@ -127,8 +127,34 @@ fn is_alias(name: &[u8]) -> bool {
 pub struct RequestHost {
     /// With port, as sent. None: an HTTP/1.0 request without one.
     pub value: Option<HeaderValue>,
+    /// Where in the value the name ends.
+    end: usize,
+    /// The name, when it is not to be found in the value as it is to be compared.
+    folded: Option<Box<str>>,
+}
+
+impl RequestHost {
     /// Lower case, without port and trailing dot; empty if there is none.
-    pub name: String,
+    pub fn name(&self) -> &str {
+        match (&self.folded, &self.value) {
+            (Some(folded), _) => folded,
+            (None, Some(value)) => value
+                .to_str()
+                .ok()
+                .and_then(|text| text.get(..self.end))
+                .unwrap_or_default(),
+            (None, None) => "",
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn named(name: &'static str) -> Self {
+        Self {
+            value: Some(HeaderValue::from_static(name)),
+            end: name.len(),
+            folded: None,
+        }
+    }
 }
 
 /// Reads the host of a request (RFC 9112 §3.2, RFC 9113 §8.3.1).
@@ -157,15 +183,22 @@ pub fn host_of(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Reque
         (None, None) if version == Version::HTTP_10 => None,
         (None, None) => return Err(HeaderRefusal::Host),
     };
-    let name = match &value {
-        Some(value) => host_name(value.as_bytes()).ok_or(HeaderRefusal::Host)?,
-        None => String::new(),
+    let Some(text) = &value else {
+        return Ok(RequestHost {
+            value,
+            end: 0,
+            folded: None,
+        });
     };
-    Ok(RequestHost { value, name })
+    let name = host_name(text.as_bytes()).ok_or(HeaderRefusal::Host)?;
+    let upper = name.bytes().any(|byte| byte.is_ascii_uppercase());
+    let folded = upper.then(|| name.to_ascii_lowercase().into_boxed_str());
+    let end = name.len();
+    Ok(RequestHost { value, end, folded })
 }
 
 /// The name in a `Host` field: `name[:port]` or `[v6][:port]`, nothing else (RFC 3986 §3.2.2 without userinfo).
-fn host_name(value: &[u8]) -> Option<String> {
+fn host_name(value: &[u8]) -> Option<&str> {
     let (name, port) = match value {
         [b'[', rest @ ..] => {
             let end = memchr::memchr(b']', rest)?;
@@ -184,13 +217,13 @@ fn host_name(value: &[u8]) -> Option<String> {
         _ => false,
     };
     let name = name.strip_suffix(b".").unwrap_or(name);
-    let byte_ok = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%[]:".contains(byte);
-    if !port_ok || name.is_empty() || !name.iter().all(byte_ok) {
+    // No escapes: nobody uses them, and an HTTP/2 authority has none.
+    let byte_ok = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte);
+    let address = name.first() == Some(&b'[');
+    if !port_ok || name.is_empty() || !(address || name.iter().all(byte_ok)) {
         return None;
     }
-    let mut text = String::from_utf8(name.to_vec()).ok()?;
-    text.make_ascii_lowercase();
-    Some(text)
+    std::str::from_utf8(name).ok()
 }
 
 /// Who sent a request, for the fields that say so.
@@ -444,6 +477,22 @@ pub fn forward_response(headers: &mut HeaderMap, date: impl FnOnce() -> HeaderVa
     }
 }
 
+/// Makes an interim response's fields those of the next hop. It has no body, whatever it says.
+pub fn forward_interim(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) && remove_listed(headers).is_err() {
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        UPGRADE,
+        TRANSFER_ENCODING,
+        CONTENT_LENGTH,
+    ] {
+        headers.remove(name);
+    }
+}
+
 /// Trailers that may be passed on: none that frame, route or are trusted (RFC 9110 §6.5.1).
 pub fn forward_trailers(trailers: &mut HeaderMap) {
     let refused: Vec<_> = trailers
@@ -522,7 +571,7 @@ mod tests {
     #[test]
     fn hosts_are_read_strictly() {
         let read = |uri: &str, version, fields: &[(&str, &str)]| {
-            host_of(&uri.parse().unwrap(), version, &map(fields)).map(|host| host.name)
+            host_of(&uri.parse().unwrap(), version, &map(fields)).map(|host| host.name().to_owned())
         };
         let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
         let refused = Err(HeaderRefusal::Host);
@@ -549,6 +598,8 @@ mod tests {
             ("/", v11, &[("host", "a:123456")], refused),
             ("/", v11, &[("host", "[::1")], refused),
             ("/", v11, &[("host", "[zz]")], refused),
+            ("/", v11, &[("host", "a[b]")], refused),
+            ("/", v11, &[("host", "a%41")], refused),
             ("/", v11, &[("host", "")], refused),
         ] {
             assert_eq!(

@@ -1,6 +1,7 @@
 //! The request as it goes to endpoints: made once, sent once or, if it is safe, again.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
@@ -10,6 +11,7 @@ use hyper::body::{Body, Incoming};
 use super::downstream::Downstream;
 use super::failure::Failure;
 use super::headers::{ForwardedBy, forward_request, upgrade_of};
+use super::interim::Interim;
 use super::plan::{Forward, check_length};
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
@@ -24,6 +26,8 @@ pub struct Outgoing {
     pub upload: Option<Rc<Upload>>,
     /// Whether an upgrade is asked for.
     pub upgrade: bool,
+    /// Where interim responses go, if the client can have them.
+    pub interim: Option<Arc<Interim>>,
     path: PathAndQuery,
     host: Option<HeaderValue>,
     /// Gone while an attempt has it that cannot be repeated.
@@ -73,7 +77,11 @@ impl Outgoing {
         }
         let method = if stream_upgrade { Method::GET } else { parts.method };
         let policy = &forward.rule.rule.retry;
-        let may_repeat = retry::may_send_again(&method, policy);
+        // On HTTP/2 an endpoint may say of what was sent that it has not touched it.
+        let may_be_untouched = policy.attempts > 1
+            && policy.on.connect_failure
+            && forward.backend.with_fleet(|fleet| fleet.policy().protocol) == BackendProtocol::H2c;
+        let may_repeat = may_be_untouched || retry::may_send_again(&method, policy);
         let keeps = may_repeat || forward.rule.does.mirrors || forward.share.does.mirrors;
         let keep = if keeps { policy.max_replay_bytes } else { 0 };
         let upload = (!ends_now).then(|| Upload::new(incoming, &worker.timers, from.limits.body_idle, keep));
@@ -92,6 +100,11 @@ impl Outgoing {
             method,
             upload,
             upgrade,
+            interim: from
+                .interim
+                .as_ref()
+                .filter(|_| parts.version == Version::HTTP_11)
+                .map(Arc::clone),
             path,
             host,
             headers: Some(headers),
@@ -102,6 +115,15 @@ impl Outgoing {
     /// Whether another attempt can be made at all.
     pub fn replayable(&self) -> bool {
         self.headers.is_some() && self.upload.as_ref().is_none_or(|upload| upload.replayable())
+    }
+
+    /// Whether it can be sent again within one attempt without harm (RFC 9110 §9.2.2).
+    pub fn may_repeat_unnoticed(&self) -> bool {
+        let upload_good = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.failure().is_none());
+        self.method.is_idempotent() && self.replayable() && upload_good
     }
 
     /// The request for one attempt at an endpoint.

@@ -32,9 +32,11 @@ pub struct Head<'a> {
 
 /// What is done with a request.
 #[derive(Debug)]
+// Nearly every plan is to forward: a box for it would cost more than the room that the others waste.
+#[allow(clippy::large_enum_variant)]
 pub enum Plan<'s> {
     /// It is sent to a backend.
-    Forward(Box<Forward<'s>>),
+    Forward(Forward<'s>),
     /// It is answered here.
     Reply(Reply),
     /// It is refused, or cannot be sent.
@@ -95,7 +97,7 @@ fn try_decide<'s>(
     let path = normalise(head.uri.path()).map_err(Failure::Path)?;
     let request = RequestHead {
         method: head.method,
-        host: &host.name,
+        host: host.name(),
         path: &path,
         query: head.uri.query(),
         headers: head.headers,
@@ -115,7 +117,7 @@ fn try_decide<'s>(
         Target::Invalid(_) | Target::None => return Err(Failure::BadReference),
     };
     let (new_host, new_path) = rewritten(&found, share, &head, &path)?;
-    Ok(Plan::Forward(Box::new(Forward {
+    Ok(Plan::Forward(Forward {
         listener: &found.listener.name,
         rule: found.rule,
         share,
@@ -124,7 +126,7 @@ fn try_decide<'s>(
         host,
         new_host,
         new_path,
-    })))
+    }))
 }
 
 /// The answer that a filter gives in the place of an endpoint.

@@ -12,9 +12,11 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::downstream::Downstream;
+use super::failure::Failure;
+use super::refusal::{Refusal, refused_method};
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
-use crate::balance::Micros;
+use crate::balance::{InFlight, Micros};
 use crate::model::ListenerName;
 use crate::snapshot::{Backend, CompiledRule};
 use crate::telemetry::Outcome;
@@ -36,6 +38,8 @@ pub struct Record {
     upload: Option<Rc<Upload>>,
     backend: Option<Arc<Backend>>,
     endpoint: Option<SocketAddr>,
+    /// The last attempt's place among those in flight at its endpoint.
+    in_flight: Option<InFlight>,
     /// Kept only when there is an access log.
     detail: Option<Box<Detail>>,
 }
@@ -81,8 +85,19 @@ impl Record {
             upload: None,
             backend: None,
             endpoint: None,
+            in_flight: None,
             detail,
         }
+    }
+
+    /// Records a request that never became an exchange: refused before there was anything to plan.
+    pub fn refused(worker: &Rc<Worker>, from: &Rc<Downstream>, refusal: Refusal) {
+        let mut request = Request::new(());
+        *request.method_mut() = refused_method();
+        let failure = Failure::Framing(refusal);
+        let mut record = Self::open(worker, from, &request, worker.now());
+        record.head(failure.status().as_u16(), None);
+        record.end(failure.outcome());
     }
 
     /// The worker that the exchange runs on.
@@ -123,10 +138,16 @@ impl Record {
         self.upload.as_ref().and_then(|upload| upload.failure())
     }
 
-    /// Another attempt, at this endpoint.
-    pub fn attempt(&mut self, endpoint: SocketAddr) {
+    /// Another attempt, at the endpoint that it is in flight at.
+    pub fn attempt(&mut self, in_flight: InFlight) {
         self.attempts = self.attempts.saturating_add(1);
-        self.endpoint = Some(endpoint);
+        self.endpoint = Some(in_flight.cell().address());
+        self.in_flight = Some(in_flight);
+    }
+
+    /// The last attempt's place among those in flight.
+    pub fn in_flight(&mut self) -> Option<&mut InFlight> {
+        self.in_flight.as_mut()
     }
 
     /// The response's status; with the time to its head if an endpoint gave it.
@@ -157,10 +178,17 @@ impl Drop for Record {
         let worker = &self.worker;
         worker.count(false);
         let now = worker.now();
-        if self.outcome == Outcome::ClientGone && self.from.pace.stalled() {
+        if self.outcome == Outcome::ClientGone && worker.stopping() {
+            self.outcome = Outcome::Drained;
+        } else if self.outcome == Outcome::ClientGone && self.from.pace.stalled() {
             self.outcome = Outcome::ClientStalled;
         }
         self.from.pace.end(now, self.outcome == Outcome::ClientGone);
+        if self.outcome == Outcome::ClientGone
+            && let Some(in_flight) = self.in_flight.take()
+        {
+            in_flight.give_up(now);
+        }
         let duration_us = now.saturating_since(self.started);
         let request_bytes = self.request_bytes + self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let metrics = self

@@ -22,6 +22,11 @@ pub enum Refusal {
 /// The method of the stand-in. No client may send it.
 pub const REFUSED_METHOD: &str = "TIDEGATE-REFUSED";
 
+/// [`REFUSED_METHOD`] as a method.
+pub fn refused_method() -> http::Method {
+    http::Method::from_bytes(REFUSED_METHOD.as_bytes()).unwrap_or_default()
+}
+
 impl Refusal {
     /// The bytes of the request that stands in for the refused one.
     pub fn stand_in(self) -> String {

@@ -26,6 +26,8 @@ pub struct Reply {
     close: bool,
     /// Whether `Proxy-Status` says why.
     explain: bool,
+    /// Whether it answers HEAD: the fields of a body, and none.
+    head_only: bool,
 }
 
 impl Reply {
@@ -38,6 +40,7 @@ impl Reply {
             body: direct.body.clone(),
             close: false,
             explain: false,
+            head_only: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Reply {
             body: Bytes::new(),
             close: false,
             explain: false,
+            head_only: false,
         }
     }
 
@@ -97,6 +101,7 @@ impl Reply {
             body,
             close: failure.ends_connection(),
             explain: true,
+            head_only: false,
         }
     }
 
@@ -105,16 +110,25 @@ impl Reply {
         self.status
     }
 
+    /// The same as an answer to HEAD: the HTTP library leaves the body out for HTTP/1 only.
+    pub fn head_only(mut self, head_only: bool) -> Self {
+        self.head_only = head_only;
+        self
+    }
+
     /// Bytes of the body.
     pub fn body_bytes(&self) -> u64 {
-        self.body.len() as u64
+        if self.head_only { 0 } else { self.body.len() as u64 }
     }
 
     /// The response. `Connection` is only for HTTP/1.
     pub fn into_response(mut self, worker: &Worker, http1: bool) -> Response<Body> {
         self.headers.insert(DATE, worker.date());
-        self.headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        // These have no body by their nature, and no length of it (RFC 9110 §8.6).
+        if !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            self.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
         if self.explain && worker.proxy_status {
             self.headers.insert(
                 PROXY_STATUS,
@@ -124,7 +138,8 @@ impl Reply {
         if http1 && (self.close || worker.draining()) {
             self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut response = Response::new(Body::Full(self.body));
+        let body = if self.head_only { Bytes::new() } else { self.body };
+        let mut response = Response::new(Body::Full(body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response
@@ -155,7 +170,7 @@ pub fn redirect_to(
     query: Option<&str>,
 ) -> String {
     let scheme = redirect.scheme.as_ref().unwrap_or(&Scheme::HTTP);
-    let name = redirect.hostname.as_deref().unwrap_or(&host.name);
+    let name = redirect.hostname.as_deref().unwrap_or(host.name());
     let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     let port = match (redirect.port, &redirect.scheme) {
         (Some(port), _) => port,
@@ -184,10 +199,7 @@ mod tests {
             path: None,
             status: StatusCode::FOUND,
         };
-        let host = RequestHost {
-            value: None,
-            name: "a.example".to_owned(),
-        };
+        let host = RequestHost::named("a.example");
         let https = Redirect {
             scheme: Some(Scheme::HTTPS),
             ..plain.clone()

@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::record::Record;
-use crate::balance::InFlight;
 use crate::l4::copy::{CopyEnd, copy_both};
 use crate::l4::prefixed::Prefixed;
 use crate::telemetry::Outcome;
@@ -25,8 +24,6 @@ pub struct Tunnel {
     pub idle: Option<Duration>,
     /// The exchange's record.
     pub record: Record,
-    /// Its place among exchanges in flight.
-    pub in_flight: InFlight,
 }
 
 impl Tunnel {

@@ -29,6 +29,8 @@ pub struct Upload {
     waiting_since: Cell<Option<Instant>>,
     kept: RefCell<Kept>,
     bytes: Cell<u64>,
+    /// The end was met. A body of unknown length does not know beforehand.
+    ended: Cell<bool>,
     failure: Cell<Option<UploadFailure>>,
 }
 
@@ -72,6 +74,7 @@ impl Upload {
                 ..Kept::default()
             }),
             bytes: Cell::new(0),
+            ended: Cell::new(false),
             failure: Cell::new(None),
         })
     }
@@ -94,7 +97,8 @@ impl Upload {
     /// The whole body, if it has come to its end and was kept.
     pub fn whole(&self) -> Option<Vec<Bytes>> {
         let kept = self.kept.borrow();
-        (self.incoming.borrow().is_end_stream() && !kept.lost).then(|| kept.frames.clone())
+        let ended = self.ended.get() || self.incoming.borrow().is_end_stream();
+        (ended && !kept.lost).then(|| kept.frames.clone())
     }
 
     /// Whether everything that passed was kept.
@@ -112,7 +116,10 @@ impl Upload {
                 Poll::Ready(Some(Ok(self.pass(frame))))
             }
             Poll::Ready(Some(Err(_))) => self.fail(UploadFailure::Broken),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.ended.set(true);
+                Poll::Ready(None)
+            }
             Poll::Pending => {
                 let since = self.waiting_since.get().unwrap_or_else(Instant::now);
                 self.waiting_since.set(Some(since));
@@ -145,6 +152,7 @@ impl Upload {
             Err(frame) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
                 forward_trailers(&mut trailers);
+                self.ended.set(true);
                 if !kept.lost {
                     kept.trailers = Some(trailers.clone());
                 }

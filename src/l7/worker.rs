@@ -37,6 +37,8 @@ pub struct Worker {
     access_log: Option<RefCell<AccessLogHandle>>,
     date: RefCell<(u64, HeaderValue)>,
     draining: Cell<bool>,
+    /// What is still going on is being cut off.
+    stopping: Cell<bool>,
     drain: Notify,
     in_flight: Cell<usize>,
 }
@@ -74,6 +76,7 @@ impl Worker {
             access_log: parts.access_log.map(RefCell::new),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             draining: Cell::new(false),
+            stopping: Cell::new(false),
             drain: Notify::new(),
             in_flight: Cell::new(0),
         })
@@ -126,6 +129,16 @@ impl Worker {
     pub fn start_draining(&self) {
         self.draining.set(true);
         self.drain.notify_waiters();
+    }
+
+    /// From now on exchanges that end without a word of their own are cut off by the process's end.
+    pub fn start_stopping(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Whether they are.
+    pub fn stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     /// Ready once the worker is draining.

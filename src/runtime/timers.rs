@@ -66,8 +66,13 @@ impl Timer {
     }
 
     /// The future's result, or none when the deadline passes first. No deadline: the future's result.
-    pub async fn within<F: Future>(&mut self, deadline: Option<Instant>, future: F) -> Option<F::Output> {
-        let mut future = std::pin::pin!(future);
+    ///
+    /// The future is given pinned, so that it is not moved in here and kept twice.
+    pub async fn within<F: Future>(
+        &mut self,
+        deadline: Option<Instant>,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
@@ -95,6 +100,7 @@ impl Drop for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -105,11 +111,11 @@ mod tests {
         for (seconds, passes_at) in [(10, 10), (5, 15), (60, 75)] {
             let mut timer = timers.lease();
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            assert_eq!(timer.within(Some(deadline), never()).await, None);
+            assert_eq!(timer.within(Some(deadline), pin!(never())).await, None);
             assert_eq!(start.elapsed().as_secs(), passes_at);
         }
         assert_eq!(timers.shelf.borrow().len(), 1);
-        assert_eq!(timers.lease().within(None, async { 7 }).await, Some(7));
+        assert_eq!(timers.lease().within(None, pin!(async { 7 })).await, Some(7));
     }
 
     #[tokio::test(start_paused = true)]
@@ -117,7 +123,10 @@ mod tests {
         let timers = Rc::new(Timers::default());
         let soon = Instant::now() + Duration::from_secs(1);
         assert_eq!(
-            timers.lease().within(Some(soon), tokio::task::yield_now()).await,
+            timers
+                .lease()
+                .within(Some(soon), pin!(tokio::task::yield_now()))
+                .await,
             Some(())
         );
         let later = Instant::now() + Duration::from_secs(30);
@@ -125,7 +134,7 @@ mod tests {
         assert_eq!(
             timers
                 .lease()
-                .within(Some(later), std::future::pending::<()>())
+                .within(Some(later), pin!(std::future::pending::<()>()))
                 .await,
             None
         );

@@ -36,8 +36,9 @@ pub const QUEUE: usize = 256;
 /// Room beyond [`FULL`] that a buffer starts with, for the line that fills it.
 const SLACK: usize = 4 * 1024;
 
-/// Empty buffers that wait to be used again, per worker.
-const SPARE: usize = 4;
+/// Empty buffers that wait to be used again, per worker: what 100 000 lines a second fill between two
+/// visits of the writer.
+const SPARE: usize = 8;
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]

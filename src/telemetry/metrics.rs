@@ -10,14 +10,15 @@
 //! and then dropped; its counts stay in the totals of the process.
 
 mod shard;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
+pub use self::totals::{BackendTotals, Exchanges, ListenerTotals, Totals};
 use super::Outcome;
-use super::histogram::Histogram;
 
 /// Names with children of their own, per kind.
 pub const MAX_CHILDREN: usize = 1000;
@@ -303,144 +304,6 @@ impl ListenerMetrics {
         };
         self.shards.each().for_each(|shard| shard.read_into(&mut totals));
         totals
-    }
-}
-
-/// Everything that is counted, at one moment (each number for itself; a record that is being
-/// written meanwhile may be in one number and not yet in another).
-#[derive(Clone, Debug)]
-pub struct Totals {
-    /// By name; the first is for exchanges without a backend, its name is empty.
-    pub backends: Vec<BackendTotals>,
-    /// The sum of backends that are gone.
-    pub retired: BackendTotals,
-    /// By name.
-    pub listeners: Vec<ListenerTotals>,
-    /// The number of the live snapshot; 0: none yet.
-    pub snapshot_generation: u64,
-    /// When it went live, microseconds since 1970; 0: never.
-    pub snapshot_published_unix_us: u64,
-    /// Objects left out of it.
-    pub snapshot_rejects: u64,
-    /// Configurations taken.
-    pub reloads_ok: u64,
-    /// Configurations refused.
-    pub reloads_failed: u64,
-    /// Whether the last one was taken (also when there was none).
-    pub last_reload_ok: bool,
-    /// Lines of the access log thrown away.
-    pub access_log_dropped: u64,
-}
-
-/// The sums of one backend.
-#[derive(Clone, Debug, Default)]
-pub struct BackendTotals {
-    /// The name.
-    pub name: Arc<str>,
-    /// Ended exchanges by [`Outcome::index`] and place in [`CLASSES`].
-    pub exchanges: Exchanges,
-    /// From the request's head to the response's end.
-    pub duration: Histogram,
-    /// From the request's head to the head of an endpoint's response.
-    pub head: Histogram,
-    /// Bytes of requests' bodies.
-    pub request_bytes: u64,
-    /// Bytes of responses' bodies.
-    pub response_bytes: u64,
-    /// Attempts after the first.
-    pub retries: u64,
-    /// Retries that the budget did not allow.
-    pub retries_denied: u64,
-    /// Connections made to endpoints.
-    pub connections_made: u64,
-    /// Connections that could not be made.
-    pub connections_failed: u64,
-    /// Attempts over connections which were there already.
-    pub connections_reused: u64,
-    /// Endpoints set aside.
-    pub ejections: u64,
-}
-
-impl BackendTotals {
-    /// Ended exchanges.
-    pub fn requests(&self) -> u64 {
-        self.exchanges.iter().map(|(_, _, count)| count).sum()
-    }
-
-    /// Those that failed through no fault of the client: see [`Outcome::is_failure`]; also what was
-    /// answered with a 5xx.
-    pub fn failures(&self) -> u64 {
-        self.exchanges
-            .iter()
-            .filter(|(outcome, class, _)| outcome.is_failure() || *class == "5xx")
-            .map(|(_, _, count)| count)
-            .sum()
-    }
-
-    /// Adds another's sums; the name stays.
-    pub fn merge(&mut self, other: &Self) {
-        self.exchanges.merge(&other.exchanges);
-        self.duration.merge(&other.duration);
-        self.head.merge(&other.head);
-        self.request_bytes += other.request_bytes;
-        self.response_bytes += other.response_bytes;
-        self.retries += other.retries;
-        self.retries_denied += other.retries_denied;
-        self.connections_made += other.connections_made;
-        self.connections_failed += other.connections_failed;
-        self.connections_reused += other.connections_reused;
-        self.ejections += other.ejections;
-    }
-}
-
-/// Ended exchanges by outcome and class of status.
-#[derive(Clone, Debug)]
-pub struct Exchanges([[u64; CLASSES.len()]; Outcome::ALL.len()]);
-
-impl Exchanges {
-    /// Every outcome and class, with its count.
-    pub fn iter(&self) -> impl Iterator<Item = (Outcome, &'static str, u64)> {
-        Outcome::ALL.iter().zip(&self.0).flat_map(|(outcome, row)| {
-            CLASSES
-                .iter()
-                .zip(row)
-                .map(|(class, count)| (*outcome, *class, *count))
-        })
-    }
-
-    fn merge(&mut self, other: &Self) {
-        let others = other.0.iter().flatten();
-        for (count, more) in self.0.iter_mut().flatten().zip(others) {
-            *count += more;
-        }
-    }
-}
-
-impl Default for Exchanges {
-    fn default() -> Self {
-        Self([[0; CLASSES.len()]; Outcome::ALL.len()])
-    }
-}
-
-/// The sums of one listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenerTotals {
-    /// The name.
-    pub name: Arc<str>,
-    /// Connections taken since the start.
-    pub opened: u64,
-    /// Connections ended.
-    pub closed: u64,
-    /// Connections closed at once, because a bound was reached.
-    pub refused: u64,
-    /// Connections given to another worker.
-    pub handed_off: u64,
-}
-
-impl ListenerTotals {
-    /// Connections open now.
-    pub fn open(&self) -> u64 {
-        self.opened.saturating_sub(self.closed)
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -50,6 +51,22 @@ pub struct SendError<B> {
     pub error: hyper::Error,
 }
 
+impl<B> SendError<B> {
+    /// Whether the endpoint says that it has done nothing with the request (RFC 9113 §8.7): it refused the stream, or
+    /// ends the connection in good order and has not looked at the stream.
+    pub fn untouched(&self) -> bool {
+        let source = std::error::Error::source(&self.error);
+        let reason = source
+            .and_then(|source| source.downcast_ref::<h2::Error>())
+            .filter(|error| error.is_remote() && (error.is_reset() || error.is_go_away()))
+            .map(|error| (error.is_go_away(), error.reason()));
+        matches!(
+            reason,
+            Some((false, Some(h2::Reason::REFUSED_STREAM)) | (true, Some(h2::Reason::NO_ERROR)))
+        )
+    }
+}
+
 impl<B> Lease<B>
 where
     B: Body<Data = bytes::Bytes> + Unpin + 'static,
@@ -58,13 +75,10 @@ where
     /// Sends the request; ready with the response's head.
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
         let result = match self {
-            Self::Exclusive(exclusive) => exclusive.sender.try_send_request(request).await,
-            Self::Shared(stream) => stream.sender.try_send_request(request).await,
+            Self::Exclusive(exclusive) => exclusive.send(request).await,
+            Self::Shared(stream) => stream.send(request).await,
         };
-        result.map_err(|mut error| SendError {
-            unsent: error.take_message(),
-            error: error.into_error(),
-        })
+        result.map_err(SendError::from)
     }
 
     /// Whether the connection had carried other exchanges before.
@@ -73,6 +87,13 @@ where
             Self::Exclusive(exclusive) => exclusive.reused,
             Self::Shared(stream) => stream.reused,
         }
+    }
+
+    /// Whether an error is most likely that of a kept HTTP/1 connection that the endpoint closed while the request was on
+    /// its way: the connection ended without a byte of a response.
+    pub fn closed_while_kept(&self, error: &hyper::Error) -> bool {
+        let ended = error.is_incomplete_message() || error.is_closed() || is_reset(error);
+        matches!(self, Self::Exclusive(exclusive) if exclusive.reused) && ended
     }
 
     /// Gives the connection back after a whole response. Without this call an HTTP/1 connection is closed, for nobody
@@ -98,6 +119,46 @@ where
             Self::Shared(_) => None,
         }
     }
+}
+
+impl<B: Body + 'static> Exclusive<B> {
+    /// Sends the request; ready with the response's head.
+    ///
+    /// Not an `async fn`: that would keep the request in the future after it has gone to the connection, and the
+    /// futures of an exchange are copied when it begins.
+    pub fn send(&mut self, request: Request<B>) -> impl Future<Output = Sent<B>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+}
+
+impl<B: Body + 'static> Stream<B> {
+    /// Sends the request; ready with the response's head.
+    pub fn send(&mut self, request: Request<B>) -> impl Future<Output = Sent<B>> + use<B> {
+        self.sender.try_send_request(request)
+    }
+}
+
+/// What the library gives for a request.
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+
+impl<B> From<TrySendError<Request<B>>> for SendError<B> {
+    fn from(mut error: TrySendError<Request<B>>) -> Self {
+        Self {
+            unsent: error.take_message(),
+            error: error.into_error(),
+        }
+    }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+        )
+    })
 }
 
 impl<B> fmt::Debug for Lease<B> {

@@ -45,7 +45,8 @@ pub struct Lane<B> {
     /// HTTP/2 connections being opened.
     opening: Cell<u32>,
     opened: Notify,
-    /// The backend's bounds as of the last lease.
+    /// The backend's bounds as of the last connection made.
+    max_streams: Cell<u32>,
     max_idle: Cell<u32>,
     idle_timeout: Cell<std::time::Duration>,
 }
@@ -53,7 +54,8 @@ pub struct Lane<B> {
 struct Idle<B> {
     sender: http1::SendRequest<B>,
     socket: oneshot::Receiver<Socket>,
-    since: Instant,
+    /// When a sweep first saw it.
+    since: Option<Instant>,
 }
 
 /// An HTTP/2 connection.
@@ -100,24 +102,36 @@ where
         }
     }
 
-    /// A connection to the endpoint: an idle one, a free stream, or a new one.
+    /// A connection to the endpoint that is there already: an idle one or a free stream.
+    pub fn take(&self, cell: &EndpointCell, protocol: BackendProtocol) -> Option<Lease<B>> {
+        let lanes = self.lanes.borrow();
+        let lane = lanes.get(&(cell.id(), protocol))?;
+        match protocol {
+            BackendProtocol::Http1 => lane.take_idle().map(|idle| {
+                Lease::Exclusive(Exclusive {
+                    sender: idle.sender,
+                    socket: idle.socket,
+                    lane: Rc::clone(lane),
+                    reused: true,
+                })
+            }),
+            BackendProtocol::H2c => lane.free_stream().map(Lease::Shared),
+        }
+    }
+
+    /// A connection to the endpoint: one that is there already, or a new one.
     pub async fn lease(
         &self,
         cell: &Arc<EndpointCell>,
         protocol: BackendProtocol,
         policy: &Backend,
     ) -> Result<Lease<B>, ConnectError> {
+        if let Some(lease) = self.take(cell, protocol) {
+            return Ok(lease);
+        }
         let lane = self.lane(cell, protocol, policy);
         match protocol {
-            BackendProtocol::Http1 => match lane.take_idle() {
-                Some(idle) => Ok(Lease::Exclusive(Exclusive {
-                    sender: idle.sender,
-                    socket: idle.socket,
-                    lane,
-                    reused: true,
-                })),
-                None => self.open_exclusive(lane, policy).await.map(Lease::Exclusive),
-            },
+            BackendProtocol::Http1 => self.open_exclusive(lane, policy).await.map(Lease::Exclusive),
             BackendProtocol::H2c => self.stream(lane, policy).await.map(Lease::Shared),
         }
     }
@@ -139,7 +153,7 @@ where
             let fresh = |since: Instant| now.saturating_duration_since(since) < timeout;
             lane.idle
                 .borrow_mut()
-                .retain(|idle| !idle.sender.is_closed() && fresh(idle.since));
+                .retain_mut(|idle| !idle.sender.is_closed() && fresh(*idle.since.get_or_insert(now)));
             lane.shared.borrow_mut().retain(|shared| {
                 !shared.sender.is_closed() && (shared.streams.get() > 0 || fresh(shared.idle_since.get()))
             });
@@ -169,10 +183,12 @@ where
                 shared: RefCell::default(),
                 opening: Cell::new(0),
                 opened: Notify::new(),
+                max_streams: Cell::new(0),
                 max_idle: Cell::new(0),
                 idle_timeout: Cell::new(policy.limits.idle_timeout),
             })
         });
+        lane.max_streams.set(policy.limits.max_streams);
         lane.max_idle.set(policy.limits.max_idle);
         lane.idle_timeout.set(policy.limits.idle_timeout);
         Rc::clone(lane)
@@ -208,7 +224,7 @@ where
 
     async fn stream(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
         loop {
-            if let Some(stream) = lane.free_stream(policy.limits.max_streams) {
+            if let Some(stream) = lane.free_stream() {
                 return Ok(stream);
             }
             if lane.opening.get() == 0 {
@@ -290,23 +306,24 @@ impl<B> Lane<B> {
     }
 
     fn keep(&self, sender: http1::SendRequest<B>, socket: oneshot::Receiver<Socket>) {
+        // Marked by the next sweep: a quarter of a second more or less does not matter.
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle.get() as usize {
             idle.push(Idle {
                 sender,
                 socket,
-                since: Instant::now(),
+                since: None,
             });
         }
     }
 
-    fn free_stream(self: &Rc<Self>, max_streams: u32) -> Option<Stream<B>> {
+    fn free_stream(self: &Rc<Self>) -> Option<Stream<B>> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
         let free = shared
             .iter()
             .filter(|connection| {
-                let bound = (max_streams as usize).min(connection.allowed.get());
+                let bound = (self.max_streams.get() as usize).min(connection.allowed.get());
                 (connection.streams.get() as usize) < bound && connection.opened.get() < MAX_STREAMS_EVER
             })
             // The fullest that has room: connections that are not needed fall idle and go.

@@ -446,3 +446,6 @@ fn read_text(path: &Path) -> Result<String, String> {
         format!("is no UTF-8 text (line {line}); what was read before stays")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,10 @@ const KEEP: usize = 2 * FULL;
 /// non-blocking by whoever shares it.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Pause after the queue has been emptied. A sender pays a system call to wake a sleeping receiver; with this,
+/// busy workers find it awake and pay nothing, and what comes meanwhile is written after the pause.
+const BREATH: Duration = Duration::from_millis(2);
+
 /// What is asked of the writer through its queue.
 pub(super) enum Message {
     /// Write this, then send the buffer home.
@@ -160,14 +164,22 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Ok(message) = self.receiver.recv() {
             self.take(message);
+            self.take_all();
+            // Read when the queue has been seen empty: whoever set it sent a message afterwards, or found the
+            // queue full; either way there is a round after the one that may have missed it.
             if self.control.end.load(Ordering::Acquire) {
-                while let Ok(message) = self.receiver.try_recv() {
-                    self.take(message);
-                }
+                self.take_all();
                 break;
             }
+            std::thread::sleep(BREATH);
         }
         self.control.tell_ended();
+    }
+
+    fn take_all(&mut self) {
+        while let Ok(message) = self.receiver.try_recv() {
+            self.take(message);
+        }
     }
 
     fn take(&mut self, message: Message) {
