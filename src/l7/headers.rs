@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, FORWARDED, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, FORWARDED, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
@@ -37,6 +37,7 @@ pub struct Survey {
     upgrade: bool,
     expect: bool,
     host: bool,
+    cookie: bool,
     via: bool,
     /// `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
     forwarded: bool,
@@ -72,7 +73,10 @@ impl Survey {
                 2 => survey.te |= text == b"te",
                 3 => survey.via |= text == b"via",
                 4 => survey.host |= text == b"host",
-                6 => survey.expect |= text == b"expect",
+                6 => {
+                    survey.expect |= text == b"expect";
+                    survey.cookie |= text == b"cookie";
+                }
                 7 => survey.upgrade |= text == b"upgrade",
                 9 => survey.forwarded |= text == b"forwarded" || text == b"x-real-ip",
                 10 => {
@@ -272,6 +276,9 @@ pub fn forward_request(
         }
     }
     remove_hop_by_hop(headers, survey);
+    if survey.cookie && version >= Version::HTTP_2 {
+        join_crumbs(headers);
+    }
     if survey.via && hops(headers) >= MAX_HOPS {
         return Err(HeaderRefusal::Loop);
     }
@@ -315,7 +322,7 @@ fn remove_listed(headers: &mut HeaderMap) -> Result<(), HeaderRefusal> {
             || name == TRANSFER_ENCODING
             || name == FORWARDED
             || name == http::header::AUTHORIZATION
-            || name == http::header::COOKIE
+            || name == COOKIE
             || name.as_str().starts_with("x-forwarded-");
         if framing_or_trusted {
             return Err(HeaderRefusal::Connection);
@@ -324,6 +331,22 @@ fn remove_listed(headers: &mut HeaderMap) -> Result<(), HeaderRefusal> {
     }
     headers.remove(CONNECTION);
     Ok(())
+}
+
+/// HTTP/2 clients may send a cookie in crumbs, to compress them better; HTTP/1 has one field (RFC 9113 §8.2.3).
+fn join_crumbs(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 fn wants_trailers(value: &HeaderValue) -> bool {
@@ -512,12 +535,7 @@ pub fn forward_trailers(trailers: &mut HeaderMap) {
             ]
             .contains(name)
                 || text.starts_with("x-forwarded-")
-                || [
-                    http::header::AUTHORIZATION,
-                    http::header::COOKIE,
-                    http::header::SET_COOKIE,
-                ]
-                .contains(name)
+                || [http::header::AUTHORIZATION, COOKIE, http::header::SET_COOKIE].contains(name)
                 || is_alias(text.as_bytes())
         })
         .cloned()
