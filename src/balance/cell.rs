@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn what_a_pick_reads_is_one_line() {
         assert_eq!(size_of::<Load>(), 64);
-        assert_eq!(size_of::<EndpointCell>() % 128, 0);
+        assert_eq!(size_of::<EndpointCell>() % 64, 0);
     }
 
     #[test]
