@@ -1,1 +1,1 @@
-
+//! Tests of the demo as a whole.

@@ -1,1 +1,1 @@
-
+//! Tests of what the demo shows.
