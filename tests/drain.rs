@@ -1,5 +1,8 @@
 //! The end of a process: what is at work finishes, what is idle is closed, what lasts is cut at the deadline.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::sync::Arc;

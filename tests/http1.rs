@@ -1,5 +1,8 @@
 //! HTTP/1.1 clients, and what holds for clients of either version with endpoints of either version.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io;

@@ -1,5 +1,8 @@
 //! Changes of the world under traffic: they are live soon, and they cost no request, no connection and no WebSocket.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,8 @@
 //! What is tried again and what is not, what a client is told in the end, and what the log says of it.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::sync::Arc;

@@ -2,6 +2,9 @@
 //! sees anything of it. The classes are those of the request-smuggling literature of 2019 to 2025; the rules RFC 9112's
 //! in their strict reading.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::time::Duration;

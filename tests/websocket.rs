@@ -1,5 +1,8 @@
 //! WebSockets: over HTTP/1.1 and HTTP/2, agreed to and refused, and as long-lived as the world around them is not.
 
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::sync::Arc;
