@@ -199,7 +199,7 @@ pub fn event_text(event: &Event) -> String {
 }
 
 fn head(frame: &Frame, width: usize) -> Vec<Line> {
-    let title = " tidegate demo: proxy, pods, client, Kubernetes objects. Ctrl-C ends it all";
+    let title = " tidegate demo: proxy, pods, client, Kubernetes objects; Ctrl-C ends it";
     let since = clock(frame.elapsed);
     let gap = width.saturating_sub(title.len() + since.len() + 1);
     let mut first = Line::of(Paint::Bold, title);

@@ -90,7 +90,7 @@ fn shown(frame: &Frame, width: usize, height: usize) -> Vec<String> {
 
 #[test]
 fn a_small_terminal() {
-    let expected = " tidegate demo: proxy, pods, client, Kubernetes objects. Ctrl-C ends it all 1m15s
+    let expected = " tidegate demo: proxy, pods, client, Kubernetes objects; Ctrl-C ends it   1m15s
  proxy      http://127.0.0.1:8080   curl -i http://127.0.0.1:8080/
  dashboard  http://127.0.0.1:9901   open it in a browser
  manifests  /tmp/tidegate-demo-4711-beef   edit these files and watch
