@@ -165,7 +165,10 @@ pub fn news(before: &Sample, after: &Sample) -> Vec<(Mood, String)> {
         }
     }
     if after.generation != before.generation && before.generation != 0 {
-        news.push((Mood::Plain, format!("routes changed: table {}", after.generation)));
+        news.push((
+            Mood::Plain,
+            format!("routes changed: snapshot {}", after.generation),
+        ));
     }
     for reject in &after.rejects {
         if !before.rejects.contains(reject) {
@@ -285,7 +288,7 @@ mod tests {
                 vec!["left out: d: HTTPRoute a: no"],
             ),
             (rejecting, sample(&[]), vec!["nothing is left out any more"]),
-            (sample(&[]), routed, vec!["routes changed: table 2"]),
+            (sample(&[]), routed, vec!["routes changed: snapshot 2"]),
         ] {
             let found: Vec<_> = news(&before, &after).into_iter().map(|(_, text)| text).collect();
             assert_eq!(found, expected);

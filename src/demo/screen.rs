@@ -10,6 +10,8 @@ use super::view::{Event, Frame, Line, Looks, Paint, event_text, lines, one_line}
 /// Where the demo shows itself. The cursor of a terminal comes back when this is dropped.
 pub struct Screen {
     terminal: Option<Terminal>,
+    /// What was last explained on a pipe.
+    explained: &'static str,
 }
 
 struct Terminal {
@@ -37,6 +39,7 @@ impl Screen {
                 unicode: locale.is_none_or(|locale| is_utf8(&locale)),
                 painted: None,
             }),
+            explained: "",
         }
     }
 
@@ -45,7 +48,7 @@ impl Screen {
         self.terminal.is_some()
     }
 
-    /// Shows a frame, and on a pipe the events that are new.
+    /// Shows a frame; on a pipe one line of it, after what is new.
     ///
     /// # Errors
     /// Nobody reads any more.
@@ -53,9 +56,10 @@ impl Screen {
         let text = match &mut self.terminal {
             Some(terminal) => terminal.paint(frame),
             None => {
-                let mut text: String = new.iter().map(|event| event_text(event) + "\n").collect();
-                text += &(one_line(frame) + "\n");
-                text
+                let explains = frame.says != std::mem::replace(&mut self.explained, frame.says);
+                let says = explains.then(|| format!("\n# {}", frame.says));
+                let lines = says.into_iter().chain(new.iter().map(event_text));
+                lines.chain([one_line(frame)]).map(|line| line + "\n").collect()
             }
         };
         write(&text)

@@ -136,7 +136,7 @@ pub struct Looks {
 /// The width from which whole addresses are shown, not only ports.
 const WIDE: usize = 100;
 /// The width without the bar, with ports and with whole addresses.
-const COLUMNS: usize = 66;
+const COLUMNS: usize = 71;
 const WIDE_COLUMNS: usize = COLUMNS + 9;
 /// The longest bar.
 const MAX_BAR: usize = 30;
@@ -152,16 +152,10 @@ pub fn lines(frame: &Frame, looks: Looks) -> Vec<Line> {
     lines.push(Line::default());
     lines.extend(totals(&frame.totals));
     lines.push(Line::default());
-    // The last line of the terminal stays empty: to write into its corner would scroll. One more is for the way out.
-    let room = looks.height.saturating_sub(lines.len() + 2);
+    // The last line of the terminal stays empty: to write into its corner would scroll.
+    let room = looks.height.saturating_sub(lines.len() + 1);
     let first = frame.events.len().saturating_sub(room);
     lines.extend(frame.events[first..].iter().map(event_line));
-    let events = frame.events.len() - first;
-    lines.extend((events..room).map(|_| Line::default()));
-    lines.push(Line::of(
-        Paint::Dim,
-        " Ctrl-C ends it all and removes the folder.",
-    ));
     lines.truncate(looks.height.saturating_sub(1));
     lines.iter_mut().for_each(|line| line.cut(looks.width));
     lines
@@ -205,7 +199,7 @@ pub fn event_text(event: &Event) -> String {
 }
 
 fn head(frame: &Frame, width: usize) -> Vec<Line> {
-    let title = " tidegate demo: the proxy, some pods, a client, and a folder of Kubernetes objects";
+    let title = " tidegate demo: proxy, pods, client, Kubernetes objects; Ctrl-C ends it";
     let since = clock(frame.elapsed);
     let gap = width.saturating_sub(title.len() + since.len() + 1);
     let mut first = Line::of(Paint::Bold, title);
@@ -335,7 +329,7 @@ fn totals(totals: &Totals) -> [Line; 2] {
     proxy.push(
         Paint::Plain,
         format!(
-            "{} retries, {} ejections, {} files changed{slowest}; table {}",
+            "retries {}, ejections {}, files changed {}{slowest}; snapshot {}",
             totals.retries, totals.ejections, totals.changes, totals.generation
         ),
     );
