@@ -1,5 +1,7 @@
 //! What the documents say is so: their links lead somewhere, their commands parse, their tables are those of the code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 #[path = "docs/markdown.rs"]
 mod markdown;
 
