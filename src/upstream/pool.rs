@@ -31,9 +31,12 @@ use crate::runtime::local::LocalExecutor;
 
 /// A worker's connections to all endpoints.
 pub struct Pool<B> {
-    lanes: RefCell<HashMap<(u64, BackendProtocol), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>>,
+    lanes: RefCell<Lanes<B>>,
     http1: http1::Builder,
 }
+
+/// Lanes by their endpoint's id and the protocol.
+type Lanes<B> = HashMap<(u64, BackendProtocol), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>;
 
 /// The connections to one endpoint in one protocol.
 pub struct Lane<B> {
@@ -86,6 +89,16 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes of a response's head.
 const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
+
+impl<B> Default for Pool<B>
+where
+    B: Body<Data = bytes::Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<B> Pool<B>
 where
