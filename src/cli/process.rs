@@ -21,6 +21,7 @@ const CONTROL_THREADS: usize = 2;
 /// Serves until SIGTERM or SIGINT. Exit code 0: ended in good order; 1: could not start, or was cut short.
 pub fn run(plan: Plan) -> ExitCode {
     start_log();
+    raise_descriptor_limit();
     let runtime = match control_runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start the control plane: {error}")),
@@ -33,6 +34,22 @@ pub fn run(plan: Plan) -> ExitCode {
         greet(&running, plan.greeting.as_deref());
         serve(running).await
     })
+}
+
+/// Takes all the descriptors that the process may have. The usual soft limit of 1024 is for programs that use
+/// `select`, and a proxy needs two per connection.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let all = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, all) {
+            tracing::warn!(%error, "cannot raise the limit on open files");
+        }
+    }
 }
 
 /// The control plane's runtime.
