@@ -173,7 +173,11 @@ fn bars_are_as_long_as_shares() {
 
 #[test]
 fn a_pipe_gets_a_line() {
-    assert_eq!(one_line(&frame()), "");
+    assert_eq!(
+        one_line(&frame()),
+        "1m15s  300 req/s  failed 0  p50 3.0ms  p99 9.5ms  retries 5  ejections 1  checkout-1 75% checkout-4 0% \
+         checkout-5 0% (ejected 7s) checkout-v2 0% (draining)"
+    );
     assert_eq!(
         event_text(&frame().events[1]),
         "1m11s left out: HTTPRoute  [2Jdefault/checkout: no"
