@@ -356,8 +356,9 @@ fn standing(standing: Standing) -> String {
     }
 }
 
+/// A full bar is half of all requests, so that a fifth and a third are told apart in ten characters.
 fn bar(share: f64, width: usize, unicode: bool) -> String {
-    let filled = ((share.clamp(0.0, 1.0) * width as f64).round() as usize).min(width);
+    let filled = (((share * 2.0).clamp(0.0, 1.0) * width as f64).round() as usize).min(width);
     let mark = if unicode { "█" } else { "#" };
     format!("{}{}", mark.repeat(filled), " ".repeat(width - filled))
 }

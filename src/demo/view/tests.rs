@@ -98,7 +98,7 @@ fn a_small_terminal() {
  checkout-5 is sick.
 
  POD         PORT   IT IS   PROXY SAYS  REQ/S      SHARE     LATENCY BUSY FAILED
- checkout-1  :40001 healthy in use        221  75% #######     3.1ms    2      0
+ checkout-1  :40001 healthy in use        221  75% #########   3.1ms    2      0
  checkout-4  :40004 slow    in use        0.7   0%             143ms    0      0
  checkout-5  :40005 500s    ejected 7s      0   0%             1.0ms    0      5
  checkout-6  -      gone    unlisted
@@ -119,7 +119,7 @@ fn a_wide_terminal_shows_addresses() {
         lines[7..9],
         [
             " POD         ADDRESS         IT IS   PROXY SAYS  REQ/S      SHARE                          LATENCY BUSY FAILED",
-            " checkout-1  127.0.0.1:40001 healthy in use        221  75% #######################          3.1ms    2      0",
+            " checkout-1  127.0.0.1:40001 healthy in use        221  75% ##############################   3.1ms    2      0",
         ]
     );
 }
@@ -161,14 +161,15 @@ fn bars_are_as_long_as_shares() {
     for (share, expected) in [
         (0.0, "    "),
         (0.1, "    "),
-        (0.5, "##  "),
+        (0.25, "##  "),
+        (0.5, "####"),
         (1.0, "####"),
         (f64::NAN, "    "),
         (7.0, "####"),
     ] {
         assert_eq!(bar(share, 4, false), expected, "{share}");
     }
-    assert_eq!(bar(0.5, 4, true), "██  ");
+    assert_eq!(bar(0.25, 4, true), "██  ");
 }
 
 #[test]
