@@ -13,7 +13,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::downstream::Downstream;
 use super::failure::Failure;
-use super::refusal::Refusal;
 use super::refusal::{Refusal, refused_method};
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
@@ -62,19 +61,9 @@ impl Record {
         worker.count(true);
         from.pace.begin();
         let detail = worker.access_log().map(|_| {
-            // The stand-in for a refused head says nothing about the client's own.
-            let refused = Refusal::of(request.method(), request.uri().path()).is_some();
             Box::new(Detail {
-                method: if refused {
-                    Method::from_bytes(b"-").unwrap_or_default()
-                } else {
-                    request.method().clone()
-                },
-                uri: if refused {
-                    Uri::default()
-                } else {
-                    request.uri().clone()
-                },
+                method: request.method().clone(),
+                uri: request.uri().clone(),
                 version: request.version(),
                 host: request.headers().get(HOST).cloned(),
                 user_agent: request.headers().get(USER_AGENT).cloned(),
