@@ -95,7 +95,7 @@ pub struct RawDrain {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
-    /// Where the socket is bound. `:80` is every IPv4 address, "[::]:80" every IPv6 (and, as Linux has it, IPv4) address.
+    /// Where the socket is bound. `:80` is every IPv4 address, `[::]:80` every IPv6 (and, as Linux has it, IPv4) address.
     pub address: ListenAddress,
     /// The hostnames that belong to it: `shop.example.com`, "*.example.com". Default: all.
     pub hostname: Option<Placed<String>>,

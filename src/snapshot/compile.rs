@@ -9,7 +9,7 @@
 //! - A route is compiled when it changes and put into the tables of those of its listeners that are live.
 //!   A route without live listeners is kept, and put in when one of its listeners comes alive.
 //! - A backend's endpoints are those given by the source that defines the backend. They are swapped
-//!   inside the [`Backend`], without a new table.
+//!   inside the [`Backend`](super::Backend), without a new table.
 //!
 //! The order within one delta is such that no exchange meets a half-made world: new endpoints are in
 //! place before the table that leads to them is published, and a backend is emptied only after the table

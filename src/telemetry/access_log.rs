@@ -6,7 +6,7 @@
 //! the buffer's lines are thrown away and counted (`tidegate_access_log_dropped_total`).
 //!
 //! Bounds: [`QUEUE`] buffers wait at the most, each of [`FULL`] bytes and at most one line more; a line is
-//! bounded because the client's texts are cut (see [`line`]).
+//! bounded because the client's texts are cut (see [`mod@line`]).
 //!
 //! Every write to the target is of whole lines, and a file is opened for appending, so that several
 //! processes may share it.
