@@ -1,3 +1,5 @@
+//! Tests of the demo as a whole: the story, the run of `--once`, what is left behind.
+
 use std::collections::BTreeMap;
 
 use super::sample::EndpointSample;

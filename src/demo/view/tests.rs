@@ -1,3 +1,5 @@
+//! Tests of the view: plain data in, lines out.
+
 use super::*;
 
 fn address(port: u16) -> SocketAddr {
@@ -160,7 +162,7 @@ fn only_the_newest_events_are_shown_when_there_is_no_room() {
 fn bars_are_as_long_as_shares() {
     for (share, expected) in [
         (0.0, "    "),
-        (0.1, "    "),
+        (0.1, "#   "),
         (0.25, "##  "),
         (0.5, "####"),
         (1.0, "####"),
