@@ -162,6 +162,7 @@ fn only_the_newest_events_are_shown_when_there_is_no_room() {
 fn bars_are_as_long_as_shares() {
     for (share, expected) in [
         (0.0, "    "),
+        (0.05, "    "),
         (0.1, "#   "),
         (0.25, "##  "),
         (0.5, "####"),
