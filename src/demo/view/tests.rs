@@ -107,7 +107,7 @@ fn a_small_terminal() {
  checkout-v2 :40007 healthy draining        0   0%                 -    0      0
 
  client  300 req/s, 22500 requests, 0 failed; p50 3.0ms, p99 9.5ms
- proxy   retries 5, ejections 1, files changed 3, live within 9.4ms; snapshot 4
+ proxy   retries 5, ejections 1, file changes 3, live in 9.4ms; snapshot 4
 
      9s  checkout-5 turns sick: it answers 500
   1m11s  left out: HTTPRoute  [2Jdefault/checkout: no";
