@@ -323,13 +323,13 @@ fn totals(totals: &Totals) -> [Line; 2] {
         ),
     );
     let mut proxy = Line::of(Paint::Bold, " proxy   ");
-    let slowest = totals.slowest_change.map_or_else(String::new, |slowest| {
-        format!(", live within {}", millis(slowest))
-    });
+    let slowest = totals
+        .slowest_change
+        .map_or_else(String::new, |slowest| format!(", live in {}", millis(slowest)));
     proxy.push(
         Paint::Plain,
         format!(
-            "retries {}, ejections {}, files changed {}{slowest}; snapshot {}",
+            "retries {}, ejections {}, file changes {}{slowest}; snapshot {}",
             totals.retries, totals.ejections, totals.changes, totals.generation
         ),
     );

@@ -107,7 +107,7 @@ fn a_small_terminal() {
  checkout-v2 :40007 healthy draining        0   0%                 -    0      0
 
  client  300 req/s, 22500 requests, 0 failed; p50 3.0ms, p99 9.5ms
- proxy   retries 5, ejections 1, files changed 3, live within 9.4ms; snapshot 4
+ proxy   retries 5, ejections 1, file changes 3, live in 9.4ms; snapshot 4
 
      9s  checkout-5 turns sick: it answers 500
   1m11s  left out: HTTPRoute  [2Jdefault/checkout: no";
@@ -162,6 +162,7 @@ fn only_the_newest_events_are_shown_when_there_is_no_room() {
 fn bars_are_as_long_as_shares() {
     for (share, expected) in [
         (0.0, "    "),
+        (0.05, "    "),
         (0.1, "#   "),
         (0.25, "##  "),
         (0.5, "####"),
