@@ -6,9 +6,8 @@ use std::time::Duration;
 
 /// Settings of the process.
 ///
-/// Read at the start. On a reload only [`Settings::drain`] and [`Settings::proxy_status_header`]
-/// can change, because they are looked at when they are used; for the others see
-/// [`Settings::needs_restart`].
+/// Read at the start. A reload changes the world that is served, not these; what differs in them takes effect at the
+/// next start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Data-plane threads. None: the cores that the process may use.
