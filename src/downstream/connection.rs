@@ -89,7 +89,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
             .trusted_proxies
             .iter()
             .any(|network| network.contains(&peer.ip())),
-        interim: Some(Arc::clone(control.interim())),
+        interim: Some(Rc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
         tunnel: RefCell::new(None),

@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -56,7 +55,7 @@ pub struct GateControl {
     /// The connection wants the head that is being waited for refused.
     refuse: Cell<Option<Refusal>>,
     /// Interim responses, to be written before the response.
-    interim: Arc<Interim>,
+    interim: Rc<Interim>,
 }
 
 /// HTTP/2's preface as far as it looks like an HTTP/1 head (RFC 9113 §3.4).
@@ -79,7 +78,7 @@ impl GateControl {
     }
 
     /// Where interim responses for this client are put.
-    pub fn interim(&self) -> &Arc<Interim> {
+    pub fn interim(&self) -> &Rc<Interim> {
         &self.interim
     }
 }

@@ -207,7 +207,8 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = tick.tick() => {
-                worker.tick();
+                // All of its connections, however many: the runtime would make a long look give way half-way.
+                tokio::task::unconstrained(async { worker.tick() }).await;
                 continue;
             }
         };

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::downstream::StallPlace;
@@ -32,7 +31,7 @@ pub enum Body {
 
 /// An endpoint's response body, streamed.
 pub struct Relay {
-    incoming: Incoming,
+    /// The connection that the body comes from; given back with its end.
     lease: Option<Lease<RequestBody>>,
     record: Record,
     place: Option<StallPlace>,
@@ -55,14 +54,9 @@ pub enum BodyError {
 
 impl Relay {
     /// Takes over from the exchange: the lease ends with the body, the record is written then.
-    pub fn new(
-        incoming: Incoming,
-        lease: Lease<RequestBody>,
-        record: Record,
-        idle: Option<Duration>,
-    ) -> Box<Self> {
+    pub fn new(lease: Lease<RequestBody>, record: Record, idle: Option<Duration>) -> Box<Self> {
+        let ends = lease.is_end_of_body();
         let mut relay = Box::new(Self {
-            incoming,
             lease: Some(lease),
             record,
             place: None,
@@ -71,7 +65,7 @@ impl Relay {
             waiting_since: None,
             finished: false,
         });
-        if relay.incoming.is_end_stream() {
+        if ends {
             relay.finish();
         }
         relay
@@ -88,7 +82,10 @@ impl Relay {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(None);
+        };
+        match lease.poll_body(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(self.pass(frame)))),
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(
                 self.fail(Outcome::UpstreamTruncated, BodyError::Truncated)
@@ -127,7 +124,7 @@ impl Relay {
                 Frame::trailers(trailers)
             }
         };
-        if self.incoming.is_end_stream() {
+        if self.lease.as_ref().is_none_or(Lease::is_end_of_body) {
             self.finish();
         } else {
             let worker = self.record.worker();
@@ -181,7 +178,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Relay(relay) => relay.finished && relay.incoming.is_end_stream(),
+            Self::Relay(relay) => relay.finished,
         }
     }
 
@@ -189,7 +186,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Relay(relay) => match &relay.lease {
+                Some(lease) => lease.body_left(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Downstream {
     /// What the client may do.
     pub limits: Arc<ListenerLimits>,
     /// Interim responses for the client; none can be sent on HTTP/2.
-    pub interim: Option<Arc<Interim>>,
+    pub interim: Option<Rc<Interim>>,
     /// How its exchanges come and go.
     pub pace: Pace,
     /// Response bodies that wait for the client.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
+use http::response::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -29,11 +30,11 @@ use super::retry::{self, Attempt, Ended};
 use super::upgrade::{self, Tunnel};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
-use super::{filters, interim, mirror};
+use super::{filters, mirror};
 use crate::balance::{EndpointCell, Micros, Observed, Pick};
 use crate::model::{BackendProtocol, RetryPolicy};
 use crate::runtime::timers::Timer;
-use crate::upstream::{Lease, SendError};
+use crate::upstream::{Fate, Lease, SendError};
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
 pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
@@ -99,7 +100,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         let now = worker.now();
         let (got, ended) = match sent {
             Ok((response, lease)) => {
-                let ended = Ended::Answered(response.status());
+                let ended = Ended::Answered(response.status);
                 (Some((response, lease)), ended)
             }
             Err(ended) => (None, refine(ended, deadline, &outgoing)),
@@ -126,12 +127,12 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
         };
 
-        record.head(response.status().as_u16(), Some(now));
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        record.head(response.status.as_u16(), Some(now));
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
             let switch = switch(record, &forward, outgoing, response, lease, &client, on_upgrade);
             return Box::pin(switch).await;
         }
-        if client.stream_upgrade && response.status().is_success() {
+        if client.stream_upgrade && response.status.is_success() {
             // To this client it would say that the WebSocket is open (RFC 8441 §5).
             return fail(record, Failure::Upgrade, &client);
         }
@@ -294,7 +295,7 @@ async fn send(
     outgoing: &mut Outgoing,
     deadline: Option<Instant>,
     timer: &mut Timer,
-) -> Result<(Response<Incoming>, Lease<RequestBody>), Ended> {
+) -> Result<(Parts, Lease<RequestBody>), Ended> {
     let Picked { cell, protocol } = endpoint;
     if outgoing.upgrade && *protocol == BackendProtocol::H2c {
         return Err(Ended::Unsent(Failure::Upgrade));
@@ -310,42 +311,43 @@ async fn send(
             Some(lease) => lease,
             None => Box::pin(connect(worker, forward, endpoint, fresh, deadline, timer)).await?,
         };
-        let mut request = outgoing.request(*protocol, cell.address());
-        // The HTTP library's HTTP/2 client leaves interim responses out.
-        if let (Some(interim), BackendProtocol::Http1) = (&outgoing.interim, protocol) {
-            interim::pass_on(&mut request, interim).await;
-        }
+        let host = outgoing.host_or(cell.address());
         let sent = match &mut lease {
-            Lease::Exclusive(lease) => timer.within(deadline, pin!(lease.send(request))).await,
-            Lease::Shared(lease) => timer.within(deadline, pin!(lease.send(request))).await,
+            Lease::Exclusive(lease) => {
+                let interim = outgoing.interim.as_deref();
+                let sending = lease.send(&outgoing.http1(&host), outgoing.body(), |cx, status, headers| {
+                    if let Some(interim) = interim {
+                        interim.pass(cx, status, headers);
+                    }
+                });
+                timer.within(deadline, pin!(sending)).await
+            }
+            // The HTTP library's HTTP/2 client leaves interim responses out.
+            Lease::Shared(lease) => {
+                timer
+                    .within(deadline, pin!(lease.send(outgoing.http2(&host))))
+                    .await
+            }
         };
         let error = match sent {
             Some(Ok(response)) => return Ok((response, lease)),
-            Some(Err(error)) => SendError::from(error),
+            Some(Err(error)) => error,
             None => return Err(Ended::Sent(Failure::TryTimeout)),
         };
-        match error {
-            SendError {
-                unsent: Some(request),
-                ..
-            } => {
-                outgoing.take_back(request);
-                if !lease.reused() {
-                    return Err(Ended::Unsent(Failure::Reset));
-                }
-            }
-            SendError { error, .. } if lease.closed_while_kept(&error) && outgoing.may_repeat_unnoticed() => {
-                fresh = true;
-            }
-            error if error.untouched() => return Err(Ended::Unsent(Failure::Reset)),
-            SendError { error, .. } => {
-                let protocol = error.is_parse() || error.is_parse_too_large();
-                return Err(Ended::Sent(if protocol {
-                    Failure::Protocol
-                } else {
-                    Failure::Reset
-                }));
-            }
+        let fate = error.fate();
+        if let SendError::Http2 {
+            unsent: Some(request),
+            ..
+        } = error
+        {
+            outgoing.take_back(request);
+        }
+        match fate {
+            Fate::UnsentOnKept => {}
+            Fate::Unsent | Fate::Untouched => return Err(Ended::Unsent(Failure::Reset)),
+            Fate::ClosedWhileKept if outgoing.may_repeat_unnoticed() => fresh = true,
+            Fate::ClosedWhileKept | Fate::Broken => return Err(Ended::Sent(Failure::Reset)),
+            Fate::Malformed => return Err(Ended::Sent(Failure::Protocol)),
         }
     }
 }
@@ -445,11 +447,11 @@ fn observe(worker: &Worker, forward: &Forward<'_>, record: &mut Record, ended: E
 fn respond(
     record: Record,
     forward: &Forward<'_>,
-    response: Response<Incoming>,
+    response: Parts,
     lease: Lease<RequestBody>,
     client: &Client,
 ) -> Answer {
-    let (mut parts, incoming) = response.into_parts();
+    let mut parts = response;
     let worker = Rc::clone(record.worker());
     forward_response(&mut parts.headers, || worker.date());
     edit_response(forward, &mut parts.headers);
@@ -459,7 +461,7 @@ fn respond(
             .headers
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let relay = Relay::new(incoming, lease, record, forward.rule.rule.timeouts.idle);
+    let relay = Relay::new(lease, record, forward.rule.rule.timeouts.idle);
     Ok(Response::from_parts(parts, Body::Relay(relay)))
 }
 
@@ -469,7 +471,7 @@ async fn switch(
     record: Record,
     forward: &Forward<'_>,
     outgoing: Outgoing,
-    response: Response<Incoming>,
+    response: Parts,
     lease: Lease<RequestBody>,
     client: &Client,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
@@ -478,9 +480,8 @@ async fn switch(
         // Nobody asked for it.
         return fail(record, Failure::Protocol, client);
     }
-    let mut headers = response.headers().clone();
-    drop(response);
-    let Some(upstream) = lease.into_socket().await else {
+    let mut headers = response.headers;
+    let Some(upstream) = lease.into_socket() else {
         return fail(record, Failure::Upgrade, client);
     };
     let from = Rc::clone(record.from());

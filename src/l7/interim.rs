@@ -1,17 +1,13 @@
 //! Interim responses (1xx) on their way to an HTTP/1 client.
 //!
 //! The HTTP library's server writes final responses only. Interim ones are written as bytes of our own into the
-//! connection, between the responses before and the response to come. The library's client hands them to a callback
-//! that must be able to cross threads, though it never does here: hence a lock, which nobody ever waits for and which
-//! is taken only when there is something.
+//! connection, between the responses before and the response to come.
 
+use std::cell::RefCell;
 use std::fmt::Write;
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::Context;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::headers::forward_interim;
 
@@ -21,28 +17,21 @@ const MAX_WAITING: usize = 64 * 1024;
 /// Interim responses that wait for a connection's socket.
 #[derive(Debug, Default)]
 pub struct Interim {
-    bytes: Mutex<Vec<u8>>,
-    /// Whether there are any, for the many times that there are none.
-    waiting: AtomicBool,
-}
-
-/// Has interim responses to a request passed on. Called by the task that serves the client's connection, which is woken
-/// when there is something to write. About 60 ns per request.
-pub async fn pass_on<B>(request: &mut Request<B>, interim: &Arc<Interim>) {
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let interim = Arc::clone(interim);
-    hyper::ext::on_informational(request, move |response| {
-        // What the client expects was answered here (RFC 9110 §10.1.1).
-        if response.status() != StatusCode::CONTINUE {
-            let mut headers = response.headers().clone();
-            forward_interim(&mut headers);
-            interim.push(response.status(), &headers);
-            waker.wake_by_ref();
-        }
-    });
+    bytes: RefCell<Vec<u8>>,
 }
 
 impl Interim {
+    /// Passes an endpoint's interim response on. Called by the task that serves the client's connection, which is
+    /// woken to write it.
+    pub fn pass(&self, cx: &mut Context<'_>, status: StatusCode, mut headers: HeaderMap) {
+        // What the client expects was answered here (RFC 9110 §10.1.1).
+        if status != StatusCode::CONTINUE {
+            forward_interim(&mut headers);
+            self.push(status, &headers);
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Queues a response; one that does not fit is left out (RFC 9110 §15.2: a proxy may discard it).
     pub fn push(&self, status: StatusCode, headers: &HeaderMap) {
         let mut head = String::new();
@@ -52,7 +41,7 @@ impl Interim {
             status.as_u16(),
             status.canonical_reason().unwrap_or_default()
         );
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = self.bytes.borrow_mut();
         let length = head.len()
             + headers
                 .iter()
@@ -69,21 +58,16 @@ impl Interim {
             }
         }
         bytes.extend_from_slice(b"\r\n");
-        self.waiting.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        !self.waiting.load(Ordering::Relaxed)
+        self.bytes.borrow().is_empty()
     }
 
     /// What waits, to be written.
     pub fn take(&self) -> Vec<u8> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        self.waiting.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+        self.bytes.take()
     }
 }
 

@@ -3,20 +3,23 @@
 //! A copy is sent when the request's body is known: at once when there is none, else when it has passed to the endpoint
 //! and was small enough to be kept. A copy is never worth delaying or failing the exchange for.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Version};
-use http_body_util::BodyExt;
+use http::Request;
+use http_body::Body;
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, length_of};
 use super::plan::Forward;
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
 use crate::balance::{EndpointCell, Observed, Pick};
 use crate::model::BackendProtocol;
 use crate::snapshot::Backend;
+use crate::upstream::Lease;
+use crate::upstream::http1::{BodyLength, RequestHead};
 
 /// Time that a copy has, body and response included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -65,22 +68,41 @@ async fn send(
         None => RequestBody::default(),
         Some(upload) => RequestBody::whole(body_of(&upload).await?),
     };
-    let mut request = head.map(|()| body);
-    if protocol == BackendProtocol::Http1 {
-        *request.version_mut() = Version::HTTP_11;
-    }
     let mut in_flight = EndpointCell::start(&cell, worker.now());
     let fleet = backend.fleet();
     let mut lease = worker.pool.lease(&cell, protocol, fleet.policy()).await.ok()?;
-    let response = lease.send(request).await;
-    let seen = if response.is_ok() {
+    let sent = match &mut lease {
+        Lease::Exclusive(lease) => {
+            let (mut head, ()) = head.into_parts();
+            let request = RequestHead {
+                method: &head.method,
+                path: head.uri.path_and_query()?,
+                host: None,
+                length: match body.is_end_stream() {
+                    true => BodyLength::Empty,
+                    false => length_of(&mut head.headers),
+                },
+                headers: &head.headers,
+            };
+            lease.send(&request, Some(body), |_, _, _| {}).await.is_ok()
+        }
+        Lease::Shared(lease) => lease.send(head.map(|()| body)).await.is_ok(),
+    };
+    let seen = if sent {
         Observed::Answered
     } else {
         Observed::Failed
     };
     in_flight.head(worker.now(), seen);
-    response.ok()?.into_body().collect().await.ok()?;
-    lease.finish();
+    if sent {
+        while poll_fn(|cx| lease.poll_body(cx))
+            .await
+            .transpose()
+            .ok()?
+            .is_some()
+        {}
+        lease.finish();
+    }
     Some(())
 }
 

@@ -1,9 +1,8 @@
 //! The request as it goes to endpoints: made once, sent once or, if it is safe, again.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
@@ -17,6 +16,7 @@ use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
 use super::{filters, retry, upgrade};
 use crate::model::BackendProtocol;
+use crate::upstream::http1::{BodyLength, RequestHead};
 
 /// A request ready for endpoints.
 pub struct Outgoing {
@@ -27,11 +27,16 @@ pub struct Outgoing {
     /// Whether an upgrade is asked for.
     pub upgrade: bool,
     /// Where interim responses go, if the client can have them.
-    pub interim: Option<Arc<Interim>>,
+    pub interim: Option<Rc<Interim>>,
     path: PathAndQuery,
+    /// An HTTP/1.0 client need not name a host: then it is the endpoint's address.
     host: Option<HeaderValue>,
-    /// Gone while an attempt has it that cannot be repeated.
-    headers: Option<HeaderMap>,
+    /// With the client's own host, which is not sent.
+    headers: HeaderMap,
+    /// The fields went with an attempt on HTTP/2 that cannot be repeated.
+    spent: bool,
+    /// How HTTP/1 tells the body from what follows.
+    length: BodyLength,
     /// Whether an attempt may come after one that was sent.
     may_repeat: bool,
 }
@@ -95,7 +100,10 @@ impl Outgoing {
         };
         // A filter may have set the host; the rewrite goes before it, the client's own comes last.
         let host = forward.new_host.clone().or_else(|| forward.host.value.clone());
-        headers.remove(HOST);
+        let length = match upload {
+            Some(_) => length_of(&mut headers),
+            None => BodyLength::Empty,
+        };
         Ok(Self {
             method,
             upload,
@@ -104,17 +112,19 @@ impl Outgoing {
                 .interim
                 .as_ref()
                 .filter(|_| parts.version == Version::HTTP_11)
-                .map(Arc::clone),
+                .map(Rc::clone),
             path,
             host,
-            headers: Some(headers),
+            headers,
+            spent: false,
+            length,
             may_repeat,
         })
     }
 
     /// Whether another attempt can be made at all.
     pub fn replayable(&self) -> bool {
-        self.headers.is_some() && self.upload.as_ref().is_none_or(|upload| upload.replayable())
+        !self.spent && self.upload.as_ref().is_none_or(|upload| upload.replayable())
     }
 
     /// Whether it can be sent again within one attempt without harm (RFC 9110 §9.2.2).
@@ -126,65 +136,98 @@ impl Outgoing {
         self.method.is_idempotent() && self.replayable() && upload_good
     }
 
-    /// The request for one attempt at an endpoint.
-    pub fn request(
-        &mut self,
-        protocol: BackendProtocol,
-        address: std::net::SocketAddr,
-    ) -> Request<RequestBody> {
-        let mut headers = match self.may_repeat {
-            true => self.headers.clone().unwrap_or_default(),
-            false => self.headers.take().unwrap_or_default(),
-        };
-        let host = match &self.host {
-            Some(host) => host.clone(),
-            // An HTTP/1.0 client need not name a host, an HTTP/1.1 server wants one.
-            None => HeaderValue::from_str(&address.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-        };
-        let body = match &self.upload {
-            Some(upload) => RequestBody::of(upload),
-            None => RequestBody::default(),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        match protocol {
-            BackendProtocol::Http1 => {
-                if self.upload.is_some() && !headers.contains_key(CONTENT_LENGTH) {
-                    // Said outright, because the library sends no body of unknown length with a GET.
-                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
-                headers.insert(HOST, host);
-                *request.uri_mut() = Uri::from(self.path.clone());
-                *request.version_mut() = Version::HTTP_11;
-            }
-            BackendProtocol::H2c => {
-                let mut parts = http::uri::Parts::default();
-                parts.scheme = Some(Scheme::HTTP);
-                parts.authority = host.to_str().ok().and_then(|host| host.parse().ok());
-                parts.path_and_query = Some(self.path.clone());
-                *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-                *request.version_mut() = Version::HTTP_2;
-            }
+    /// Makes sure that there is a host to name to this endpoint.
+    pub fn host_or(&self, address: std::net::SocketAddr) -> HeaderValue {
+        let named = self.host.clone();
+        named.unwrap_or_else(|| {
+            HeaderValue::from_str(&address.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        })
+    }
+
+    /// The head for an attempt on HTTP/1.1; `host` as [`Outgoing::host_or`] gives it.
+    pub fn http1<'a>(&'a self, host: &'a HeaderValue) -> RequestHead<'a> {
+        RequestHead {
+            method: &self.method,
+            path: &self.path,
+            host: Some(host),
+            headers: &self.headers,
+            length: self.length,
         }
+    }
+
+    /// The body for one attempt.
+    pub fn body(&self) -> Option<RequestBody> {
+        self.upload.as_ref().map(RequestBody::of)
+    }
+
+    /// The request for an attempt on HTTP/2.
+    pub fn http2(&mut self, host: &HeaderValue) -> Request<RequestBody> {
+        let mut headers = match self.may_repeat {
+            true => self.headers.clone(),
+            false => {
+                self.spent = true;
+                std::mem::take(&mut self.headers)
+            }
+        };
+        headers.remove(HOST);
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = host.to_str().ok().and_then(|host| host.parse().ok());
+        parts.path_and_query = Some(self.path.clone());
+        let mut request = Request::new(self.body().unwrap_or_default());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
         request
     }
 
-    /// A copy of the request's head.
+    /// A copy of the request as it would go to an endpoint, without its body.
     pub fn copy(&mut self, protocol: BackendProtocol, address: std::net::SocketAddr) -> Request<()> {
-        let may_repeat = std::mem::replace(&mut self.may_repeat, true);
-        let copy = self.request(protocol, address).map(|_| ());
-        self.may_repeat = may_repeat;
-        copy
+        let host = self.host_or(address);
+        match protocol {
+            BackendProtocol::H2c => {
+                let may_repeat = std::mem::replace(&mut self.may_repeat, true);
+                let copy = self.http2(&host).map(|_| ());
+                self.may_repeat = may_repeat;
+                copy
+            }
+            BackendProtocol::Http1 => {
+                let mut copy = Request::new(());
+                *copy.method_mut() = self.method.clone();
+                *copy.uri_mut() = Uri::from(self.path.clone());
+                *copy.headers_mut() = self.headers.clone();
+                copy.headers_mut().insert(HOST, host);
+                copy
+            }
+        }
     }
 
     /// Takes back a request that never left.
     pub fn take_back(&mut self, request: Request<RequestBody>) {
-        if self.headers.is_none() {
-            let mut headers = request.into_parts().0.headers;
-            headers.remove(TRANSFER_ENCODING);
-            self.headers = Some(headers);
+        if self.spent {
+            self.headers = request.into_parts().0.headers;
+            self.spent = false;
         }
+    }
+}
+
+/// How a body goes over HTTP/1: as long as the fields say, else in chunks.
+pub(super) fn length_of(headers: &mut HeaderMap) -> BodyLength {
+    let length = headers.get(CONTENT_LENGTH).map(|length| {
+        let text = length.to_str().ok()?;
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse().ok())?
+    });
+    match length {
+        Some(Some(length)) => BodyLength::Sized(length),
+        Some(None) => {
+            // A filter's doing: the framing of ours must be the only one.
+            headers.remove(CONTENT_LENGTH);
+            BodyLength::Chunked
+        }
+        None => BodyLength::Chunked,
     }
 }

@@ -18,13 +18,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http_body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, connect};
-use super::lease::{Exclusive, Lease, Socket, socket_of};
+use super::http1::{Http1, MAX_HEAD};
+use super::lease::{Exclusive, Kept, Lease};
 use crate::balance::EndpointCell;
 use crate::model::{Backend, BackendProtocol};
 use crate::runtime::local::LocalExecutor;
@@ -32,7 +34,6 @@ use crate::runtime::local::LocalExecutor;
 /// A worker's connections to all endpoints.
 pub struct Pool<B> {
     lanes: RefCell<Lanes<B>>,
-    http1: http1::Builder,
 }
 
 /// Lanes by their endpoint's id and the protocol.
@@ -55,8 +56,7 @@ pub struct Lane<B> {
 }
 
 struct Idle<B> {
-    sender: http1::SendRequest<B>,
-    socket: oneshot::Receiver<Socket>,
+    kept: Box<Kept<B>>,
     /// When a sweep first saw it.
     since: Option<Instant>,
 }
@@ -75,6 +75,8 @@ struct Shared<B> {
 /// A place among an HTTP/2 connection's streams.
 pub struct Stream<B> {
     pub(super) sender: http2::SendRequest<B>,
+    /// The response's body, once its head has come.
+    pub(super) incoming: Option<Incoming>,
     pub(super) reused: bool,
     connection: Rc<Shared<B>>,
     lane: Rc<Lane<B>>,
@@ -88,7 +90,7 @@ const MAX_RESETS: usize = 1_000_000;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes of a response's head.
-const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
+const MAX_RESPONSE_HEAD: u32 = MAX_HEAD as u32;
 
 impl<B> Default for Pool<B>
 where
@@ -107,11 +109,8 @@ where
 {
     /// An empty pool.
     pub fn new() -> Self {
-        let mut http1 = http1::Builder::new();
-        http1.max_buf_size(4 * MAX_RESPONSE_HEAD as usize);
         Self {
             lanes: RefCell::default(),
-            http1,
         }
     }
 
@@ -120,10 +119,9 @@ where
         let lanes = self.lanes.borrow();
         let lane = lanes.get(&(cell.id(), protocol))?;
         match protocol {
-            BackendProtocol::Http1 => lane.take_idle().map(|idle| {
+            BackendProtocol::Http1 => lane.take_idle().map(|kept| {
                 Lease::Exclusive(Exclusive {
-                    sender: idle.sender,
-                    socket: idle.socket,
+                    kept,
                     lane: Rc::clone(lane),
                     reused: true,
                 })
@@ -144,7 +142,7 @@ where
         }
         let lane = self.lane(cell, protocol, policy);
         match protocol {
-            BackendProtocol::Http1 => self.open_exclusive(lane, policy).await.map(Lease::Exclusive),
+            BackendProtocol::Http1 => Self::open_exclusive(lane, policy).await.map(Lease::Exclusive),
             BackendProtocol::H2c => self.stream(lane, policy).await.map(Lease::Shared),
         }
     }
@@ -156,17 +154,21 @@ where
         policy: &Backend,
     ) -> Result<Lease<B>, ConnectError> {
         let lane = self.lane(cell, BackendProtocol::Http1, policy);
-        self.open_exclusive(lane, policy).await.map(Lease::Exclusive)
+        Self::open_exclusive(lane, policy).await.map(Lease::Exclusive)
     }
 
-    /// Closes what has been idle for too long and forgets lanes that nobody needs. Called about once a second.
+    /// Closes what has been idle for too long or was closed by the endpoint, takes from what is idle the memory that it
+    /// does not need, and forgets lanes that nobody needs. Called a few times a second.
     pub fn sweep(&self, now: Instant) {
         self.lanes.borrow_mut().retain(|_, lane| {
             let timeout = lane.idle_timeout.get();
             let fresh = |since: Instant| now.saturating_duration_since(since) < timeout;
-            lane.idle
-                .borrow_mut()
-                .retain_mut(|idle| !idle.sender.is_closed() && fresh(*idle.since.get_or_insert(now)));
+            lane.idle.borrow_mut().retain_mut(|idle| {
+                if idle.since.is_some() {
+                    idle.kept.connection.trim();
+                }
+                idle.kept.connection.is_quiet() && fresh(*idle.since.get_or_insert(now))
+            });
             lane.shared.borrow_mut().retain(|shared| {
                 !shared.sender.is_closed() && (shared.streams.get() > 0 || fresh(shared.idle_since.get()))
             });
@@ -207,29 +209,14 @@ where
         Rc::clone(lane)
     }
 
-    async fn open_exclusive(
-        &self,
-        lane: Rc<Lane<B>>,
-        policy: &Backend,
-    ) -> Result<Exclusive<B>, ConnectError> {
+    async fn open_exclusive(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Exclusive<B>, ConnectError> {
         let (stream, slot) =
             connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
-        let (sender, mut connection) = self
-            .http1
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Handshake)?;
-        let (give_socket, socket) = oneshot::channel();
-        tokio::task::spawn_local(async move {
-            if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok() {
-                let parts = connection.into_parts();
-                // Nobody may want it: then it closes here.
-                let _ = give_socket.send(socket_of(parts.io, parts.read_buf, slot));
-            }
-        });
         Ok(Exclusive {
-            sender,
-            socket,
+            kept: Box::new(Kept {
+                connection: Http1::new(stream),
+                slot,
+            }),
             lane,
             reused: false,
         })
@@ -286,47 +273,25 @@ where
     }
 }
 
-impl<B> Lane<B> {
-    fn take_idle(&self) -> Option<Idle<B>> {
+impl<B: Body<Data = bytes::Bytes> + Unpin> Lane<B> {
+    fn take_idle(&self) -> Option<Box<Kept<B>>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(candidate) = idle.pop() {
-            if candidate.sender.is_ready() {
-                return Some(candidate);
+        while let Some(mut candidate) = idle.pop() {
+            if candidate.kept.connection.is_quiet() {
+                return Some(candidate.kept);
             }
         }
         None
     }
+}
 
-    /// Takes a connection back after a whole exchange. One whose driver has yet to notice the end is waited for.
-    pub(super) fn put_back(
-        self: &Rc<Self>,
-        mut sender: http1::SendRequest<B>,
-        socket: oneshot::Receiver<Socket>,
-    ) where
-        B: 'static,
-    {
-        if sender.is_ready() {
-            self.keep(sender, socket);
-        } else if !sender.is_closed() {
-            let lane = Rc::clone(self);
-            tokio::task::spawn_local(async move {
-                let ready = tokio::time::timeout(std::time::Duration::from_secs(1), sender.ready()).await;
-                if matches!(ready, Ok(Ok(()))) {
-                    lane.keep(sender, socket);
-                }
-            });
-        }
-    }
-
-    fn keep(&self, sender: http1::SendRequest<B>, socket: oneshot::Receiver<Socket>) {
+impl<B> Lane<B> {
+    /// Takes a connection back after a whole exchange.
+    pub(super) fn keep(&self, kept: Box<Kept<B>>) {
         // Marked by the next sweep: a quarter of a second more or less does not matter.
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle.get() as usize {
-            idle.push(Idle {
-                sender,
-                socket,
-                since: None,
-            });
+            idle.push(Idle { kept, since: None });
         }
     }
 
@@ -350,6 +315,7 @@ impl<B> Lane<B> {
         connection.opened.set(connection.opened.get() + 1);
         Stream {
             sender: connection.sender.clone(),
+            incoming: None,
             reused,
             connection: Rc::clone(connection),
             lane: Rc::clone(self),
