@@ -303,6 +303,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
 
 /// Removes the fields that `Connection` lists, and itself (RFC 9110 §7.6.1).
 fn remove_listed(headers: &mut HeaderMap) -> Result<(), HeaderRefusal> {
+    let mut values = headers.get_all(CONNECTION).iter();
+    if let (Some(only), None) = (values.next(), values.next())
+        && [&b"keep-alive"[..], b"close"].contains(&only.as_bytes())
+    {
+        // Nearly all are one of these.
+        headers.remove(CONNECTION);
+        return Ok(());
+    }
     let mut listed = Vec::new();
     for value in headers.get_all(CONNECTION) {
         let text = value.to_str().map_err(|_| HeaderRefusal::Connection)?;

@@ -11,6 +11,7 @@
 //! Every write to the target is of whole lines, and a file is opened for appending, so that several
 //! processes may share it.
 
+mod address;
 mod escape;
 pub mod line;
 mod timestamp;
@@ -27,11 +28,11 @@ use self::line::LineWriter;
 use self::writer::{Control, Message, Writer};
 use super::{ExchangeRecord, Metrics};
 
-/// A buffer with this many bytes is handed to the writer.
-pub const FULL: usize = 16 * 1024;
+/// A buffer with this many bytes is handed to the writer: one wake-up of its thread for about 300 lines.
+pub const FULL: usize = 64 * 1024;
 
 /// Buffers that may wait for the writer, of all workers together: about 4 MiB.
-pub const QUEUE: usize = 256;
+pub const QUEUE: usize = 64;
 
 /// Room beyond [`FULL`] that a buffer starts with, for the line that fills it.
 const SLACK: usize = 4 * 1024;

@@ -19,10 +19,8 @@
 //! in text also their `name=`). Bytes are of bodies. Text that others chose is escaped the same way in both formats (`\"`, `\\`,
 //! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
 
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
-
 use super::super::ExchangeRecord;
+use super::address::Addresses;
 use super::escape::escape;
 use super::timestamp::Timestamp;
 
@@ -47,6 +45,7 @@ pub enum Format {
 pub struct LineWriter {
     format: Format,
     timestamp: Timestamp,
+    addresses: Addresses,
 }
 
 impl LineWriter {
@@ -55,6 +54,7 @@ impl LineWriter {
         Self {
             format,
             timestamp: Timestamp::new(),
+            addresses: Addresses::new(),
         }
     }
 
@@ -79,13 +79,13 @@ impl LineWriter {
         put(out, ",\"version\":\"");
         put(out, version(record.version));
         put(out, "\",\"client\":\"");
-        put_address(out, record.client);
+        self.addresses.write(record.client, out);
         put_text(out, "\",\"listener\":\"", record.listener, MAX_TEXT);
         put_known(out, ",\"route\":\"", record.route);
         put_known(out, ",\"backend\":\"", record.backend);
         if let Some(endpoint) = record.endpoint {
             put(out, ",\"endpoint\":\"");
-            put_address(out, endpoint);
+            self.addresses.write(endpoint, out);
             put(out, "\"");
         }
         put(out, ",\"attempts\":");
@@ -106,7 +106,7 @@ impl LineWriter {
     }
 
     fn text(&mut self, record: &ExchangeRecord<'_>, out: &mut Vec<u8>) {
-        put_ip(out, record.client.ip());
+        self.addresses.write_ip(record.client, out);
         put(out, " - - [");
         self.timestamp.write(record.started_unix_us, out);
         put(out, "] \"");
@@ -132,7 +132,7 @@ impl LineWriter {
         put_known(out, " backend=\"", record.backend);
         if let Some(endpoint) = record.endpoint {
             put(out, " endpoint=");
-            put_address(out, endpoint);
+            self.addresses.write(endpoint, out);
         }
         put(out, " attempts=");
         put_number(out, u64::from(record.attempts));
@@ -178,35 +178,6 @@ fn put_millis(out: &mut Vec<u8>, us: u64) {
     let rest = us % 1000;
     let digit = |place: u64| b'0' + (rest / place % 10) as u8;
     out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
-}
-
-fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address.ip().to_canonical() {
-        IpAddr::V6(ip) => {
-            // Writing to a `Vec` cannot fail.
-            let _ = write!(out, "[{ip}]");
-        }
-        ip => put_ip(out, ip),
-    }
-    put(out, ":");
-    put_number(out, u64::from(address.port()));
-}
-
-/// An IPv4 address that a dual-stack socket shows as `::ffff:192.0.2.1` is written as what it is.
-fn put_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            put_number(out, u64::from(a));
-            for octet in [b, c, d] {
-                put(out, ".");
-                put_number(out, u64::from(octet));
-            }
-        }
-        IpAddr::V6(ip) => {
-            let _ = write!(out, "{ip}");
-        }
-    }
 }
 
 fn version(version: http::Version) -> &'static str {
