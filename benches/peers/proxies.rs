@@ -155,7 +155,10 @@ impl Proxy {
             .binary()
             .with_context(|| format!("no binary of {}", self.name()))?;
         let [from, admin] = free_ports()?;
-        let access_log = job.folder.join("access.log");
+        // Beside the configuration a log would be a change of its folder, which is watched.
+        let logs = job.folder.join("logs");
+        fs::create_dir_all(&logs)?;
+        let access_log = logs.join("access.log");
         let (file, text) = self.configuration(job, from, admin, &access_log)?;
         let file = job.folder.join(file);
         fs::write(&file, text)?;

@@ -61,13 +61,26 @@ impl Record {
         worker.count(true);
         from.pace.begin();
         let detail = worker.access_log().map(|_| {
+            let (mut host, mut user_agent, mut request_id) = (None, None, None);
+            // One look at each field is less than three searches.
+            for (name, value) in request.headers() {
+                let wanted = match name {
+                    name if name == HOST => &mut host,
+                    name if name == USER_AGENT => &mut user_agent,
+                    name if *name == REQUEST_ID => &mut request_id,
+                    _ => continue,
+                };
+                if wanted.is_none() {
+                    *wanted = Some(value.clone());
+                }
+            }
             Box::new(Detail {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
-                host: request.headers().get(HOST).cloned(),
-                user_agent: request.headers().get(USER_AGENT).cloned(),
-                request_id: request.headers().get(REQUEST_ID).cloned(),
+                host,
+                user_agent,
+                request_id,
                 listener: None,
                 rule: None,
             })

@@ -13,6 +13,8 @@ use super::Error;
 
 /// Fields of a response; more are refused.
 const MAX_FIELDS: usize = 100;
+/// Room for fields that are added on the way to the client.
+const ADDED: usize = 2;
 
 /// A response's head.
 #[derive(Debug)]
@@ -25,6 +27,15 @@ pub struct Head {
     pub headers: HeaderMap,
     /// Its length in bytes.
     pub bytes: usize,
+    /// Which of the fields that matter here there are: to look for one that is not there costs as much.
+    there: There,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct There {
+    connection: bool,
+    content_length: bool,
+    transfer_encoding: bool,
 }
 
 /// Reads a head; none when it is not whole.
@@ -43,13 +54,19 @@ pub fn read(bytes: &Bytes) -> Result<Option<Head>, Error> {
         Err(_) => return Err(Error::Malformed("its head is no HTTP/1 head")),
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
+    let mut there = There::default();
     for field in response.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         // The value is of these bytes, so that nothing is copied.
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         match (name, value) {
-            (Ok(name), Ok(value)) => headers.append(name, value),
+            (Ok(name), Ok(value)) => {
+                there.connection |= name == CONNECTION;
+                there.content_length |= name == CONTENT_LENGTH;
+                there.transfer_encoding |= name == TRANSFER_ENCODING;
+                headers.append(name, value)
+            }
             _ => return Err(Error::Malformed("a field of its head is not allowed")),
         };
     }
@@ -62,6 +79,7 @@ pub fn read(bytes: &Bytes) -> Result<Option<Head>, Error> {
         },
         headers,
         bytes: length,
+        there,
     }))
 }
 
@@ -95,25 +113,25 @@ pub enum BodyEnd {
 /// # Errors
 /// A length that is no number or that differs from another; a coding that was not asked for.
 pub fn framing(head: &Head, to_head_request: bool) -> Result<(BodyEnd, bool), Error> {
-    let mut close = false;
-    let mut keep = false;
-    for value in head.headers.get_all(CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',') {
-            close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
-            keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    let persistent = !close && (keep || head.version == Version::HTTP_11);
+    let persistent = persists(head);
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if to_head_request || bodiless {
         return Ok((BodyEnd::Empty, persistent));
     }
-    let length = content_length(&head.headers)?;
+    let length = if head.there.content_length {
+        content_length(&head.headers)?
+    } else {
+        None
+    };
+    if !head.there.transfer_encoding {
+        return Ok(match length {
+            Some(0) => (BodyEnd::Empty, persistent),
+            Some(length) => (BodyEnd::Sized(length), persistent),
+            None => (BodyEnd::Close, false),
+        });
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next(), length) {
-        (None, _, Some(0)) => Ok((BodyEnd::Empty, persistent)),
-        (None, _, Some(length)) => Ok((BodyEnd::Sized(length), persistent)),
-        (None, _, None) => Ok((BodyEnd::Close, false)),
         (Some(coding), None, length)
             if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
                 && head.version == Version::HTTP_11 =>
@@ -125,6 +143,21 @@ pub fn framing(head: &Head, to_head_request: bool) -> Result<(BodyEnd, bool), Er
             "its transfer coding is not one that was asked for",
         )),
     }
+}
+
+/// Whether the connection outlives the response (RFC 9112 §9.3).
+fn persists(head: &Head) -> bool {
+    let mut close = false;
+    let mut keep = false;
+    if head.there.connection {
+        for value in head.headers.get_all(CONNECTION) {
+            for option in value.as_bytes().split(|byte| *byte == b',') {
+                close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
+                keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+    }
+    !close && (keep || head.version == Version::HTTP_11)
 }
 
 /// The length that is announced. Repeated equal ones are one (RFC 9110 §8.6).
