@@ -476,8 +476,8 @@ async fn switch(
     client: &Client,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Answer {
-    if !outgoing.upgrade {
-        // Nobody asked for it.
+    if !outgoing.upgrade || !upgrade::agrees(&response.headers) {
+        // Nobody asked for it, or for something else.
         return fail(record, Failure::Protocol, client);
     }
     let mut headers = response.headers;
