@@ -247,6 +247,13 @@ const FAMILIES: &[Family] = &[
         samples: |reading| vec![gauge(&[], f64::from(u8::from(reading.totals.last_reload_ok)))],
     },
     Family {
+        name: "tidegate_settings_waiting",
+        kind: MetricType::GAUGE,
+        help: "Settings that differ in the file from those in use, and take effect at the next start.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.settings_waiting as f64)],
+    },
+    Family {
         name: "tidegate_snapshot_generation",
         kind: MetricType::GAUGE,
         help: "The number of the live snapshot.",
@@ -263,7 +270,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "tidegate_snapshot_rejects",
         kind: MetricType::GAUGE,
-        help: "Objects that were left out of the live snapshot.",
+        help: "What is left out: objects, and settings that wait for a restart.",
         labels: &[],
         samples: |reading| vec![gauge(&[], reading.totals.snapshot_rejects as f64)],
     },

@@ -238,6 +238,7 @@ fn names_and_labels_are_stable() {
             "counter tidegate_response_bytes_total{backend}",
             "counter tidegate_retries_denied_total{backend}",
             "counter tidegate_retries_total{backend}",
+            "gauge tidegate_settings_waiting{}",
             "gauge tidegate_snapshot_generation{}",
             "gauge tidegate_snapshot_published_timestamp_seconds{}",
             "gauge tidegate_snapshot_rejects{}",

@@ -28,6 +28,8 @@ pub struct Totals {
     pub reloads_failed: u64,
     /// Whether the last one was taken (also when there was none).
     pub last_reload_ok: bool,
+    /// Settings of the file that wait for a restart.
+    pub settings_waiting: u64,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
 }
