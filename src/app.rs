@@ -109,7 +109,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     let mut opened = Vec::new();
     for source in sources {
         let (name, delta, rejects, follow) =
-            sources::open(source)?;
+            tokio::task::spawn_blocking(move || sources::open(source)).await??;
         conductor.take(&name, delta, Some(rejects));
         opened.push((name, follow));
     }

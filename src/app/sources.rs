@@ -40,7 +40,7 @@ pub(super) enum Follow {
 /// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
 pub(super) type Opened = (SourceName, Delta, Vec<Reject>, Follow);
 
-/// Reads a source for the first time.
+/// Reads a source for the first time. Waits for disks; call it within a runtime, but not on a thread of its tasks.
 pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
     match source {
         Source::Given(name, world) => {
@@ -120,15 +120,22 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
                     () = watch.changed() => {}
                     asked = reread.changed() => if asked.is_err() { return },
                 }
-                let loaded = match config::load(&path) {
-                    Ok(loaded) => loaded,
-                    Err(refused) => {
+                let read = path.clone();
+                // Reading waits for a disk, and a large file takes a while to convert.
+                let loaded = match tokio::task::spawn_blocking(move || config::load(read)).await {
+                    Ok(Ok(loaded)) => loaded,
+                    Ok(Err(refused)) => {
                         metrics.reload(false);
                         tracing::error!(
                             "{} was not taken over, the configuration before stays:\n{}",
                             path.display(),
                             refused.human()
                         );
+                        continue;
+                    }
+                    Err(error) => {
+                        metrics.reload(false);
+                        tracing::error!("{} cannot be read again: {error}", path.display());
                         continue;
                     }
                 };
