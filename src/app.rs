@@ -252,9 +252,16 @@ fn subjects(live: &Live) -> Vec<Subject> {
                 return;
             };
             let check = Arc::new(check.clone());
+            let metrics = Arc::clone(&backend.metrics);
+            let told: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(move |healthy| {
+                if !healthy {
+                    metrics.ejected_by_checks();
+                }
+            });
             subjects.extend(fleet.candidates().iter().map(|candidate| Subject {
                 cell: Arc::clone(&candidate.cell),
                 check: Arc::clone(&check),
+                told: Arc::clone(&told),
             }));
         });
     }

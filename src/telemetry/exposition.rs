@@ -195,9 +195,19 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "tidegate_ejections_total",
         kind: MetricType::COUNTER,
-        help: "Endpoints set aside for what they did to requests.",
-        labels: &["backend"],
-        samples: |reading| of_backends(reading, |backend| backend.ejections),
+        help: "Endpoints set aside, by what they failed: requests or active checks.",
+        labels: &["backend", "by"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    [
+                        ("requests", backend.ejections),
+                        ("checks", backend.ejections_by_checks),
+                    ]
+                    .map(|(by, count)| counter(&[("backend", &*backend.name), ("by", by)], count as f64))
+                })
+                .collect()
+        },
     },
     Family {
         name: "tidegate_connections",

@@ -184,6 +184,7 @@ pub struct BackendMetrics {
     name: Arc<str>,
     shards: Shards<BackendShard>,
     ejections: AtomicU64,
+    ejections_by_checks: AtomicU64,
 }
 
 impl BackendMetrics {
@@ -192,6 +193,7 @@ impl BackendMetrics {
             name,
             shards: Shards::new(workers),
             ejections: AtomicU64::new(0),
+            ejections_by_checks: AtomicU64::new(0),
         }
     }
 
@@ -247,7 +249,12 @@ impl BackendMetrics {
         self.shards.of(worker).connections_reused.add(1);
     }
 
-    /// Counts an endpoint set aside. From any thread.
+    /// Counts an endpoint that active checks set aside. From any thread.
+    pub fn ejected_by_checks(&self) {
+        self.ejections_by_checks.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an endpoint set aside for what it did to requests. From any thread.
     pub fn ejected(&self) {
         self.ejections.fetch_add(1, Relaxed);
     }
@@ -257,6 +264,7 @@ impl BackendMetrics {
         let mut totals = BackendTotals {
             name: Arc::clone(&self.name),
             ejections: self.ejections.load(Relaxed),
+            ejections_by_checks: self.ejections_by_checks.load(Relaxed),
             ..BackendTotals::default()
         };
         self.shards.each().for_each(|shard| shard.read_into(&mut totals));

@@ -229,7 +229,7 @@ fn names_and_labels_are_stable() {
             "counter tidegate_connections_handed_off_total{listener}",
             "counter tidegate_connections_refused_total{listener}",
             "counter tidegate_connections_total{listener}",
-            "counter tidegate_ejections_total{backend}",
+            "counter tidegate_ejections_total{backend, by}",
             "gauge tidegate_last_reload_ok{}",
             "counter tidegate_reloads_total{result}",
             "counter tidegate_request_bytes_total{backend}",
