@@ -10,6 +10,7 @@
 //! compiled, sockets are bound, and only then is the process ready.
 
 mod conductor;
+mod process;
 mod sources;
 mod view;
 
@@ -24,16 +25,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::conductor::{Conductor, Message};
+use self::process::Process;
 pub use self::sources::Source;
 pub use self::view::Live;
 use crate::admin::{self, AdminState};
 use crate::balance::Clock;
-use crate::config::{AccessLogFormat, AccessLogTarget, Settings};
+use crate::config::Settings;
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerParts;
 use crate::model::Reject;
 use crate::snapshot::Compiler;
-use crate::telemetry::access_log::{AccessLog, Format, Target};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::probe::{Prober, Subject};
@@ -55,13 +56,12 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     /// What was left out of the sources at the start.
     pub rejects: Vec<Reject>,
-    settings: Settings,
+    process: Arc<Process>,
     gates: Arc<Gates>,
     live: Arc<Live>,
     messages: mpsc::Sender<Message>,
     reread: watch::Sender<u64>,
     workers: Arc<Workers>,
-    access_log: Option<AccessLog>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -83,7 +83,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         ("snapshot", "nothing is compiled yet"),
         ("listeners", "nothing is bound yet"),
     ]));
-    let access_log = open_access_log(&settings, &metrics)?;
+    let process = Arc::new(Process::start(&settings, &metrics)?);
     let compiler = Compiler::new(Arc::clone(&metrics));
     let readers = compiler.readers();
 
@@ -92,8 +92,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         clock,
         readers: readers.clone(),
         metrics: Arc::clone(&metrics),
-        access_log: access_log.as_ref().map(AccessLog::handle),
-        proxy_status: settings.proxy_status_header,
+        settings: process.for_worker(&settings),
         seed: fastrand::u64(..),
     });
     let workers = Arc::new(Workers::start(parts.collect()).context("cannot start the worker threads")?);
@@ -109,7 +108,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     );
     let mut opened = Vec::new();
     for source in sources {
-        let (name, delta, rejects, follow) = sources::open(source)?;
+        let (name, delta, rejects, follow) =
+            tokio::task::spawn_blocking(move || sources::open(source)).await??;
         conductor.take(&name, delta, Some(rejects));
         opened.push((name, follow));
     }
@@ -125,9 +125,13 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         tasks.push(tokio::spawn(sources::follow(
             name,
             follow,
-            asked.clone(),
-            messages.clone(),
-            Arc::clone(&metrics),
+            sources::Follower {
+                reread: asked.clone(),
+                messages: messages.clone(),
+                metrics: Arc::clone(&metrics),
+                process: Arc::clone(&process),
+                workers: Arc::clone(&workers),
+            },
         )));
     }
     tasks.push(tokio::spawn(Prober::new(clock).run({
@@ -157,13 +161,12 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         addresses,
         admin,
         rejects,
-        settings,
+        process,
         gates,
         live,
         messages,
         reread,
         workers,
-        access_log,
         tasks,
     })
 }
@@ -186,9 +189,7 @@ impl Running {
 
     /// Has every file source read again, as on SIGHUP; the access log is opened anew.
     pub fn reload(&self) {
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
+        self.process.reopen_access_log();
         self.reread.send_modify(|count| *count += 1);
     }
 
@@ -215,9 +216,10 @@ impl Running {
     /// for the timeout. True: everything had ended by itself.
     pub async fn drain(self) -> bool {
         self.gates.close("draining", "the process is ending");
-        tokio::time::sleep(self.settings.drain.lag).await;
+        let times = self.process.drain();
+        tokio::time::sleep(times.lag).await;
         self.workers.drain().await;
-        let deadline = tokio::time::Instant::now() + self.settings.drain.timeout;
+        let deadline = tokio::time::Instant::now() + times.timeout;
         while self.workers.connections() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
@@ -237,9 +239,7 @@ impl Running {
         if let Ok(workers) = Arc::try_unwrap(self.workers).map_err(|_| ()) {
             workers.stop().await;
         }
-        if let Some(log) = self.access_log {
-            let _ = tokio::task::spawn_blocking(move || log.close(Duration::from_secs(1))).await;
-        }
+        self.process.close().await;
     }
 }
 
@@ -252,9 +252,16 @@ fn subjects(live: &Live) -> Vec<Subject> {
                 return;
             };
             let check = Arc::new(check.clone());
+            let metrics = Arc::clone(&backend.metrics);
+            let told: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(move |healthy| {
+                if !healthy {
+                    metrics.ejected_by_checks();
+                }
+            });
             subjects.extend(fleet.candidates().iter().map(|candidate| Subject {
                 cell: Arc::clone(&candidate.cell),
                 check: Arc::clone(&check),
+                told: Arc::clone(&told),
             }));
         });
     }
@@ -264,24 +271,6 @@ fn subjects(live: &Live) -> Vec<Subject> {
 /// The cores that the process may use: its affinity, and its cgroup's share rounded up.
 fn available_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn open_access_log(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Option<AccessLog>> {
-    let Some(log) = &settings.access_log else {
-        return Ok(None);
-    };
-    let format = match log.format {
-        AccessLogFormat::Json => Format::Json,
-        AccessLogFormat::Text => Format::Text,
-    };
-    let target = match &log.to {
-        AccessLogTarget::Stdout => Target::Stdout,
-        AccessLogTarget::Stderr => Target::Stderr,
-        AccessLogTarget::File(path) => Target::File(path.clone()),
-    };
-    Ok(Some(
-        AccessLog::start(format, target, Arc::clone(metrics)).context("cannot open the access log")?,
-    ))
 }
 
 /// A path to a configuration file or a directory of manifests, for messages.

@@ -256,7 +256,7 @@ fn everything_is_read_as_it_stands() {
     assert!(!settings.proxy_status_header);
     assert_eq!(
         settings.needs_restart(&config::Settings::default()),
-        ["workers", "admin", "log.access", "manifests"]
+        ["workers", "admin", "manifests"]
     );
     let route = &loaded.world.routes["route-1"];
     assert_eq!(route.rules.len(), 4);

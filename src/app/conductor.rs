@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::view::Live;
 use crate::balance::Clock;
@@ -30,8 +31,8 @@ pub(super) enum Message {
     },
 }
 
-/// How long changes are gathered after the first. A rollout of many pods is then few publications; a single change is
-/// live well within ten milliseconds.
+/// The least time between two publications. A change after a quiet moment is live at once; those that follow closely
+/// are gathered, so that a rollout of many pods is few publications.
 const GATHER: Duration = Duration::from_millis(2);
 
 pub(super) struct Conductor {
@@ -131,8 +132,9 @@ impl Conductor {
 
     /// Follows the sources for the life of the process.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut quiet_until = Instant::now();
         while let Some(message) = inbox.recv().await {
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep_until(quiet_until).await;
             let mut gathered = vec![message];
             while let Ok(message) = inbox.try_recv() {
                 gathered.push(message);
@@ -152,6 +154,7 @@ impl Conductor {
             if let Err(error) = self.bind().await {
                 tracing::error!("{error}");
             }
+            quiet_until = Instant::now() + GATHER;
             for done in waiting {
                 let _ = done.send(());
             }

@@ -7,7 +7,9 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 
 use super::conductor::Message;
-use crate::config::{self, watch};
+use super::process::Process;
+use crate::config::{self, Settings, watch};
+use crate::downstream::workers::Workers;
 use crate::kubernetes::{self, Manifests};
 use crate::model::{Delta, Reject, SourceName, World};
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +32,7 @@ pub(super) enum Follow {
         path: PathBuf,
         watch: watch::Watch,
         world: Box<World>,
+        settings: Box<Settings>,
     },
     Manifests(Manifests),
 }
@@ -37,7 +40,7 @@ pub(super) enum Follow {
 /// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
 pub(super) type Opened = (SourceName, Delta, Vec<Reject>, Follow);
 
-/// Reads a source for the first time.
+/// Reads a source for the first time. Waits for disks; call it within a runtime, but not on a thread of its tasks.
 pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
     match source {
         Source::Given(name, world) => {
@@ -58,6 +61,7 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
                     path,
                     watch,
                     world: Box::new(loaded.world),
+                    settings: Box::new(loaded.settings),
                 },
             ))
         }
@@ -70,14 +74,26 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
     }
 }
 
-/// Follows a source for the life of the process. `reread` asks a file to be read again without a change seen.
-pub(super) async fn follow(
-    name: SourceName,
-    follow: Follow,
-    mut reread: tokio::sync::watch::Receiver<u64>,
-    messages: mpsc::Sender<Message>,
-    metrics: Arc<Metrics>,
-) {
+/// What following a source takes.
+pub(super) struct Follower {
+    /// Asks a file to be read again without a change seen.
+    pub(super) reread: tokio::sync::watch::Receiver<u64>,
+    /// Where changes go.
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) process: Arc<Process>,
+    pub(super) workers: Arc<Workers>,
+}
+
+/// Follows a source for the life of the process.
+pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
+    let Follower {
+        mut reread,
+        messages,
+        metrics,
+        process,
+        workers,
+    } = with;
     match follow {
         Follow::Nothing => {}
         Follow::Manifests(mut manifests) => loop {
@@ -96,36 +112,50 @@ pub(super) async fn follow(
             path,
             mut watch,
             mut world,
-        } => loop {
-            tokio::select! {
-                () = watch.changed() => {}
-                asked = reread.changed() => if asked.is_err() { return },
-            }
-            let loaded = match config::load(&path) {
-                Ok(loaded) => loaded,
-                Err(refused) => {
-                    metrics.reload(false);
-                    tracing::error!(
-                        "{} was not taken over, the configuration before stays:\n{}",
-                        path.display(),
-                        refused.human()
-                    );
-                    continue;
+            settings: started,
+        } => {
+            let mut live = started.clone();
+            loop {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    asked = reread.changed() => if asked.is_err() { return },
                 }
-            };
-            metrics.reload(true);
-            let delta = world.delta_to(&loaded.world);
-            tracing::info!(file = %path.display(), changed = !delta.is_empty(), "configuration read again");
-            *world = loaded.world;
-            let change = Message::Change {
-                source: name.clone(),
-                delta,
-                rejects: None,
-                done: None,
-            };
-            if messages.send(change).await.is_err() {
-                return;
+                let read = path.clone();
+                // Reading waits for a disk, and a large file takes a while to convert.
+                let loaded = match tokio::task::spawn_blocking(move || config::load(read)).await {
+                    Ok(Ok(loaded)) => loaded,
+                    Ok(Err(refused)) => {
+                        metrics.reload(false);
+                        tracing::error!(
+                            "{} was not taken over, the configuration before stays:\n{}",
+                            path.display(),
+                            refused.human()
+                        );
+                        continue;
+                    }
+                    Err(error) => {
+                        metrics.reload(false);
+                        tracing::error!("{} cannot be read again: {error}", path.display());
+                        continue;
+                    }
+                };
+                metrics.reload(true);
+                let delta = world.delta_to(&loaded.world);
+                tracing::info!(file = %path.display(), changed = !delta.is_empty(), "configuration read again");
+                *world = loaded.world;
+                let rejects = process
+                    .apply(&workers, &name, &started, &mut live, &loaded.settings)
+                    .await;
+                let change = Message::Change {
+                    source: name.clone(),
+                    delta,
+                    rejects: Some(rejects),
+                    done: None,
+                };
+                if messages.send(change).await.is_err() {
+                    return;
+                }
             }
-        },
+        }
     }
 }

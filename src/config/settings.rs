@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Settings of the process.
 ///
-/// Read at the start. A reload changes the world that is served, not these; what differs in them takes effect at the
-/// next start.
+/// Read at the start and with every reload; what [`Settings::needs_restart`] names is built into the process and
+/// takes effect at the next start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Data-plane threads. None: the cores that the process may use.
@@ -43,7 +43,6 @@ impl Settings {
         [
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),
-            ("log.access", self.access_log != next.access_log),
             ("manifests", self.manifests != next.manifests),
         ]
         .into_iter()

@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 
 use super::accept::{Door, Neighbours, accept, adopt};
 use super::socket;
-use crate::l7::worker::{Worker, WorkerParts};
+use crate::l7::worker::{Worker, WorkerParts, WorkerSettings};
 use crate::telemetry::metrics::{ListenerMetrics, Metrics};
 
 /// What a worker is told.
@@ -52,6 +52,8 @@ pub enum Command {
         /// The address's counters.
         metrics: Arc<ListenerMetrics>,
     },
+    /// Settings of the process have changed.
+    Set(WorkerSettings),
     /// Accept no more at all, and end every connection after the exchange at hand.
     Drain,
     /// End now.
@@ -174,6 +176,13 @@ impl Workers {
         }
     }
 
+    /// Gives every worker its settings.
+    pub async fn set(&self, settings: impl Fn() -> WorkerSettings) {
+        for sender in &self.senders {
+            let _ = sender.send(Command::Set(settings())).await;
+        }
+    }
+
     /// No worker accepts any more, and connections end after the exchange at hand.
     pub async fn drain(&self) {
         for sender in &self.senders {
@@ -266,6 +275,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                     adopt(&worker, stream, peer, &door, &neighbours.board);
                 }
             }
+            Some(Command::Set(settings)) => worker.set(settings),
             Some(Command::Drain) => {
                 for (_, (_, task)) in doors.drain() {
                     task.abort();

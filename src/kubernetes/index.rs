@@ -108,6 +108,14 @@ impl Index {
         self.store.len()
     }
 
+    /// Gives back the room that filling up has left: a tree filled in order is half empty. For a few large trees, once
+    /// after the first objects.
+    pub fn compact(&mut self) {
+        self.store.compact();
+        self.dependents.compact();
+        compact(&mut self.routes);
+    }
+
     /// Whether no object is known.
     pub fn is_empty(&self) -> bool {
         self.store.len() == 0
@@ -458,6 +466,11 @@ impl Index {
         };
         self.complain(&key, complaints);
     }
+}
+
+/// Builds a tree anew, with full nodes.
+pub(super) fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
+    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 /// Puts a backend and its endpoints into the delta, as far as they differ from what came out before.

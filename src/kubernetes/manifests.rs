@@ -4,8 +4,8 @@
 //! hidden directories of a mounted ConfigMap do not count twice. Every file stands alone: one that
 //! cannot be read keeps its last good objects and is a [`Reject`] with file and line.
 //!
-//! A thread of its own owns files, index and watch. It gathers events for 5 ms and reads only what
-//! changed. Its channel holds one change: while nobody takes it, further edits gather where they are,
+//! A thread of its own owns files, index and watch, and reads only what changed. What was renamed into place or deleted after
+//! a quiet moment is read at once; what is written in place, or follows closely, is gathered for 5 ms. Its channel holds one change: while nobody takes it, further edits gather where they are,
 //! in the directory, so nothing here can pile up.
 
 mod directory;
@@ -16,7 +16,7 @@ mod watch;
 use std::future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use crate::model::{Delta, Reject};
 use directory::Directory;
 use watch::{Waker, Watch};
 
-/// How long events are gathered after the first: an editor makes several for one edit.
+/// How long events are gathered: an editor makes several for one edit, a rollout makes many edits.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// How often the directory is looked through without an event: file systems over a network send none.
@@ -81,6 +81,7 @@ impl Manifests {
 
         let (sender, changes) = mpsc::channel(1);
         let mut look_again = seen.look_again;
+        let mut quiet_until = Instant::now();
         thread::Builder::new()
             .name("manifests".to_owned())
             .spawn(move || {
@@ -93,12 +94,15 @@ impl Manifests {
                     let until =
                         look_again.map_or(pause, |at: Instant| at.saturating_duration_since(Instant::now()));
                     match awake.recv_timeout(until) {
-                        Ok(()) => thread::sleep(GATHER),
+                        Ok(()) => gather(&watch, &awake, quiet_until),
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => return,
                     }
                     let seen = directory.look(Instant::now(), &mut watch);
                     look_again = seen.look_again;
+                    if seen.change.is_some() {
+                        quiet_until = Instant::now() + GATHER;
+                    }
                     if let Some(change) = seen.change
                         && sender.blocking_send(change).is_err()
                     {
@@ -128,6 +132,19 @@ impl Drop for Manifests {
     fn drop(&mut self) {
         self.changes.close();
         self.waker.wake();
+    }
+}
+
+/// Waits after an event for those that belong to it: for [`GATHER`], or if there is nothing to wait for, until the
+/// moment before which no further look is wanted.
+fn gather(watch: &Watch, awake: &Receiver<()>, quiet_until: Instant) {
+    let latest = Instant::now() + GATHER;
+    loop {
+        let until = if watch.is_settled() { quiet_until } else { latest };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || awake.recv_timeout(left).is_err() {
+            return;
+        }
     }
 }
 

@@ -308,7 +308,10 @@ async fn send(
             worker.pool.take(cell, *protocol)
         };
         let mut lease = match kept {
-            Some(lease) => lease,
+            Some(lease) => {
+                forward.backend.metrics.connection_reused(worker.index);
+                lease
+            }
             None => Box::pin(connect(worker, forward, endpoint, fresh, deadline, timer)).await?,
         };
         let host = outgoing.host_or(cell.address());
@@ -377,7 +380,12 @@ async fn connect(
     let metrics = &forward.backend.metrics;
     match opened {
         Some(Ok(lease)) => {
-            metrics.connection_made(worker.index);
+            // Another exchange's connection may have become free, or have room for a stream, meanwhile.
+            if lease.reused() {
+                metrics.connection_reused(worker.index);
+            } else {
+                metrics.connection_made(worker.index);
+            }
             Ok(lease)
         }
         Some(Err(error)) => {

@@ -60,7 +60,7 @@ impl Record {
     pub fn open<B>(worker: &Rc<Worker>, from: &Rc<Downstream>, request: &Request<B>, now: Micros) -> Self {
         worker.count(true);
         from.pace.begin();
-        let detail = worker.access_log().map(|_| {
+        let detail = worker.logs_access().then(|| {
             let (mut host, mut user_agent, mut request_id) = (None, None, None);
             // One look at each field is less than three searches.
             for (name, value) in request.headers() {
@@ -217,11 +217,11 @@ impl Drop for Record {
             request_bytes,
             self.response_bytes,
         );
-        let (Some(detail), Some(log)) = (&self.detail, worker.access_log()) else {
+        let (Some(detail), Some(mut log)) = (&self.detail, worker.access_log()) else {
             return;
         };
         let unix_us = unix_us(SystemTime::now());
-        log.borrow_mut().write(&ExchangeRecord {
+        log.write(&ExchangeRecord {
             outcome: self.outcome,
             status: self.status,
             version: detail.version,

@@ -129,7 +129,7 @@ impl Reply {
             self.headers
                 .insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
-        if self.explain && worker.proxy_status {
+        if self.explain && worker.proxy_status() {
             self.headers.insert(
                 PROXY_STATUS,
                 HeaderValue::from_static(self.outcome.proxy_status()),

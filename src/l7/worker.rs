@@ -1,7 +1,7 @@
 //! What the exchanges of one worker share: its view of the snapshot, its connections, its counters. Owned by one
 //! thread, so nothing here is locked and nothing need be `Send`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,11 +30,9 @@ pub struct Worker {
     pub timers: Rc<Timers>,
     /// Counters of exchanges that were for no backend.
     pub unrouted: Arc<BackendMetrics>,
-    /// Whether responses that Tidegate made say why, in `Proxy-Status`.
-    pub proxy_status: bool,
+    settings: RefCell<WorkerSettings>,
     reader: Reader,
     random: RefCell<fastrand::Rng>,
-    access_log: Option<RefCell<AccessLogHandle>>,
     date: RefCell<(u64, HeaderValue)>,
     draining: Cell<bool>,
     /// What is still going on is being cut off.
@@ -53,12 +51,18 @@ pub struct WorkerParts {
     pub readers: Readers,
     /// The process's counters.
     pub metrics: Arc<Metrics>,
-    /// Its end of the access log, if there is one.
-    pub access_log: Option<AccessLogHandle>,
-    /// Whether `Proxy-Status` is added.
-    pub proxy_status: bool,
+    /// What may change while it runs.
+    pub settings: WorkerSettings,
     /// Seed of its random numbers.
     pub seed: u64,
+}
+
+/// Settings of the process that a worker follows.
+pub struct WorkerSettings {
+    /// Whether responses that Tidegate made say why, in `Proxy-Status`.
+    pub proxy_status: bool,
+    /// Its end of the access log, if there is one.
+    pub access_log: Option<AccessLogHandle>,
 }
 
 impl Worker {
@@ -70,10 +74,9 @@ impl Worker {
             pool: Pool::new(),
             timers: Rc::default(),
             unrouted: parts.metrics.no_backend(),
-            proxy_status: parts.proxy_status,
+            settings: RefCell::new(parts.settings),
             reader: parts.readers.reader(),
             random: RefCell::new(fastrand::Rng::with_seed(parts.seed)),
-            access_log: parts.access_log.map(RefCell::new),
             date: RefCell::new((0, HeaderValue::from_static(""))),
             draining: Cell::new(false),
             stopping: Cell::new(false),
@@ -102,9 +105,25 @@ impl Worker {
         use_it(&mut self.random.borrow_mut())
     }
 
+    /// Whether responses that Tidegate made say why, in `Proxy-Status`.
+    pub fn proxy_status(&self) -> bool {
+        self.settings.borrow().proxy_status
+    }
+
+    /// Whether exchanges are logged.
+    pub fn logs_access(&self) -> bool {
+        self.settings.borrow().access_log.is_some()
+    }
+
     /// Where access-log lines go, if anywhere.
-    pub fn access_log(&self) -> Option<&RefCell<AccessLogHandle>> {
-        self.access_log.as_ref()
+    pub fn access_log(&self) -> Option<RefMut<'_, AccessLogHandle>> {
+        let settings = self.settings.borrow_mut();
+        RefMut::filter_map(settings, |settings| settings.access_log.as_mut()).ok()
+    }
+
+    /// From now on these settings. Lines of the access log before go where they were to go.
+    pub fn set(&self, settings: WorkerSettings) {
+        self.settings.replace(settings);
     }
 
     /// The `Date` field of this second (RFC 9110 §5.6.7).
@@ -163,8 +182,8 @@ impl Worker {
     /// What is done about once a second: idle connections closed, log lines handed on.
     pub fn tick(&self) {
         self.pool.sweep(Instant::now());
-        if let Some(log) = &self.access_log {
-            log.borrow_mut().flush();
+        if let Some(mut log) = self.access_log() {
+            log.flush();
         }
     }
 }

@@ -195,9 +195,19 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "tidegate_ejections_total",
         kind: MetricType::COUNTER,
-        help: "Endpoints set aside for what they did to requests.",
-        labels: &["backend"],
-        samples: |reading| of_backends(reading, |backend| backend.ejections),
+        help: "Endpoints set aside, by what they failed: requests or active checks.",
+        labels: &["backend", "by"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    [
+                        ("requests", backend.ejections),
+                        ("checks", backend.ejections_by_checks),
+                    ]
+                    .map(|(by, count)| counter(&[("backend", &*backend.name), ("by", by)], count as f64))
+                })
+                .collect()
+        },
     },
     Family {
         name: "tidegate_connections",
@@ -247,6 +257,13 @@ const FAMILIES: &[Family] = &[
         samples: |reading| vec![gauge(&[], f64::from(u8::from(reading.totals.last_reload_ok)))],
     },
     Family {
+        name: "tidegate_settings_waiting",
+        kind: MetricType::GAUGE,
+        help: "Settings that differ in the file from those in use, and take effect at the next start.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.settings_waiting as f64)],
+    },
+    Family {
         name: "tidegate_snapshot_generation",
         kind: MetricType::GAUGE,
         help: "The number of the live snapshot.",
@@ -263,7 +280,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "tidegate_snapshot_rejects",
         kind: MetricType::GAUGE,
-        help: "Objects that were left out of the live snapshot.",
+        help: "What is left out: objects, and settings that wait for a restart.",
         labels: &[],
         samples: |reading| vec![gauge(&[], reading.totals.snapshot_rejects as f64)],
     },

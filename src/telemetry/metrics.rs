@@ -44,6 +44,7 @@ pub struct Metrics {
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     last_reload_failed: AtomicU64,
+    settings_waiting: AtomicU64,
     access_log_dropped: AtomicU64,
 }
 
@@ -62,6 +63,7 @@ impl Metrics {
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             last_reload_failed: AtomicU64::new(0),
+            settings_waiting: AtomicU64::new(0),
             access_log_dropped: AtomicU64::new(0),
         })
     }
@@ -110,6 +112,11 @@ impl Metrics {
         self.last_reload_failed.store(u64::from(!ok), Relaxed);
     }
 
+    /// Notes how many settings of the file wait for a restart.
+    pub fn settings_waiting(&self, settings: usize) {
+        self.settings_waiting.store(settings as u64, Relaxed);
+    }
+
     /// Notes lines of the access log that were thrown away because the writer could not keep up or failed.
     pub fn access_log_dropped(&self, lines: u64) {
         self.access_log_dropped.fetch_add(lines, Relaxed);
@@ -154,6 +161,7 @@ impl Metrics {
             reloads_ok: self.reloads_ok.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
             last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
+            settings_waiting: self.settings_waiting.load(Relaxed),
             access_log_dropped: self.access_log_dropped.load(Relaxed),
         }
     }
@@ -176,6 +184,7 @@ pub struct BackendMetrics {
     name: Arc<str>,
     shards: Shards<BackendShard>,
     ejections: AtomicU64,
+    ejections_by_checks: AtomicU64,
 }
 
 impl BackendMetrics {
@@ -184,6 +193,7 @@ impl BackendMetrics {
             name,
             shards: Shards::new(workers),
             ejections: AtomicU64::new(0),
+            ejections_by_checks: AtomicU64::new(0),
         }
     }
 
@@ -239,7 +249,12 @@ impl BackendMetrics {
         self.shards.of(worker).connections_reused.add(1);
     }
 
-    /// Counts an endpoint set aside. From any thread.
+    /// Counts an endpoint that active checks set aside. From any thread.
+    pub fn ejected_by_checks(&self) {
+        self.ejections_by_checks.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an endpoint set aside for what it did to requests. From any thread.
     pub fn ejected(&self) {
         self.ejections.fetch_add(1, Relaxed);
     }
@@ -249,6 +264,7 @@ impl BackendMetrics {
         let mut totals = BackendTotals {
             name: Arc::clone(&self.name),
             ejections: self.ejections.load(Relaxed),
+            ejections_by_checks: self.ejections_by_checks.load(Relaxed),
             ..BackendTotals::default()
         };
         self.shards.each().for_each(|shard| shard.read_into(&mut totals));

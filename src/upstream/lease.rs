@@ -151,6 +151,14 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    /// Whether the connection had carried other exchanges before.
+    pub fn reused(&self) -> bool {
+        match self {
+            Self::Exclusive(exclusive) => exclusive.reused,
+            Self::Shared(stream) => stream.reused,
+        }
+    }
+
     /// Ready with the next frame of the response's body, or its end.
     ///
     /// # Errors

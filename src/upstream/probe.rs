@@ -26,6 +26,8 @@ pub struct Subject {
     pub cell: Arc<EndpointCell>,
     /// What is asked, and how often.
     pub check: Arc<ActiveCheck>,
+    /// Told whenever the checks change their mind, with the new health; by reference, so that many subjects share it.
+    pub told: Arc<dyn Fn(bool) + Send + Sync>,
 }
 
 /// Asks all subjects.
@@ -156,6 +158,7 @@ impl Prober {
         if let Some(healthy) = tally.answer(good, &subject.check) {
             tracing::info!(endpoint = %subject.cell.address(), healthy, "an active check changed its mind");
             subject.cell.set_checked_health(healthy, self.clock.now());
+            (subject.told)(healthy);
         }
     }
 }
@@ -236,6 +239,7 @@ mod tests {
             vec![Subject {
                 cell: Arc::clone(&subject),
                 check: Arc::clone(&check),
+                told: Arc::new(|_| {}),
             }]
         }));
         let wait_for = async |healthy| {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate::app::{self, Options, Running, Source};
@@ -99,6 +100,11 @@ impl Setup {
     pub fn limits(mut self, edit: impl FnOnce(&mut ListenerLimits)) -> Self {
         edit(&mut self.listener.limits);
         self
+    }
+
+    /// With an admin listener, for metrics.
+    pub fn with_admin(self) -> Self {
+        self.settings(|settings| settings.admin.address = Some(any_port()))
     }
 
     pub fn settings(mut self, edit: impl FnOnce(&mut Settings)) -> Self {
@@ -233,6 +239,36 @@ impl Proxy {
         let route = route(ListenerName::new("http"), rules);
         delta.routes.insert(route.name.clone(), Some(Arc::new(route)));
         soon("a change", self.running.change(&source(), delta)).await;
+    }
+
+    /// A metric's value, by its name and labels as they stand in the exposition; the test has given an admin listener.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("{name} is not in {text}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn until_metric(&self, name: &str, wanted: f64) {
+        soon(name, async {
+            while self.metric(name).await != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// A page of the admin listener.
+    pub async fn admin(&self, path: &str) -> super::client::Answer {
+        let mut request = super::client::request(http::Method::GET, path);
+        let host = http::HeaderValue::from_static("localhost");
+        request.headers_mut().insert("host", host);
+        let address = self.running.admin.expect("an admin listener");
+        Client::connect(Down::H1, address).await.send(request).await
     }
 
     /// Where the access log is.

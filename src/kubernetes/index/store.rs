@@ -37,6 +37,11 @@ impl Store {
         service: Service;
     }
 
+    /// See [`Index::compact`](super::Index::compact).
+    pub fn compact(&mut self) {
+        super::compact(&mut self.objects);
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.len()

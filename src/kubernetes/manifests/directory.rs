@@ -4,7 +4,9 @@
 //! may well parse: it then lacks objects, or ends within a line. So what parses, takes nothing away and
 //! ends with a line's end is believed at once; everything else is looked at again 50 ms later and
 //! believed when it has not changed since. That goes for a file that is gone as well, because many
-//! editors remove a file before they write it anew.
+//! editors move a file away before they write it anew. A file that the kernel says was deleted, under its
+//! own name, is looked at again after 10 ms already: who means to write it anew does so in the next system call.
+//! But if that look comes late, the machine is busy, and may have kept the writer waiting too; then the 50 ms stand.
 //!
 //! A file with a broken document keeps the objects it had, for nobody knows which of them that
 //! document was; its good documents go live. An object in several files is taken from the first by path.
@@ -18,10 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::document::{Parsed, Problem, parse};
-use super::walk::{Stamp, Walk};
+use super::walk::{Stamp, Walk, is_manifest};
 use super::watch::{Changed, Watch};
 use crate::kubernetes::Settings;
-use crate::kubernetes::index::Index;
+use crate::kubernetes::index::{Index, compact};
 use crate::kubernetes::objects::{Key, Object};
 use crate::model::{Delta, Reject, SourceName};
 
@@ -33,6 +35,9 @@ const MAX_OBJECTS: usize = 100_000;
 
 /// When a file that is not believed at once is looked at again.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// The same for a file that was deleted, if that look is not late: in twice the time at the most.
+const LOOK_AFTER_DELETION: Duration = Duration::from_millis(10);
 
 /// What a look gave.
 #[derive(Debug)]
@@ -50,8 +55,8 @@ pub struct Directory {
     source: SourceName,
     index: Index,
     files: BTreeMap<Arc<Path>, File>,
-    /// The files in which an object is.
-    definitions: BTreeMap<Key, BTreeSet<Arc<Path>>>,
+    /// The files in which an object is, by path; nearly always one, for which a set would take twelve times the room.
+    definitions: BTreeMap<Key, Box<[Arc<Path>]>>,
     /// Those in several files.
     duplicates: BTreeSet<Key>,
     rejects: Vec<Reject>,
@@ -68,8 +73,31 @@ struct File {
     content: Option<Content>,
     objects: BTreeMap<Key, (Object, u32)>,
     problems: Vec<Problem>,
-    /// What is not believed yet, and since when it is so.
-    doubted: Option<(Content, Instant)>,
+    doubt: Option<Doubt>,
+}
+
+/// What is not believed yet.
+#[derive(Clone, Debug)]
+struct Doubt {
+    content: Content,
+    since: Instant,
+    /// How long it must stay so.
+    patience: Duration,
+}
+
+impl Doubt {
+    fn due(&self) -> Instant {
+        self.since + self.patience
+    }
+}
+
+/// What a look at one file found.
+enum State {
+    There(Stamp),
+    /// Not there; perhaps because it was deleted, as the kernel says.
+    Gone {
+        is_deleted: bool,
+    },
 }
 
 /// What tells one content from another.
@@ -105,18 +133,24 @@ impl Directory {
         let mut touched = BTreeSet::new();
         match self.only_known(&changed, now) {
             Some(files) => {
-                for (path, stamp) in files {
-                    self.visit(&path, stamp, true, now, &mut touched);
+                for (path, state) in files {
+                    match state {
+                        State::There(stamp) => self.visit(&path, stamp, true, now, &mut touched),
+                        State::Gone { is_deleted } => self.miss(&path, is_deleted, now, &mut touched),
+                    }
                 }
             }
             None => self.look_through(&changed, now, watch, &mut touched),
         }
         self.feed(touched);
-        self.is_opened = true;
-
         let delta = self.index.take_delta();
+        if !self.is_opened {
+            self.index.compact();
+            compact(&mut self.definitions);
+            self.is_opened = true;
+        }
         let rejects = self.all_rejects();
-        let look_again = self.doubted_since().map(|since| since + SECOND_LOOK).min();
+        let look_again = self.doubts().map(|(_, doubt)| doubt.due()).min();
         if delta.is_empty() && rejects == self.rejects {
             return Seen {
                 change: None,
@@ -130,39 +164,56 @@ impl Directory {
         }
     }
 
-    /// The files that changed, when it is certain that nothing else did: an edit in a large directory
-    /// costs no walk through it.
-    fn only_known(&self, changed: &Changed, now: Instant) -> Option<Vec<(Arc<Path>, Stamp)>> {
+    /// The files that changed or are due for a second look, when it is certain that nothing else did: an edit in a
+    /// large directory costs no walk through it.
+    fn only_known(&mut self, changed: &Changed, now: Instant) -> Option<Vec<(Arc<Path>, State)>> {
         let Changed::Paths(paths) = changed else {
             return None;
         };
-        let is_second_look_due = self.doubted_since().any(|since| since + SECOND_LOOK <= now);
-        if paths.is_empty() || is_second_look_due || self.walk.has_links || !self.walk.unreadable.is_empty() {
+        if self.walk.has_links || !self.walk.unreadable.is_empty() {
             return None;
         }
+        let mut events: BTreeSet<PathBuf> = paths.keys().cloned().collect();
+        for (path, _) in self.doubts().filter(|(_, doubt)| doubt.due() <= now) {
+            events.insert(self.walk.files.get(path)?.event_path.clone());
+        }
+        if events.is_empty() {
+            return None; // looked through for what no event told of
+        }
         let mut files = Vec::new();
-        for event_path in paths {
-            match (
-                self.walk.by_event.get(event_path),
-                fs::symlink_metadata(event_path),
-            ) {
+        for event_path in &events {
+            let known = self.walk.by_event.get(event_path).cloned();
+            match (known, fs::symlink_metadata(event_path)) {
                 (Some(path), Ok(metadata)) if metadata.is_file() => {
-                    files.push((Arc::clone(path), Stamp::of(&metadata)))
+                    files.push((path, State::There(Stamp::of(&metadata))));
                 }
-                // an editor's temporary file that came and went
+                // its directory as well: then nobody knows what became of it
+                (Some(path), Err(error))
+                    if error.kind() == io::ErrorKind::NotFound
+                        && event_path.parent().is_some_and(Path::is_dir) =>
+                {
+                    let is_deleted = changed.is_deleted(event_path);
+                    files.push((path, State::Gone { is_deleted }));
+                }
+                // an editor's temporary file, that came and went or is there still
                 (None, Err(error))
                     if error.kind() == io::ErrorKind::NotFound && !self.walk.holds_directory(event_path) => {}
+                (None, Ok(metadata)) if metadata.is_file() && !is_manifest(event_path) => {}
+                (None, Ok(metadata)) if metadata.is_file() => {
+                    let stamp = Stamp::of(&metadata);
+                    let path = self.walk.admit(event_path, stamp.clone())?;
+                    files.push((path, State::There(stamp)));
+                }
                 _ => return None,
             }
         }
         Some(files)
     }
 
-    fn doubted_since(&self) -> impl Iterator<Item = Instant> + '_ {
+    fn doubts(&self) -> impl Iterator<Item = (&Arc<Path>, &Doubt)> {
         self.files
-            .values()
-            .filter_map(|file| file.doubted.as_ref())
-            .map(|(_, since)| *since)
+            .iter()
+            .filter_map(|(path, file)| Some((path, file.doubt.as_ref()?)))
     }
 
     /// Walks through the directory for what came, changed and went.
@@ -188,8 +239,15 @@ impl Directory {
             .filter(|path| !walk.files.contains_key(*path) && !is_unreadable(path) && !walk.is_cut)
             .cloned()
             .collect();
-        for path in gone {
-            self.miss(&path, now, touched);
+        let deleted: BTreeSet<&Arc<Path>> = gone
+            .iter()
+            .filter(|path| {
+                let before = self.walk.files.get(*path);
+                before.is_some_and(|entry| changed.is_deleted(&entry.event_path))
+            })
+            .collect();
+        for path in &gone {
+            self.miss(path, deleted.contains(path), now, touched);
         }
         self.walk = walk;
     }
@@ -209,7 +267,7 @@ impl Directory {
         let Some(file) = self.files.get_mut(path) else {
             return;
         };
-        if !is_named && file.doubted.is_none() && file.stamp.as_ref() == Some(&stamp) {
+        if !is_named && file.doubt.is_none() && file.stamp.as_ref() == Some(&stamp) {
             return;
         }
         file.stamp = Some(stamp);
@@ -223,7 +281,7 @@ impl Directory {
             Err(reason) => Content::Unreadable(reason.clone()),
         };
         if file.content.as_ref() == Some(&content) {
-            file.doubted = None;
+            file.doubt = None;
             return;
         }
         let is_json = path.extension().is_some_and(|extension| extension == "json");
@@ -242,20 +300,26 @@ impl Directory {
         let is_whole = !parsed.is_broken
             && file.objects.keys().all(|key| keys.contains(key))
             && (is_json || text.is_ok_and(|text| text.ends_with('\n')));
-        if is_whole || !self.is_opened || file.is_confirmed(&content, now) {
+        if is_whole || !self.is_opened || file.is_confirmed(&content, SECOND_LOOK, now) {
             let room = MAX_OBJECTS.saturating_sub(self.definitions.len());
             self.take(path, content, parsed, room, touched);
         }
     }
 
     /// A file that is gone loses its objects at the second look.
-    fn miss(&mut self, path: &Arc<Path>, now: Instant, touched: &mut BTreeSet<Key>) {
+    fn miss(&mut self, path: &Arc<Path>, is_deleted: bool, now: Instant, touched: &mut BTreeSet<Key>) {
         let Some(file) = self.files.get_mut(path) else {
             return;
         };
-        if file.objects.is_empty() || file.is_confirmed(&Content::Gone, now) {
+        let patience = if is_deleted {
+            LOOK_AFTER_DELETION
+        } else {
+            SECOND_LOOK
+        };
+        if file.objects.is_empty() || file.is_confirmed(&Content::Gone, patience, now) {
             self.take(path, Content::Gone, Parsed::default(), 0, touched);
             self.files.remove(path);
+            self.walk.forget(path);
         }
     }
 
@@ -273,7 +337,7 @@ impl Directory {
         };
         let old = std::mem::take(&mut file.objects);
         file.content = Some(content);
-        file.doubted = None;
+        file.doubt = None;
         file.problems = parsed.problems;
         let mut left = room + old.len();
         for (key, object, line) in parsed.objects {
@@ -300,7 +364,7 @@ impl Directory {
         }
         for key in old.keys().filter(|key| !file.objects.contains_key(*key)) {
             if let Some(paths) = self.definitions.get_mut(key) {
-                paths.remove(path);
+                *paths = paths.iter().filter(|other| *other != path).cloned().collect();
                 if paths.len() < 2 {
                     self.duplicates.remove(key);
                 }
@@ -312,7 +376,10 @@ impl Directory {
         }
         for key in file.objects.keys() {
             let paths = self.definitions.entry(key.clone()).or_default();
-            paths.insert(Arc::clone(path));
+            if let Err(at) = paths.binary_search(path) {
+                let (before, after) = paths.split_at(at);
+                *paths = [before, &[Arc::clone(path)], after].concat().into();
+            }
             if paths.len() > 1 {
                 self.duplicates.insert(key.clone());
             }
@@ -414,13 +481,22 @@ impl Directory {
 
 impl File {
     /// Whether a doubted content has been the same for long enough; begins to doubt it if not.
-    fn is_confirmed(&mut self, content: &Content, now: Instant) -> bool {
-        match &self.doubted {
-            Some((doubted, since)) if doubted == content => {
-                now.saturating_duration_since(*since) >= SECOND_LOOK
+    fn is_confirmed(&mut self, content: &Content, patience: Duration, now: Instant) -> bool {
+        match &mut self.doubt {
+            Some(doubt) if doubt.content == *content => {
+                let stayed = now.saturating_duration_since(doubt.since);
+                let is_late = stayed >= 2 * doubt.patience && stayed < SECOND_LOOK;
+                if is_late {
+                    doubt.patience = SECOND_LOOK;
+                }
+                stayed >= doubt.patience
             }
             _ => {
-                self.doubted = Some((content.clone(), now));
+                self.doubt = Some(Doubt {
+                    content: content.clone(),
+                    since: now,
+                    patience,
+                });
                 false
             }
         }

@@ -22,6 +22,10 @@ pub struct Walk {
     pub by_event: BTreeMap<PathBuf, Arc<Path>>,
     /// The directories, in canonical form.
     pub directories: BTreeSet<PathBuf>,
+    /// The same with the names by which they were found.
+    named: BTreeMap<PathBuf, PathBuf>,
+    /// How many more entries would be looked at.
+    left: usize,
     /// What could not be looked at. What was known below it is not gone.
     pub unreadable: Vec<(PathBuf, io::Error)>,
     /// Whether any entry is a link, hidden ones included, so that a change may show elsewhere than where it happens.
@@ -67,10 +71,34 @@ impl Stamp {
 impl Walk {
     /// Walks a directory.
     pub fn new(root: &Path) -> Self {
-        let mut walk = Self::default();
-        let mut left = MAX_ENTRIES;
-        walk.enter(root, MAX_DEPTH, &mut left);
+        let mut walk = Self {
+            left: MAX_ENTRIES,
+            ..Self::default()
+        };
+        walk.enter(root, MAX_DEPTH);
         walk
+    }
+
+    /// Takes in a file that came into a directory that is known; none if it is in no such place or one too many.
+    pub fn admit(&mut self, event_path: &Path, stamp: Stamp) -> Option<Arc<Path>> {
+        let directory = self.named.get(event_path.parent()?)?;
+        let path: Arc<Path> = directory.join(event_path.file_name()?).into();
+        self.left = self.left.checked_sub(1)?;
+        self.by_event.insert(event_path.to_owned(), Arc::clone(&path));
+        let entry = Entry {
+            event_path: event_path.to_owned(),
+            stamp,
+        };
+        self.files.insert(Arc::clone(&path), entry);
+        Some(path)
+    }
+
+    /// Takes out a file that is gone.
+    pub fn forget(&mut self, path: &Path) {
+        if let Some(entry) = self.files.remove(path) {
+            self.by_event.remove(&entry.event_path);
+            self.left += 1;
+        }
     }
 
     /// Whether a path is one of the directories or above one.
@@ -80,7 +108,7 @@ impl Walk {
             .any(|directory| directory.starts_with(path))
     }
 
-    fn enter(&mut self, directory: &Path, depth: usize, left: &mut usize) {
+    fn enter(&mut self, directory: &Path, depth: usize) {
         let listed = fs::read_dir(directory).and_then(|entries| Ok((directory.canonicalize()?, entries)));
         let (canonical, entries) = match listed {
             Ok(listed) => listed,
@@ -92,6 +120,7 @@ impl Walk {
         if !self.directories.insert(canonical.clone()) {
             return; // a link to where we have been
         }
+        self.named.insert(canonical.clone(), directory.to_owned());
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -105,17 +134,17 @@ impl Walk {
             if name.as_encoded_bytes().first() == Some(&b'.') {
                 continue;
             }
-            if *left == 0 {
+            if self.left == 0 {
                 self.is_cut = true;
                 return;
             }
-            *left -= 1;
+            self.left -= 1;
             let path = directory.join(&name);
             // through links: the files of a ConfigMap are links into a hidden directory
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => {
                     if depth > 0 {
-                        self.enter(&path, depth - 1, left);
+                        self.enter(&path, depth - 1);
                     }
                 }
                 Ok(metadata) if metadata.is_file() && is_manifest(&path) => {
@@ -135,9 +164,12 @@ impl Walk {
     }
 }
 
-fn is_manifest(path: &Path) -> bool {
-    matches!(
-        path.extension().and_then(|extension| extension.to_str()),
-        Some("yaml" | "yml" | "json")
-    )
+/// Whether a file of this name is read.
+pub fn is_manifest(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().first() != Some(&b'.')
+        && matches!(
+            path.extension().and_then(|extension| extension.to_str()),
+            Some("yaml" | "yml" | "json")
+        )
 }

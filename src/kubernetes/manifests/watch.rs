@@ -1,7 +1,7 @@
 //! The watch: which paths changed, as the kernel says.
 //!
 //! Directories are watched, not files, because editors and ConfigMaps replace files by renaming.
-//! What changed is kept as a set, not a queue, so it is bounded however long nobody looks.
+//! What changed is kept by path, not in a queue, so it is bounded however long nobody looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 /// Changed paths that are kept apart; beyond that everything counts as changed.
@@ -21,8 +21,21 @@ const MAX_CHANGED: usize = 10_000;
 pub enum Changed {
     /// Possibly everything.
     All,
-    /// These paths, each with its directory in canonical form.
-    Paths(BTreeSet<PathBuf>),
+    /// These paths, each with its directory in canonical form, and what happened there last.
+    Paths(BTreeMap<PathBuf, How>),
+}
+
+/// What happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It came under its name, whole: renamed.
+    Placed,
+    /// It is being written, or was; nobody knows whether that is all.
+    Written,
+    /// It went away under another name, as editors do with what they are about to write anew.
+    MovedAway,
+    /// It was deleted.
+    Deleted,
 }
 
 impl Changed {
@@ -30,8 +43,13 @@ impl Changed {
     pub fn names(&self, path: &Path) -> bool {
         match self {
             Self::All => true,
-            Self::Paths(paths) => paths.contains(path),
+            Self::Paths(paths) => paths.contains_key(path),
         }
+    }
+
+    /// Whether it is known to have been deleted, and nothing has come in its place.
+    pub fn is_deleted(&self, path: &Path) -> bool {
+        matches!(self, Self::Paths(paths) if paths.get(path) == Some(&How::Deleted))
     }
 }
 
@@ -86,7 +104,7 @@ impl Watch {
                     Ok(event) if event.need_rescan() || event.paths.is_empty() => *changed = Changed::All,
                     Ok(event) if event.paths.iter().all(is_elsewhere) => return,
                     Ok(event) => match &mut *changed {
-                        Changed::Paths(paths) if paths.len() < MAX_CHANGED => paths.extend(event.paths),
+                        Changed::Paths(paths) if paths.len() < MAX_CHANGED => paths.extend(named(event)),
                         Changed::Paths(_) => *changed = Changed::All,
                         Changed::All => {}
                     },
@@ -130,7 +148,28 @@ impl Watch {
     /// What changed since the last call; everything in the first.
     pub fn take_changed(&self) -> Changed {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *changed, Changed::Paths(BTreeSet::new()))
+        std::mem::replace(&mut *changed, Changed::Paths(BTreeMap::new()))
+    }
+
+    /// Whether what changed was done in one stroke, so that there is nothing to wait for: a rename into place or a
+    /// deletion, and no file that is being written.
+    pub fn is_settled(&self) -> bool {
+        match &*self.changed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Changed::All => false,
+            Changed::Paths(paths) => {
+                let any = |wanted: &[How]| paths.values().any(|how| wanted.contains(how));
+                any(&[How::Placed, How::Deleted]) && !any(&[How::Written])
+            }
+        }
+    }
+
+    /// As if the kernel had told.
+    #[cfg(test)]
+    pub fn tell(&self, path: PathBuf, how: How) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Changed::Paths(paths) = &mut *changed {
+            paths.insert(path, how);
+        }
     }
 
     /// Watches exactly these directories (canonical paths) and the root's parent; gives whether any is new.
@@ -170,5 +209,50 @@ impl Watch {
             }
         }
         is_any_new
+    }
+}
+
+/// The paths of an event, with what it says of each.
+fn named(event: notify::Event) -> impl Iterator<Item = (PathBuf, How)> {
+    let kind = event.kind;
+    let last = event.paths.len().saturating_sub(1);
+    event.paths.into_iter().enumerate().map(move |(nth, path)| {
+        let how = match kind {
+            EventKind::Remove(_) => How::Deleted,
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => How::MovedAway,
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => How::Placed,
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) if nth < last => How::MovedAway,
+            EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => How::Placed,
+            _ => How::Written,
+        };
+        (path, how)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_in_one_stroke_need_not_be_waited_for() {
+        let cases: [(&[How], bool); 8] = [
+            (&[], false),
+            (&[How::Placed], true),
+            (&[How::Deleted], true),
+            (&[How::MovedAway, How::Placed], true), // a rename
+            (&[How::MovedAway], false),             // an editor's backup: more is to come
+            (&[How::Written], false),
+            (&[How::Written, How::Placed], false), // one file is ready, another is not
+            (&[How::Written, How::Deleted], false),
+        ];
+        for (told, settled) in cases {
+            let watch = Watch::blind();
+            assert!(!watch.is_settled(), "nothing is known at first");
+            watch.take_changed();
+            for (nth, how) in told.iter().enumerate() {
+                watch.tell(PathBuf::from(nth.to_string()), *how);
+            }
+            assert_eq!(watch.is_settled(), settled, "{told:?}");
+        }
     }
 }

@@ -131,7 +131,7 @@ impl From<Raw> for EndpointSlice {
         if raw.address_type.as_deref() == Some("FQDN") {
             return slice;
         }
-        let mut last_zone: Option<Arc<str>> = None; // zones repeat: one text for neighbours that share it
+        let mut zones: Vec<Arc<str>> = Vec::new(); // they repeat: one text for all that share it
         for endpoint in raw.endpoints {
             let Some(text) = endpoint.addresses.into_iter().next() else {
                 continue;
@@ -143,18 +143,30 @@ impl From<Raw> for EndpointSlice {
                     continue;
                 }
             };
-            if endpoint.zone.is_some() && endpoint.zone != last_zone {
-                last_zone = endpoint.zone.clone();
-            }
+            let zone = endpoint.zone.map(|zone| shared(zone, &mut zones));
             slice.endpoints.push(SliceEndpoint {
                 address,
                 ready: endpoint.conditions.ready.unwrap_or(true),
                 serving: endpoint.conditions.serving.unwrap_or(true),
                 terminating: endpoint.conditions.terminating.unwrap_or(false),
-                zone: endpoint.zone.and(last_zone.clone()),
+                zone,
                 target: endpoint.target_ref.and_then(|target| target.name),
             });
         }
         slice
     }
+}
+
+/// Zones of a slice that are remembered; a region has a handful.
+const MAX_ZONES: usize = 16;
+
+/// The text as it was seen first.
+fn shared(text: Arc<str>, seen: &mut Vec<Arc<str>>) -> Arc<str> {
+    if let Some(same) = seen.iter().find(|other| **other == text) {
+        return Arc::clone(same);
+    }
+    if seen.len() < MAX_ZONES {
+        seen.push(Arc::clone(&text));
+    }
+    text
 }

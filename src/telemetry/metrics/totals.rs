@@ -28,6 +28,8 @@ pub struct Totals {
     pub reloads_failed: u64,
     /// Whether the last one was taken (also when there was none).
     pub last_reload_ok: bool,
+    /// Settings of the file that wait for a restart.
+    pub settings_waiting: u64,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
 }
@@ -57,8 +59,10 @@ pub struct BackendTotals {
     pub connections_failed: u64,
     /// Attempts over connections which were there already.
     pub connections_reused: u64,
-    /// Endpoints set aside.
+    /// Endpoints set aside for what they did to requests.
     pub ejections: u64,
+    /// Endpoints set aside by active checks.
+    pub ejections_by_checks: u64,
 }
 
 impl BackendTotals {
@@ -90,6 +94,7 @@ impl BackendTotals {
         self.connections_failed += other.connections_failed;
         self.connections_reused += other.connections_reused;
         self.ejections += other.ejections;
+        self.ejections_by_checks += other.ejections_by_checks;
     }
 }
 

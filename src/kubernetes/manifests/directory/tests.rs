@@ -1,5 +1,6 @@
 //! When a file is believed, in made-up time.
 
+use super::super::watch::How;
 use super::*;
 use crate::model::World;
 
@@ -32,6 +33,12 @@ impl Fixture {
 
     fn remove(&self) {
         fs::remove_file(self.root.path().join("a.yaml")).unwrap();
+    }
+
+    /// The kernel tells of the file.
+    fn tell(&self, how: How) {
+        let path = self.root.path().canonicalize().unwrap().join("a.yaml");
+        self.watch.tell(path, how);
     }
 
     /// Looks so many milliseconds after the start; gives whether anything changed.
@@ -150,4 +157,61 @@ fn a_file_without_objects_that_were_believed_does_not_linger() {
     fixture.remove();
     fixture.look(0);
     assert!(fixture.directory.files.is_empty());
+}
+
+#[test]
+fn a_file_that_was_deleted_is_gone_soon_and_one_that_was_moved_away_later() {
+    // What happened; looks that find nothing new; the look that does.
+    let cases: [(How, &[u64], u64); 5] = [
+        (How::Deleted, &[0, 5, 9], 10),
+        (How::Deleted, &[0], 19),
+        (How::Deleted, &[0, 20, 49], 50), // the look came late: the writer may be late as well
+        (How::MovedAway, &[0, 10, 49], 50),
+        (How::Written, &[0, 10, 49], 50),
+    ];
+    for (how, doubtful, sure) in cases {
+        let mut fixture = Fixture::new(&two());
+        fixture.remove();
+        fixture.tell(how);
+        for at in doubtful {
+            assert!(!fixture.look(*at), "{how:?} at {at}");
+        }
+        assert!(fixture.look(sure), "{how:?} at {sure}");
+        assert!(fixture.hosts().is_empty() && fixture.directory.files.is_empty());
+        assert!(fixture.directory.walk.files.is_empty() && fixture.directory.walk.by_event.is_empty());
+        // And one that comes back is seen.
+        fixture.write(&two());
+        fixture.tell(How::Placed);
+        assert!(fixture.look(sure + 1), "{how:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_deleted_and_written_anew_was_never_gone() {
+    let mut fixture = Fixture::new(&two());
+    fixture.remove();
+    fixture.tell(How::Deleted);
+    assert!(!fixture.look(0));
+    fixture.write(&two()[..30]);
+    fixture.tell(How::Written);
+    assert!(!fixture.look(10), "half of it");
+    fixture.write(&two());
+    fixture.tell(How::Written);
+    assert!(!fixture.look(15));
+    assert!(!fixture.look(500));
+    assert_eq!(fixture.hosts().len(), 2);
+}
+
+#[test]
+fn a_second_look_is_asked_for_when_it_is_due() {
+    let mut fixture = Fixture::new(&two());
+    fixture.remove();
+    fixture.tell(How::Deleted);
+    let at = |ms| fixture.start + Duration::from_millis(ms);
+    let (first, late) = (at(0), at(30));
+    let (soon, later) = (first + LOOK_AFTER_DELETION, first + SECOND_LOOK);
+    let seen = fixture.directory.look(first, &mut fixture.watch);
+    assert_eq!(seen.look_again, Some(soon));
+    let seen = fixture.directory.look(late, &mut fixture.watch);
+    assert_eq!(seen.look_again, Some(later));
 }
