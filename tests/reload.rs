@@ -1,7 +1,7 @@
 //! Changes of the world under traffic: they are live soon, and they cost no request, no connection and no WebSocket.
 
-// A test that cannot go on fails.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// A test that cannot go on fails; what was reached is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 

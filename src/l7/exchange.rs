@@ -343,7 +343,7 @@ async fn send(
             ..
         } = error
         {
-            outgoing.take_back(request);
+            outgoing.take_back(*request);
         }
         match fate {
             Fate::UnsentOnKept => {}

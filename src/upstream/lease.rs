@@ -69,7 +69,7 @@ pub enum SendError<B> {
         /// What went wrong.
         error: hyper::Error,
         /// The request, if it provably never left.
-        unsent: Option<Request<B>>,
+        unsent: Option<Box<Request<B>>>,
         /// Whether the connection had carried other exchanges before.
         reused: bool,
     },
@@ -279,7 +279,7 @@ impl<B: Body + 'static> Stream<B> {
 
     fn failed(&self, mut error: TrySendError<Request<B>>) -> SendError<B> {
         SendError::Http2 {
-            unsent: error.take_message(),
+            unsent: error.take_message().map(Box::new),
             error: error.into_error(),
             reused: self.reused,
         }

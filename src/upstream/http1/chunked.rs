@@ -161,8 +161,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Taken = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
     /// Reads a body that comes in pieces; gives its data, its trailers, and the bytes behind it.
-    fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Error> {
+    fn read(pieces: &[&[u8]]) -> Result<Taken, Error> {
         let mut chunked = Chunked::default();
         let (mut data, mut behind, mut trailers) = (Vec::new(), Vec::new(), None);
         for piece in pieces {

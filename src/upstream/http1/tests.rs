@@ -1,3 +1,5 @@
+//! One connection against a scripted endpoint in memory: framing both ways, pieces of any size, and every way to end.
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 
