@@ -1,4 +1,5 @@
-//! The runtime's leaf parts: timers and tasks in the shape that a worker needs. This room knows no other.
+//! The runtime's leaf parts: timers, tasks and memory in the shape that a worker needs. This room knows no other.
 
+pub mod allocator;
 pub mod local;
 pub mod timers;

@@ -223,3 +223,14 @@ fn this_test_sees_what_it_looks_for() {
         ["a/b/c", "a/b/tests"]
     );
 }
+
+#[test]
+fn unsafe_stands_in_one_file() {
+    let files = files();
+    let found: Vec<_> = files
+        .iter()
+        .filter(|file| file.text.contains("unsafe {") || file.text.contains("allow(unsafe_code)"))
+        .map(|file| file.path.as_str())
+        .collect();
+    assert_eq!(found, ["runtime/allocator.rs"]);
+}

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::upload::RequestBody;
 use crate::balance::{Clock, Micros};
+use crate::runtime::allocator;
 use crate::runtime::timers::Timers;
 use crate::snapshot::{Current, Reader, Readers};
 use crate::telemetry::access_log::AccessLogHandle;
@@ -179,9 +180,10 @@ impl Worker {
             .set(if begins { now + 1 } else { now.saturating_sub(1) });
     }
 
-    /// What is done about once a second: idle connections closed, log lines handed on.
+    /// What is done a few times a second: idle connections closed, log lines handed on, memory given back.
     pub fn tick(&self) {
         self.pool.sweep(Instant::now());
+        allocator::give_back();
         if let Some(mut log) = self.access_log() {
             log.flush();
         }
