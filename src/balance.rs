@@ -17,6 +17,8 @@ mod cost;
 mod ejection;
 mod estimate;
 mod fleet;
+mod hedge;
+mod load;
 mod members;
 mod rotation;
 #[cfg(test)]
@@ -27,4 +29,6 @@ pub use budget::RetryBudget;
 pub use cell::{CellView, ConnectionSlot, EndpointCell, InFlight, Observed};
 pub use clock::{Clock, Micros};
 pub use fleet::{Fleet, Pick};
+pub use hedge::{HedgePolicy, Hedging};
+pub use load::{LoadError, LoadReport};
 pub use members::Candidate;

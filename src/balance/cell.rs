@@ -8,10 +8,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::Micros;
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Sample};
+use super::load::{LoadReport, Reported};
 use super::waiting::{Waiting, WaitingNow};
 
 /// What is known of one endpoint; shared by all workers, outlives the fleets it is part of.
@@ -40,8 +41,20 @@ struct Load {
     ready_since: AtomicU64,
     in_flight: AtomicU32,
     failed_in_a_row: AtomicU32,
+    reported: Reported,
     sick: AtomicBool,
+    /// Whether the next exchange is a trial.
+    trial: AtomicBool,
+    /// How many trials there were since it last had other exchanges.
+    trials: AtomicU8,
 }
+
+/// An endpoint idle for this long is tried again, in microseconds.
+const TRIAL_PAUSE_US: u64 = 1_000_000;
+/// After so many trials in vain the pause is twice as long.
+const TRIALS_ALIKE: u8 = 4;
+/// How often the pause is doubled at the most.
+const TRIAL_DOUBLINGS: u8 = 2;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +105,10 @@ impl EndpointCell {
                 ready_since: AtomicU64::new(now.0),
                 in_flight: AtomicU32::new(0),
                 failed_in_a_row: AtomicU32::new(0),
+                reported: Reported::default(),
                 sick: AtomicBool::new(false),
+                trial: AtomicBool::new(false),
+                trials: AtomicU8::new(0),
             },
             id: NEXT.fetch_add(1, Relaxed),
             address,
@@ -116,14 +132,21 @@ impl EndpointCell {
 
     /// Counts an exchange in flight until the guard drops.
     pub fn start(self: &Arc<Self>, now: Micros) -> InFlight {
-        self.load.in_flight.fetch_add(1, Relaxed);
+        let load = self.load.in_flight.fetch_add(1, Relaxed);
         self.load.waiting.begin(now);
         self.load.last_start.store(now.0, Relaxed);
         self.requests.fetch_add(1, Relaxed);
+        // Read first: a swap would cost each exchange what few need.
+        let trial = self.load.trial.load(Relaxed) && self.load.trial.swap(false, Relaxed);
+        if !trial && self.load.trials.load(Relaxed) != 0 {
+            self.load.trials.store(0, Relaxed);
+        }
         InFlight {
             cell: Arc::clone(self),
             started: now,
             waiting: true,
+            trial,
+            load,
         }
     }
 
@@ -158,7 +181,7 @@ impl EndpointCell {
     pub fn view(&self, now: Micros) -> CellView {
         let in_flight = self.in_flight();
         let waiting = self.waiting(now);
-        let latency = self.mean_us().unwrap_or(0.0).max(waiting.mean_age_us);
+        let latency = self.mean_us().unwrap_or(0.0).max(waiting.mean_age_us());
         CellView {
             in_flight,
             waiting: waiting.count,
@@ -171,6 +194,11 @@ impl EndpointCell {
             requests: self.requests.load(Relaxed),
             failures: self.failures.load(Relaxed),
         }
+    }
+
+    /// By what to multiply its latency for what it said of its load.
+    pub(super) fn reported_factor(&self, now: Micros) -> f32 {
+        self.load.reported.factor(|| self.load.estimate.age_us(now))
     }
 
     /// Exchanges that began and did not end, over all workers.
@@ -216,16 +244,29 @@ impl EndpointCell {
         now.0.saturating_sub(self.load.last_start.load(Relaxed))
     }
 
-    /// Takes the right to try an idle endpoint again: one worker gets it.
-    pub(super) fn claim_trial(&self, idle_us: u64, now: Micros) -> bool {
+    /// Whether an idle endpoint is due for a trial, and since when it has been idle, in microseconds.
+    pub(super) fn trial_due(&self, now: Micros) -> Option<u64> {
+        let idle = self.idle_us(now);
+        let doublings = (self.load.trials.load(Relaxed) / TRIALS_ALIKE).min(TRIAL_DOUBLINGS);
+        let due = idle >= TRIAL_PAUSE_US << doublings && self.waiting(now).count == 0;
+        due.then_some(idle)
+    }
+
+    /// Takes the right to try an idle endpoint again: one worker gets it. The next exchange is the trial.
+    pub(super) fn claim_trial(&self, now: Micros) -> bool {
         let last = self.load.last_start.load(Relaxed);
-        now.0.saturating_sub(last) >= idle_us
-            && self.waiting(now).count == 0
+        let claimed = self.trial_due(now).is_some()
             && self
                 .load
                 .last_start
                 .compare_exchange(last, now.0, Relaxed, Relaxed)
-                .is_ok()
+                .is_ok();
+        if claimed {
+            self.load.trial.store(true, Relaxed);
+            let trials = self.load.trials.load(Relaxed);
+            self.load.trials.store(trials.saturating_add(1), Relaxed);
+        }
+        claimed
     }
 
     /// Microseconds since it has been taking requests; 0 while it does not.
@@ -250,17 +291,17 @@ impl EndpointCell {
         self.load.ejected_until.store(until.0, Relaxed);
     }
 
-    fn observe(&self, now: Micros, latency_us: u64, seen: Observed) {
+    fn observe(&self, sample: Sample, seen: Observed) {
         match seen {
             Observed::Answered => {
-                self.load.estimate.answered(now, latency_us);
+                self.load.estimate.answered(sample);
                 // Read first: a store would take the line from the other workers each time.
                 if self.load.failed_in_a_row.load(Relaxed) != 0 {
                     self.load.failed_in_a_row.store(0, Relaxed);
                 }
             }
             Observed::ServerError | Observed::Failed => {
-                self.load.estimate.failed(now, latency_us);
+                self.load.estimate.failed(sample);
                 self.count_failure();
             }
         }
@@ -289,14 +330,23 @@ pub struct InFlight {
     cell: Arc<EndpointCell>,
     started: Micros,
     waiting: bool,
+    /// Its answer replaces what was known.
+    trial: bool,
+    /// What was in flight there when it began.
+    load: u32,
 }
 
 impl InFlight {
     /// The response's head came, or will not come: takes the latency sample. Only the first call counts.
     pub fn head(&mut self, now: Micros, seen: Observed) {
         if self.end_wait() {
-            self.cell.observe(now, now.saturating_since(self.started), seen);
+            self.cell.observe(self.sample(now), seen);
         }
+    }
+
+    /// The endpoint said what load it has. To be told before [`InFlight::head`].
+    pub fn report(&self, report: &LoadReport) {
+        self.cell.load.reported.set(report);
     }
 
     /// The response broke off after its head: a failure without a latency sample.
@@ -310,8 +360,7 @@ impl InFlight {
     /// never look slow.
     pub fn give_up(mut self, now: Micros) {
         if self.end_wait() {
-            let waited = now.saturating_since(self.started);
-            self.cell.load.estimate.given_up(now, waited);
+            self.cell.load.estimate.given_up(self.sample(now));
         }
     }
 
@@ -323,6 +372,15 @@ impl InFlight {
     /// When the attempt began.
     pub fn started(&self) -> Micros {
         self.started
+    }
+
+    fn sample(&self, now: Micros) -> Sample {
+        Sample {
+            now,
+            latency_us: now.saturating_since(self.started),
+            load: self.load,
+            is_trial: self.trial,
+        }
     }
 
     fn end_wait(&mut self) -> bool {
@@ -412,7 +470,9 @@ mod tests {
         cell.start(Micros(1000)).give_up(Micros(1500));
         assert_eq!(cell.view(Micros(0)).latency_us, Some(1000));
         cell.start(Micros(1000)).give_up(Micros(10_000));
-        assert_eq!(cell.view(Micros(0)).latency_us, Some(2000));
+        // Half of 1000 and half of twice 9000.
+        let latency = cell.view(Micros(0)).latency_us.unwrap();
+        assert!((9400..9600).contains(&latency), "{latency}");
         assert_eq!(cell.in_flight(), 0);
     }
 
@@ -444,14 +504,42 @@ mod tests {
     #[test]
     fn one_worker_gets_the_trial() {
         let cell = cell();
-        assert!(!cell.claim_trial(SECOND, Micros(SECOND - 1)));
-        assert!(cell.claim_trial(SECOND, Micros(SECOND)));
-        assert!(!cell.claim_trial(SECOND, Micros(SECOND)));
+        assert!(!cell.claim_trial(Micros(SECOND - 1)));
+        assert!(cell.claim_trial(Micros(SECOND)));
+        assert!(!cell.claim_trial(Micros(SECOND)));
         let _waits = cell.start(Micros(SECOND));
-        assert!(
-            !cell.claim_trial(SECOND, Micros(9 * SECOND)),
-            "one is out already"
-        );
+        assert!(!cell.claim_trial(Micros(9 * SECOND)), "one is out already");
+    }
+
+    #[test]
+    fn trials_in_vain_come_less_and_less() {
+        let cell = cell();
+        let mut trials = Vec::new();
+        for second in 1..=22 {
+            let now = Micros(second * SECOND);
+            if cell.claim_trial(now) {
+                trials.push(second);
+                cell.start(now).head(now, Observed::Answered);
+            }
+        }
+        assert_eq!(trials, [1, 2, 3, 4, 6, 8, 10, 12, 16, 20]);
+        cell.start(Micros(22 * SECOND));
+        assert!(cell.claim_trial(Micros(23 * SECOND)), "it had other exchanges");
+    }
+
+    #[test]
+    fn the_exchange_after_a_claim_is_the_trial_and_its_answer_replaces_what_was_known() {
+        let cell = cell();
+        for _ in 0..20 {
+            cell.start(Micros(0)).head(Micros(2 * SECOND), Observed::Answered);
+        }
+        assert!(cell.claim_trial(Micros(4 * SECOND)));
+        let mut trial = cell.start(Micros(4 * SECOND));
+        let mut other = cell.start(Micros(4 * SECOND));
+        other.head(Micros(4 * SECOND), Observed::Answered);
+        assert!(cell.mean_us() > Some(1_000_000.0));
+        trial.head(Micros(4 * SECOND + 500), Observed::Answered);
+        assert_eq!(cell.mean_us(), Some(500.0));
     }
 
     #[test]

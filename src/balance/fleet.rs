@@ -9,9 +9,9 @@ use std::sync::atomic::{
 
 use fastrand::Rng;
 
-use super::choose::{self, Choice, Lane, Sight};
+use super::choose::{self, Choice, Cost, Lane, Sight};
 use super::clock::micros;
-use super::cost::{self, TRIAL_IDLE_US, TRIAL_ONE_IN};
+use super::cost::{self, TRIAL_ONE_IN};
 use super::members::{self, Candidate};
 use super::rotation::Places;
 use super::waiting::MOST_IN_FLIGHT;
@@ -176,7 +176,7 @@ impl Fleet {
         sight: &Sight<'_>,
         rng: &mut Rng,
         draws: u32,
-        cost: impl Fn(&Lane, f32) -> f32,
+        cost: impl Fn(&Lane, f32) -> Cost,
     ) -> Choice {
         if self.lanes.len() <= SMALL {
             choose::scan(sight, rng, cost)
@@ -189,20 +189,21 @@ impl Fleet {
     /// The endpoint that is due for a trial, if there is one: the one that was idle longest, of all or of some.
     fn trial(&self, sight: &Sight<'_>, rng: &mut Rng) -> Option<usize> {
         let panic = || self.is_panic(sight.now);
-        let idle = |index: usize| {
+        let due = |index: usize| {
             let lane = self.lanes.get(index)?;
-            let may = sight.may_take(lane, panic);
-            may.then(|| (lane.cell.idle_us(sight.now), index))
+            let idle_us = lane.cell.trial_due(sight.now)?;
+            sight.may_take(lane, panic).then_some((idle_us, index))
         };
-        let (idle_us, index) = if self.lanes.len() <= SMALL {
-            (0..self.lanes.len()).filter_map(idle).max()
+        let (_, index) = if self.lanes.len() <= SMALL {
+            (0..self.lanes.len()).filter_map(due).max()
         } else {
-            (0..LATENCY_DRAWS)
-                .filter_map(|_| idle(self.places.any(rng)))
-                .max()
+            (0..LATENCY_DRAWS).filter_map(|_| due(self.places.any(rng))).max()
         }?;
-        let lane = self.lanes.get(index)?;
-        (idle_us >= TRIAL_IDLE_US && lane.cell.claim_trial(TRIAL_IDLE_US, sight.now)).then_some(index)
+        self.lanes
+            .get(index)?
+            .cell
+            .claim_trial(sight.now)
+            .then_some(index)
     }
 
     /// Whether so many endpoints are not available that this is ignored. Counts small fleets at once; large ones
@@ -250,7 +251,7 @@ impl fmt::Debug for Fleet {
 }
 
 /// Fleets up to this size are read whole by each pick.
-const SMALL: usize = 16;
+const SMALL: usize = 128;
 /// Endpoints drawn from a larger fleet by least-latency.
 const LATENCY_DRAWS: u32 = 8;
 /// Endpoints drawn from a larger fleet by least-request.

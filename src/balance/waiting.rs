@@ -24,8 +24,15 @@ pub(super) struct Waiting(AtomicU64);
 pub(super) struct WaitingNow {
     /// How many.
     pub count: u32,
+    /// How long, all together, in microseconds.
+    pub ages_us: f32,
+}
+
+impl WaitingNow {
     /// How long on average; 0 when there is none.
-    pub mean_age_us: f32,
+    pub fn mean_age_us(self) -> f32 {
+        self.ages_us / signed(u64::from(self.count.max(1)))
+    }
 }
 
 impl Waiting {
@@ -43,18 +50,12 @@ impl Waiting {
     pub fn get(&self, now: Micros) -> WaitingNow {
         let word = self.0.load(Relaxed);
         let count = word & ((1 << COUNT_BITS) - 1);
-        if count == 0 {
-            return WaitingNow {
-                count: 0,
-                mean_age_us: 0.0,
-            };
-        }
         let ages = count.wrapping_mul(now.0).wrapping_sub(word >> COUNT_BITS) & ((1 << SUM_BITS) - 1);
         // A start that is later than `now` (workers read their clocks apart) makes it wrap below 0.
         let ages = if ages >> (SUM_BITS - 1) == 0 { ages } else { 0 };
         WaitingNow {
             count: count as u32,
-            mean_age_us: signed(ages) / signed(count),
+            ages_us: signed(ages),
         }
     }
 }
@@ -85,11 +86,12 @@ mod tests {
             for start in starts {
                 waiting.begin(Micros(*start));
             }
-            let expected = WaitingNow {
-                count,
-                mean_age_us: age,
-            };
-            assert_eq!(waiting.get(Micros(now)), expected, "{starts:?} at {now}");
+            let found = waiting.get(Micros(now));
+            assert_eq!(
+                (found.count, found.mean_age_us()),
+                (count, age),
+                "{starts:?} at {now}"
+            );
             for start in starts {
                 waiting.end(Micros(*start));
             }
@@ -106,6 +108,6 @@ mod tests {
         }
         let now = waiting.get(Micros(3605 * SECOND));
         assert_eq!(now.count, MOST_IN_FLIGHT);
-        assert_eq!(now.mean_age_us, 5_000_000.0);
+        assert_eq!(now.mean_age_us(), 5_000_000.0);
     }
 }

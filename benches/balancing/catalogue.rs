@@ -1,0 +1,12 @@
+//! All scenarios.
+
+mod fleets;
+mod load;
+mod published;
+mod sick;
+
+use super::scenario::Scenario;
+
+pub fn all() -> Vec<Scenario> {
+    [published::all(), sick::all(), fleets::all(), load::all()].concat()
+}
