@@ -48,6 +48,8 @@ fn picks(criterion: &mut Criterion) {
         (Balance::LeastRequest, &[16, 100, 1000]),
         (Balance::RoundRobin, &[16, 100]),
         (Balance::Random, &[16, 100]),
+        (Balance::RingHash, &[16, 100]),
+        (Balance::Maglev, &[16, 100]),
     ];
     let mut group = criterion.benchmark_group("pick");
     for (balance, sizes) in cases {
@@ -146,13 +148,7 @@ fn processor_time(work: impl FnOnce()) -> Duration {
 
 /// Not a measurement: fails when an exchange's part in here allocates.
 fn nothing_is_allocated(_: &mut Criterion) {
-    let policies = [
-        Balance::LeastLatency,
-        Balance::LeastRequest,
-        Balance::RoundRobin,
-        Balance::Random,
-    ];
-    for balance in policies {
+    for balance in Balance::ALL {
         for size in [1, 2, 16, 100, 200] {
             let (fleet, in_flight) = fleet(balance, size);
             let hedging = Hedging::new(&HedgePolicy::default());

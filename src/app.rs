@@ -11,6 +11,7 @@
 
 mod conductor;
 mod process;
+mod review;
 mod sources;
 mod view;
 
@@ -29,15 +30,15 @@ use self::process::Process;
 pub use self::sources::Source;
 pub use self::view::Live;
 use crate::admin::{self, AdminState};
-use crate::balance::Clock;
+use crate::balance::{Clock, Reason, Vantage};
 use crate::config::Settings;
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerParts;
 use crate::model::Reject;
 use crate::snapshot::Compiler;
 use crate::telemetry::gates::Gates;
-use crate::telemetry::metrics::Metrics;
-use crate::upstream::probe::{Prober, Subject};
+use crate::telemetry::metrics::{BackendMetrics, Metrics};
+use crate::upstream::probe::{Change, Prober, Subject};
 
 /// What a process is started with.
 #[derive(Debug, Default)]
@@ -84,7 +85,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         ("listeners", "nothing is bound yet"),
     ]));
     let process = Arc::new(Process::start(&settings, &metrics)?);
-    let compiler = Compiler::new(Arc::clone(&metrics));
+    let vantage = Vantage::new(settings.zone.as_deref(), &host_name());
+    let compiler = Compiler::at(vantage, Arc::clone(&metrics));
     let readers = compiler.readers();
 
     let parts = (0..worker_count).map(|index| WorkerParts {
@@ -134,10 +136,18 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             },
         )));
     }
-    tasks.push(tokio::spawn(Prober::new(clock).run({
-        let live = Arc::clone(&live);
-        move || subjects(&live)
-    })));
+    let prober = Prober::new(clock);
+    live.set_findings(prober.findings());
+    let asked = Arc::clone(&live);
+    tasks.push(tokio::spawn(prober.run(
+        move || subjects(&asked),
+        |subject, change| {
+            if change == Change::Sick {
+                subject.owner.ejected(Reason::Check as usize);
+            }
+        },
+    )));
+    tasks.push(tokio::spawn(review::review(Arc::clone(&live))));
     let admin = match settings.admin.address {
         Some(address) => {
             let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
@@ -244,28 +254,36 @@ impl Running {
 }
 
 /// The endpoints that want to be asked how they are.
-fn subjects(live: &Live) -> Vec<Subject> {
+fn subjects(live: &Live) -> Vec<Subject<Arc<BackendMetrics>>> {
     let mut subjects = Vec::new();
     for backend in live.snapshot().backends() {
         backend.with_fleet(|fleet| {
-            let Some(check) = &fleet.policy().check else {
+            let policy = fleet.policy();
+            let Some(check) = &policy.check else {
                 return;
             };
             let check = Arc::new(check.clone());
-            let metrics = Arc::clone(&backend.metrics);
-            let told: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(move |healthy| {
-                if !healthy {
-                    metrics.ejected_by_checks();
+            subjects.extend(fleet.candidates().iter().map(|candidate| {
+                Subject {
+                    cell: Arc::clone(&candidate.cell),
+                    check: Arc::clone(&check),
+                    protocol: candidate.endpoint.protocol.unwrap_or(policy.protocol),
+                    ends_ejection: policy
+                        .ejection
+                        .as_ref()
+                        .is_some_and(|ejection| ejection.ends_on_check),
+                    owner: Arc::clone(&backend.metrics),
                 }
-            });
-            subjects.extend(fleet.candidates().iter().map(|candidate| Subject {
-                cell: Arc::clone(&candidate.cell),
-                check: Arc::clone(&check),
-                told: Arc::clone(&told),
             }));
         });
     }
     subjects
+}
+
+/// The host's name, which is the pod's in Kubernetes; empty if the kernel does not say.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The cores that the process may use: its affinity, and its cgroup's share rounded up.

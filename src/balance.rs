@@ -4,7 +4,10 @@
 //! do, whether it fails. All workers write to it, with relaxed atomics on lines of its own, and it
 //! outlives the sets it is part of. A [`Fleet`] is one such set: the endpoints of a backend with
 //! the backend's policy, immutable and replaced whole. [`Fleet::pick`] decides, [`InFlight`] tells
-//! the cell how it went, and [`Fleet::judge`] sets an endpoint aside that only fails.
+//! the cell how it went, [`Fleet::judge`] sets an endpoint aside that only fails, and [`Fleet::review`] those that do
+//! clearly worse than the others.
+//!
+//! What ties requests to endpoints, by hash or by cookie, is a [`Tie`].
 //!
 //! Nothing here waits, locks, allocates on the way of a request or looks at a clock: `now` and
 //! chance are arguments, so that a simulator in virtual time drives the very code that serves.
@@ -17,18 +20,28 @@ mod cost;
 mod ejection;
 mod estimate;
 mod fleet;
+mod hash;
 mod hedge;
 mod load;
 mod members;
+mod outlier;
+mod parts;
 mod rotation;
 #[cfg(test)]
 mod simulation;
+mod table;
+mod tie;
 mod waiting;
 
 pub use budget::RetryBudget;
 pub use cell::{CellView, ConnectionSlot, EndpointCell, InFlight, Observed};
 pub use clock::{Clock, Micros};
+pub use ejection::Reason;
 pub use fleet::{Fleet, Pick};
+pub use hash::{hash_of, hash_of_ip, tag_of};
 pub use hedge::{HedgePolicy, Hedging};
 pub use load::{LoadError, LoadReport};
 pub use members::Candidate;
+pub use outlier::{Ejected, History};
+pub use parts::{PartView, Vantage};
+pub use tie::{How, Picked, Tie};

@@ -18,6 +18,7 @@ pub mod record;
 pub mod refusal;
 pub mod reply;
 pub mod retry;
+pub mod sticky;
 pub mod upgrade;
 pub mod upload;
 pub mod worker;

@@ -9,6 +9,7 @@
 //! A model travels as a [`Delta`]: what was added, changed or removed. The first delta of a source
 //! is its whole world. That keeps the cost of a change proportional to the change.
 
+pub mod affinity;
 pub mod backend;
 pub mod delta;
 pub mod filter;
@@ -17,9 +18,11 @@ pub mod listener;
 pub mod name;
 pub mod route;
 
+pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, SameSite};
 pub use backend::{
-    ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Ejection, Endpoint, EndpointLimits,
-    EndpointState, RetryBudget,
+    ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Comparable, Ejection, Endpoint,
+    EndpointLimits, EndpointState, FailureShareOutlier, HttpCheck, LatencyOutlier, Locality, RetryBudget,
+    SlowStartShape, SuccessRateOutlier,
 };
 pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};

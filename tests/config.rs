@@ -190,6 +190,7 @@ log: {access: {format: text, to: /var/log/tidegate.log}}
 drain: {lag: 1s500ms, timeout: 1m}
 proxy_status_header: false
 manifests: /etc/tidegate/manifests
+zone: eu-1a
 listeners:
   a: {address: "[::1]:81", hostname: "*.example.com", protocols: [h2c], trusted_proxies: [10.0.0.1, "fd00::/8"]}
   b: {address: "[::1]:81", hostname: a.example.com, trusted_proxies: [10.0.0.1, "fd00::/8"]}
@@ -223,8 +224,15 @@ routes:
     retry: {on: [timeout, 429, "503", 503]}
 backends:
   named:
-    endpoints: [{address: "10.0.0.1:1", weight: 3, state: draining, protocol: h2c, zone: z, label: "pod 1"}]
+    endpoints: [{address: "10.0.0.1:1", weight: 3, state: draining, protocol: h2c, zone: z, priority: 2, label: "pod 1"}]
     balance: random
+    locality: zone
+    subset: 20
+    hash: "header:x-user"
+    hash_bound: none
+    affinity: {mode: balanced, cookie: {name: route, ttl: 1h, path: /a b, secure: true, same_site: none}}
+    panic: 0%
+    slow_start_shape: {aggression: 2, minimum: 5%}
     ejection: {enabled: false}
     check: {tcp: {}, interval: 100ms, timeout: 50ms, healthy_after: 1, unhealthy_after: 1, port: 99}
     slow_start: 3s
@@ -232,6 +240,28 @@ backends:
   "127.0.0.1:9":
     endpoints: ["127.0.0.1:9"]
     balance: round-robin
+    affinity: {by: "header:x-user"}
+    locality: off
+  hashed:
+    endpoints: ["127.0.0.1:9"]
+    balance: ring-hash
+    hash: cookie:session
+    ejection:
+      gateway_failures: 3
+      interval: 1s
+      success_rate: {enabled: false}
+      failure_share: {enabled: true, min_endpoints: 2, min_requests: 10, percent: 40%}
+      latency: {enabled: true, times: 3}
+      ends_on_check: false
+    check: {grpc: {service: shop.Cart}, before_use: true}
+    affinity: {by: source, mode: strong}
+  tabled:
+    endpoints: ["127.0.0.1:9"]
+    balance: maglev
+    hash: path
+    ejection: {success_rate: {min_endpoints: 3, min_requests: 10, deviation: 1500}}
+    check: {http: {path: /, headers: {x-a: b}, statuses: "200-204,301", body: "it \"works\""}}
+    affinity: {}
 "#;
 
 #[test]
@@ -256,7 +286,7 @@ fn everything_is_read_as_it_stands() {
     assert!(!settings.proxy_status_header);
     assert_eq!(
         settings.needs_restart(&config::Settings::default()),
-        ["workers", "admin", "manifests"]
+        ["workers", "admin", "zone", "manifests"]
     );
     let route = &loaded.world.routes["route-1"];
     assert_eq!(route.rules.len(), 4);

@@ -223,11 +223,18 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`mirror`", "RawMirror"),
     ("`direct`", "RawDirect"),
     ("`backends`, by name", "RawBackend"),
+    ("`affinity`", "RawAffinity"),
+    ("`affinity.cookie`", "RawAffinityCookie"),
+    ("`slow_start_shape`", "RawSlowStartShape"),
     ("`endpoints`, a list", "RawEndpoint"),
     ("`limits` of a backend", "RawEndpointLimits"),
     ("`ejection`", "RawEjection"),
+    ("`ejection.success_rate`", "RawSuccessRate"),
+    ("`ejection.failure_share`", "RawFailureShare"),
+    ("`ejection.latency`", "RawLatencyOutlier"),
     ("`check`", "RawCheck"),
     ("`check.http`", "RawHttpCheck"),
+    ("`check.grpc`", "RawGrpcCheck"),
     ("`retry_budget`", "RawRetryBudget"),
 ];
 

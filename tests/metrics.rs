@@ -11,8 +11,8 @@ use support::endpoint::{Refusing, saying};
 use support::{Down, Endpoint, H1, H2C, Setup, soon};
 use tidegate::model::{ActiveCheck, CheckKind, Ejection};
 
-const BY_REQUESTS: &str = "tidegate_ejections_total{backend=\"web\",by=\"requests\"}";
-const BY_CHECKS: &str = "tidegate_ejections_total{backend=\"web\",by=\"checks\"}";
+const BY_REQUESTS: &str = "tidegate_ejections_total{backend=\"web\",reason=\"failures\"}";
+const BY_CHECKS: &str = "tidegate_ejections_total{backend=\"web\",reason=\"check\"}";
 
 fn connections(how: &str) -> String {
     format!("tidegate_upstream_connections_total{{backend=\"web\",how=\"{how}\"}}")
@@ -69,6 +69,7 @@ async fn an_ejection_by_checks_is_counted_once_for_each_fall() {
                 healthy_after: 1,
                 unhealthy_after: 2,
                 port: None,
+                before_use: false,
             });
         })
         .with_admin()

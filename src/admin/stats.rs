@@ -309,7 +309,7 @@ impl Counts {
             failures,
             retries: now.retries,
             retries_denied: now.retries_denied,
-            ejections: now.ejections + now.ejections_by_checks,
+            ejections: now.ejections(),
             connections_made: now.connections_made,
             connections_reused: now.connections_reused,
             recent: Recent {

@@ -94,6 +94,8 @@ pub struct BackendView {
     pub endpoints_total: usize,
     /// Of all of them, those that take requests now.
     pub endpoints_ready: usize,
+    /// Whether so few are available that this is ignored.
+    pub panic: bool,
     /// The first of them, by address.
     pub endpoints: Vec<EndpointView>,
 }
@@ -107,8 +109,12 @@ pub struct EndpointView {
     pub label: Option<String>,
     /// Its zone, if known.
     pub zone: Option<String>,
+    /// Its priority; 0 is used first.
+    pub priority: u8,
     /// `active`, `draining`, `ejected`, `unhealthy`: one word, lower case.
     pub state: String,
+    /// Why it gets no requests now, or fewer than others. None: it is chosen like all others.
+    pub passed_over: Option<String>,
     /// Its share beside the others.
     pub weight: u32,
     /// Exchanges in flight.
@@ -121,6 +127,14 @@ pub struct EndpointView {
     pub cost: Option<f64>,
     /// Time until it is tried again, in milliseconds. None: it is not set aside.
     pub ejected_for_ms: Option<u64>,
+    /// Why it is set aside: `failures`, `success-rate`. None: it is not.
+    pub ejected_because: Option<String>,
+    /// How often it was set aside.
+    pub ejections: u32,
+    /// Failures since its last success.
+    pub failed_in_a_row: u32,
+    /// What came of the last active check: `good`, or what was wrong. None: there are none.
+    pub check: Option<String>,
     /// Requests sent to it since it is known.
     pub requests: u64,
     /// Those that failed.

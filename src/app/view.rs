@@ -1,24 +1,26 @@
 //! What is live, for those who ask: the admin listener, the demo, tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::admin::{
     Ask, BackendView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView, TargetView, View,
 };
-use crate::balance::{Candidate, Clock, Fleet, Micros};
+use crate::balance::{Candidate, CellView, Clock, Fleet, Micros, PartView};
 use crate::model::{
-    BackendTarget, Balance, Delta, EndpointState, Filter, Match, PathMatch, Reject, Route, RouteName, Rule,
+    BackendTarget, Delta, EndpointState, Filter, Match, PathMatch, Reject, Route, RouteName, Rule,
     StringMatch,
 };
 use crate::snapshot::{Backend, Readers, Snapshot};
+use crate::upstream::probe::{Finding, Findings};
 
 /// What is live.
 pub struct Live {
     clock: Clock,
     readers: Readers,
     facts: Mutex<Facts>,
+    findings: OnceLock<Findings>,
 }
 
 /// What the snapshot does not say.
@@ -35,6 +37,7 @@ impl Live {
             clock,
             readers,
             facts: Mutex::default(),
+            findings: OnceLock::new(),
         }
     }
 
@@ -60,6 +63,10 @@ impl Live {
 
     pub(super) fn set_rejects(&self, rejects: Vec<Reject>) {
         self.facts().rejects = rejects;
+    }
+
+    pub(super) fn set_findings(&self, findings: Findings) {
+        let _ = self.findings.set(findings);
     }
 
     pub(super) fn set_bound(&self, bound: &BTreeMap<SocketAddr, SocketAddr>) {
@@ -126,7 +133,7 @@ impl View for Live {
         ask.answer(
             backends.into_iter(),
             |backend| backend.name.as_str(),
-            |backend| backend_view(backend, ask, now),
+            |backend| backend_view(backend, ask, now, self.findings.get()),
         )
     }
 
@@ -159,36 +166,35 @@ impl View for Live {
     }
 }
 
-fn backend_view(backend: &Backend, ask: &Ask, now: Micros) -> BackendView {
+fn backend_view(backend: &Backend, ask: &Ask, now: Micros, findings: Option<&Findings>) -> BackendView {
     backend.with_fleet(|fleet| {
         let candidates = fleet.candidates();
+        let parts = parts_of(fleet, now);
         BackendView {
             name: backend.name.to_string(),
-            policy: policy_name(fleet).to_owned(),
+            policy: fleet.policy().balance.word().to_owned(),
             endpoints_total: candidates.len(),
             endpoints_ready: candidates
                 .iter()
                 .filter(|candidate| candidate.cell.is_available(now))
                 .count(),
+            panic: fleet.is_panicking(now),
             endpoints: candidates
                 .iter()
                 .take(ask.endpoints)
-                .map(|candidate| endpoint_view(candidate, now))
+                .map(|candidate| endpoint_view(candidate, fleet, now, findings, parts.as_ref()))
                 .collect(),
         }
     })
 }
 
-fn policy_name(fleet: &Fleet) -> &'static str {
-    match fleet.policy().balance {
-        Balance::LeastLatency => "least-latency",
-        Balance::LeastRequest => "least-request",
-        Balance::Random => "random",
-        Balance::RoundRobin => "round-robin",
-    }
-}
-
-fn endpoint_view(candidate: &Candidate, now: Micros) -> EndpointView {
+fn endpoint_view(
+    candidate: &Candidate,
+    fleet: &Fleet,
+    now: Micros,
+    findings: Option<&Findings>,
+    parts: Option<&HashMap<u64, PartView>>,
+) -> EndpointView {
     let view = candidate.cell.view(now);
     let ejected = view.ejected_until.filter(|until| *until > now);
     let state = match (ejected, view.checked_healthy, candidate.endpoint.state) {
@@ -201,17 +207,79 @@ fn endpoint_view(candidate: &Candidate, now: Micros) -> EndpointView {
         address: candidate.endpoint.address.to_string(),
         label: candidate.endpoint.label.as_deref().map(str::to_owned),
         zone: candidate.endpoint.zone.as_deref().map(str::to_owned),
+        priority: candidate.endpoint.priority,
         state: state.to_owned(),
+        passed_over: passed_over(candidate, fleet, &view, parts),
         weight: candidate.endpoint.weight,
         in_flight: view.in_flight,
         connections: view.connections,
         latency_us: view.latency_us,
         cost: Some(view.cost as f64),
+        ejected_because: view.ejected_for.map(|reason| reason.word().to_owned()),
+        ejections: view.ejections,
+        failed_in_a_row: view.failed_in_a_row,
+        check: fleet.policy().check.as_ref().map(|_| {
+            let finding = findings.and_then(|findings| findings.of(candidate.cell.id()));
+            match finding {
+                None => "not asked yet".to_owned(),
+                Some(Finding { good: true, .. }) => "good".to_owned(),
+                Some(Finding { why, .. }) => why.as_deref().unwrap_or("bad").to_owned(),
+            }
+        }),
         ejected_for_ms: ejected.map(|until| until.saturating_since(now) / 1000),
         requests: view.requests,
         failures: view.failures,
         share: None,
     }
+}
+
+/// The parts of a fleet, by the cells of their members; none when there is one.
+fn parts_of(fleet: &Fleet, now: Micros) -> Option<HashMap<u64, PartView>> {
+    let parts = fleet.parts(now);
+    (!parts.is_empty()).then(|| {
+        parts
+            .into_iter()
+            .flat_map(|mut part| {
+                let members = std::mem::take(&mut part.members);
+                members.into_iter().map(move |id| (id, part.clone()))
+            })
+            .collect()
+    })
+}
+
+/// Why an endpoint gets no requests, or fewer than others, in the order in which the balancer asks.
+fn passed_over(
+    candidate: &Candidate,
+    fleet: &Fleet,
+    view: &CellView,
+    parts: Option<&HashMap<u64, PartView>>,
+) -> Option<String> {
+    let part = match parts.map(|parts| parts.get(&candidate.cell.id())) {
+        Some(None) if candidate.endpoint.state == EndpointState::Active => {
+            return Some("not in the subset of this process".to_owned());
+        }
+        part => part.flatten(),
+    };
+    let panics = part.is_some_and(|part| part.panic);
+    if let Some(reason) = view.ejected_for.filter(|_| !panics) {
+        return Some(format!("ejected: {}", reason.word()));
+    }
+    if !view.checked_healthy && !panics {
+        return Some("active checks go wrong".to_owned());
+    }
+    let others_active = fleet.candidates().first().map(|first| first.endpoint.state);
+    if candidate.endpoint.state == EndpointState::Draining && others_active == Some(EndpointState::Active) {
+        return Some("draining, and others are active".to_owned());
+    }
+    if view.in_flight >= fleet.policy().limits.max_in_flight {
+        return Some("at max_in_flight".to_owned());
+    }
+    let part = part.filter(|part| part.share < 1.0)?;
+    let percent = (part.share * 100.0).round();
+    Some(match part.near {
+        true => format!("priority {} takes {percent} % of requests", part.priority),
+        false => format!("not near; those of priority {} take {percent} %", part.priority),
+    })
 }
 
 fn rule_view(rule: &Rule) -> RuleView {

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::Micros;
 use super::estimate::{Estimate, Sample};
 use super::load::{LoadReport, Reported};
 use super::waiting::{Waiting, WaitingNow};
+use super::{Micros, Reason};
 
 /// What is known of one endpoint; shared by all workers, outlives the fleets it is part of.
 #[repr(align(64))]
@@ -27,6 +27,10 @@ pub struct EndpointCell {
     ejections: AtomicU32,
     /// How many times in a row it was ejected, less what good conduct has made up for.
     strikes: AtomicU32,
+    /// Failures in a row that were not the endpoint's own answers.
+    gateway_in_a_row: AtomicU32,
+    /// Why it was ejected last: the place of a [`Reason`].
+    ejected_for: AtomicU8,
 }
 
 /// The part that a pick reads.
@@ -61,8 +65,10 @@ const TRIAL_DOUBLINGS: u8 = 2;
 pub enum Observed {
     /// The response's head came, with a status below 500.
     Answered,
-    /// The response's head came, with a status of 500 or above.
+    /// The response's head came, with a status of 500 or above that is the endpoint's own.
     ServerError,
+    /// The response's head came, with 502, 503 or 504: somebody behind the endpoint could not be reached.
+    GatewayError,
     /// No response: refused, reset, or the deadline passed.
     Failed,
 }
@@ -82,8 +88,12 @@ pub struct CellView {
     pub cost: u64,
     /// Until when it is set aside.
     pub ejected_until: Option<Micros>,
+    /// Why it is set aside.
+    pub ejected_for: Option<Reason>,
     /// How often it was set aside.
     pub ejections: u32,
+    /// Failures since the last success.
+    pub failed_in_a_row: u32,
     /// What active checks say; healthy when there are none.
     pub checked_healthy: bool,
     /// Attempts ever begun.
@@ -117,6 +127,8 @@ impl EndpointCell {
             failures: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
+            gateway_in_a_row: AtomicU32::new(0),
+            ejected_for: AtomicU8::new(0),
         })
     }
 
@@ -177,6 +189,22 @@ impl EndpointCell {
         }
     }
 
+    /// Ends an ejection before its time, because active checks go well: true if there was one. It is on probation all the
+    /// same: the next failure sends it out again, for longer.
+    pub fn end_ejection(&self, now: Micros) -> bool {
+        let is_out = self.is_ejected(now);
+        if is_out {
+            self.load.ejected_until.store(now.0, Relaxed);
+            self.load.ready_since.store(now.0, Relaxed);
+        }
+        is_out
+    }
+
+    /// What active checks said last.
+    pub fn is_checked_healthy(&self) -> bool {
+        !self.is_sick()
+    }
+
     /// The numbers at this moment.
     pub fn view(&self, now: Micros) -> CellView {
         let in_flight = self.in_flight();
@@ -189,7 +217,9 @@ impl EndpointCell {
             latency_us: self.mean_us().map(|mean| mean as u64),
             cost: (self.raise(latency) * (in_flight as f32 + 1.0)) as u64,
             ejected_until: Some(self.ejected_until()).filter(|until| *until > now),
+            ejected_for: Reason::of_place(self.ejected_for.load(Relaxed)).filter(|_| self.is_ejected(now)),
             ejections: self.ejections.load(Relaxed),
+            failed_in_a_row: self.failed_in_a_row(),
             checked_healthy: !self.is_sick(),
             requests: self.requests.load(Relaxed),
             failures: self.failures.load(Relaxed),
@@ -278,13 +308,27 @@ impl EndpointCell {
         self.load.failed_in_a_row.load(Relaxed)
     }
 
+    pub(super) fn gateway_in_a_row(&self) -> u32 {
+        self.gateway_in_a_row.load(Relaxed)
+    }
+
+    /// Attempts that ended, and those of them that failed; ever.
+    pub(super) fn ended(&self) -> (u64, u64) {
+        let ended = self
+            .requests
+            .load(Relaxed)
+            .saturating_sub(u64::from(self.in_flight()));
+        (ended, self.failures.load(Relaxed))
+    }
+
     pub(super) fn strikes(&self) -> u32 {
         self.strikes.load(Relaxed)
     }
 
     /// Sets it aside. Failures in a row are kept, so that one more failure after its return sends it
     /// out again; slow start counts from its return.
-    pub(super) fn eject(&self, until: Micros, strikes: u32) {
+    pub(super) fn eject(&self, until: Micros, strikes: u32, reason: Reason) {
+        self.ejected_for.store(reason as u8, Relaxed);
         self.strikes.store(strikes, Relaxed);
         self.ejections.fetch_add(1, Relaxed);
         self.load.ready_since.store(until.0, Relaxed);
@@ -298,11 +342,16 @@ impl EndpointCell {
                 // Read first: a store would take the line from the other workers each time.
                 if self.load.failed_in_a_row.load(Relaxed) != 0 {
                     self.load.failed_in_a_row.store(0, Relaxed);
+                    self.gateway_in_a_row.store(0, Relaxed);
                 }
             }
-            Observed::ServerError | Observed::Failed => {
+            Observed::ServerError | Observed::GatewayError | Observed::Failed => {
                 self.load.estimate.failed(sample);
                 self.count_failure();
+                match seen {
+                    Observed::ServerError => self.gateway_in_a_row.store(0, Relaxed),
+                    _ => _ = self.gateway_in_a_row.fetch_add(1, Relaxed),
+                }
             }
         }
     }
@@ -491,7 +540,7 @@ mod tests {
     #[test]
     fn a_good_check_ends_an_ejection() {
         let cell = cell();
-        cell.eject(Micros(50 * SECOND), 1);
+        cell.eject(Micros(50 * SECOND), 1, Reason::Failures);
         cell.set_checked_health(true, Micros(SECOND));
         assert!(!cell.is_available(Micros(SECOND)), "nothing changed");
         cell.set_checked_health(false, Micros(2 * SECOND));
@@ -499,6 +548,40 @@ mod tests {
         cell.set_checked_health(true, Micros(3 * SECOND));
         assert!(cell.is_available(Micros(3 * SECOND)));
         assert_eq!(cell.ready_us(Micros(4 * SECOND)), SECOND);
+    }
+
+    #[test]
+    fn an_ejection_that_checks_end_is_followed_by_probation() {
+        let cell = cell();
+        cell.start(Micros(0)).head(Micros(0), Observed::Failed);
+        assert!(!cell.end_ejection(Micros(SECOND)), "there is none");
+        cell.eject(Micros(50 * SECOND), 1, Reason::Latency);
+        let view = cell.view(Micros(SECOND));
+        assert_eq!(view.ejected_for, Some(Reason::Latency));
+        assert!(cell.end_ejection(Micros(SECOND)));
+        let view = cell.view(Micros(SECOND));
+        assert_eq!((view.ejected_for, view.ejected_until), (None, None));
+        assert_eq!(view.failed_in_a_row, 1);
+        assert_eq!(cell.ready_us(Micros(3 * SECOND)), 2 * SECOND);
+    }
+
+    #[test]
+    fn failures_that_are_no_answer_are_counted_apart() {
+        let cell = cell();
+        for (seen, in_a_row, gateway) in [
+            (Observed::Failed, 1, 1),
+            (Observed::GatewayError, 2, 2),
+            (Observed::ServerError, 3, 0),
+            (Observed::GatewayError, 4, 1),
+            (Observed::Answered, 0, 0),
+        ] {
+            cell.start(Micros(0)).head(Micros(0), seen);
+            assert_eq!(
+                (cell.failed_in_a_row(), cell.gateway_in_a_row()),
+                (in_a_row, gateway),
+                "{seen:?}"
+            );
+        }
     }
 
     #[test]

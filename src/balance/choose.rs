@@ -7,16 +7,19 @@
 //! eight: with 100 endpoints 90 % busy, p99 is 50 ms by a full scan, 60 by eight, 90 by two (`docs/balancing`).
 //!
 //! Who may be chosen at all: an endpoint that is available (not ejected, not sick by active checks),
-//! below its bound of exchanges in flight, and not tried by this exchange before. If more than half are
-//! not available, availability is ignored (panic, as Envoy's threshold): that many do not fall ill at
+//! below its bound of exchanges in flight, and not tried by this exchange before. If fewer are available than
+//! the backend's `panic` says (half of them), availability is ignored (Envoy's panic threshold): that many do not fall ill at
 //! once, more likely the check is wrong or the load is too high for the few that are left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::clock::micros;
 use super::rotation::Places;
 use super::{EndpointCell, Micros};
+use crate::model::SlowStartShape;
 
 /// An endpoint as the choice sees it.
 #[derive(Debug)]
@@ -39,8 +42,41 @@ pub(super) struct Sight<'a> {
     pub is_first: bool,
     /// Bound of exchanges in flight.
     pub limit: u32,
+    pub slow_start: SlowStart,
+    /// Below this percentage of available endpoints availability is ignored; 0: never.
+    pub panic_percent: u8,
+}
+
+/// How the weight of an endpoint grows that is new or was set aside.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlowStart {
     /// 0 when there is none.
-    pub slow_start_us: u64,
+    window_us: u64,
+    /// 1 by the aggression.
+    power: f32,
+    /// The part of its weight that it begins with; above 0.
+    least: f32,
+}
+
+impl SlowStart {
+    pub fn new(window: Duration, shape: &SlowStartShape) -> Self {
+        Self {
+            window_us: micros(window),
+            power: 1.0 / shape.aggression.max(1) as f32,
+            least: f32::from(shape.minimum_percent.clamp(1, 100)) / 100.0,
+        }
+    }
+
+    /// The part of its weight that an endpoint has after a time; within the window.
+    fn part(&self, ready_us: u64) -> f32 {
+        let part = ready_us as f32 / self.window_us as f32;
+        let grown = if self.power == 1.0 {
+            part
+        } else {
+            part.powf(self.power)
+        };
+        grown.max(self.least)
+    }
 }
 
 /// What a choice comes to.
@@ -62,10 +98,10 @@ impl Sight<'_> {
             && (lane.cell.is_available(self.now) || panic())
     }
 
-    /// 1 by the weight. While a slow start lasts, the weight grows in a straight line from a tenth (Envoy's, with
-    /// an aggression of 1).
+    /// 1 by the weight. While a slow start lasts, the weight grows as Envoy has it: it is multiplied by
+    /// `max(minimum, (age / window)^(1 / aggression))`.
     pub fn per_weight(&self, lane: &Lane) -> f32 {
-        if self.slow_start_us == 0 {
+        if self.slow_start.window_us == 0 {
             lane.per_weight
         } else {
             lane.per_weight / self.slow_start(lane)
@@ -74,14 +110,14 @@ impl Sight<'_> {
 
     /// The share of its weight that an endpoint has; 1 when its slow start is over.
     pub fn slow_start(&self, lane: &Lane) -> f32 {
-        if self.slow_start_us == 0 {
+        if self.slow_start.window_us == 0 {
             return 1.0;
         }
         let ready = lane.cell.ready_us(self.now);
-        if ready >= self.slow_start_us {
+        if ready >= self.slow_start.window_us {
             1.0
         } else {
-            (ready as f32 / self.slow_start_us as f32).max(0.1)
+            self.slow_start.part(ready)
         }
     }
 
@@ -117,7 +153,7 @@ fn scan_by<const BLOCK: usize>(
 ) -> Choice {
     let available = |lane: &Lane| lane.cell.is_available(sight.now);
     let (out, choice) = scan_those::<BLOCK>(sight, rng, available, cost);
-    if is_panic(out, sight.lanes.len()) {
+    if is_panic(out, sight.lanes.len(), sight.panic_percent) {
         scan_those::<BLOCK>(sight, rng, |_| true, cost).1
     } else {
         choice
@@ -211,9 +247,9 @@ pub(super) fn draw(rng: &mut Rng) -> f32 {
     (32.0 - log2) * std::f32::consts::LN_2
 }
 
-/// Whether so many are not available that it is ignored.
-pub(super) fn is_panic(out: usize, lanes: usize) -> bool {
-    out * 2 > lanes
+/// Whether so few are available that it is ignored.
+pub(super) fn is_panic(out: usize, lanes: usize, percent: u8) -> bool {
+    lanes.saturating_sub(out) * 100 < lanes * usize::from(percent)
 }
 
 /// Draws in vain before all are read: with half of the endpoints out, fewer than one pick in 65,000.
@@ -338,5 +374,48 @@ mod tests {
             offers.add(index, Cost { latency, load: 1.0 });
         }
         assert_eq!(offers.choice(), Choice::Lane(6));
+    }
+
+    #[test]
+    fn a_slow_start_grows_as_it_is_shaped() {
+        // Aggression, minimum, part of the window, part of the weight.
+        for (aggression, minimum_percent, age, expected) in [
+            (1, 10, 0.0, 0.1),
+            (1, 10, 0.05, 0.1),
+            (1, 10, 0.5, 0.5),
+            (2, 10, 0.25, 0.5),
+            (2, 10, 0.0001, 0.1),
+            (3, 1, 0.125, 0.5),
+            (1, 0, 0.0, 0.01),
+            (1, 100, 0.3, 1.0),
+        ] {
+            let shape = SlowStartShape {
+                aggression,
+                minimum_percent,
+            };
+            let slow_start = SlowStart::new(Duration::from_secs(10), &shape);
+            let part = slow_start.part((age * 1e7) as u64);
+            assert!((part - expected).abs() < 1e-4, "{shape:?} {age}: {part}");
+        }
+    }
+
+    #[test]
+    fn panic_begins_below_its_percentage() {
+        // Not available, endpoints, percent, whether it is ignored.
+        for (out, lanes, percent, panic) in [
+            (1, 2, 50, false),
+            (2, 3, 50, true),
+            (3, 3, 0, false),
+            (1, 3, 100, true),
+            (0, 3, 100, false),
+            (8, 10, 25, true),
+            (7, 10, 25, false),
+        ] {
+            assert_eq!(
+                is_panic(out, lanes, percent),
+                panic,
+                "{out} of {lanes}, {percent} %"
+            );
+        }
     }
 }

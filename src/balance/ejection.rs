@@ -6,6 +6,11 @@
 //! row are not forgotten, so that the first one sends it out again, and a success clears them. Its cost
 //! still remembers the failures, so that under least-latency only a few requests try it.
 //!
+//! Failures that are no answer of the endpoint itself (no connection, a deadline, 502, 503, 504) can be given a bound of
+//! their own (`gateway_failures`). Endpoints that fail or lag now and then, but more than others, are found by comparing
+//! them (`outlier`); the way out and back is the same for all. Active checks that go well end an ejection before its time
+//! (`ends_on_check`, as Envoy has it); the probation stays.
+//!
 //! Never more than `max_percent` of the endpoints are out, but one may always go if another is
 //! available: setting all aside helps nobody. Failures that all endpoints share (a bad deployment, a bad
 //! client) then stay what they are, answers.
@@ -14,6 +19,51 @@ use std::time::Duration;
 
 use super::Micros;
 use crate::model::Ejection;
+
+/// Why an endpoint is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Failures in a row.
+    Failures,
+    /// Failures in a row that are no answer of the endpoint itself.
+    GatewayFailures,
+    /// It succeeds clearly less often than the others.
+    SuccessRate,
+    /// It fails too large a share of its requests.
+    FailureShare,
+    /// It is slower than the others by a factor.
+    Latency,
+    /// Active checks go wrong.
+    Check,
+}
+
+impl Reason {
+    /// All of them, by place.
+    pub const ALL: [Self; 6] = [
+        Self::Failures,
+        Self::GatewayFailures,
+        Self::SuccessRate,
+        Self::FailureShare,
+        Self::Latency,
+        Self::Check,
+    ];
+
+    /// The word for it in metrics and views.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::GatewayFailures => "gateway-failures",
+            Self::SuccessRate => "success-rate",
+            Self::FailureShare => "failure-share",
+            Self::Latency => "latency",
+            Self::Check => "check",
+        }
+    }
+
+    pub(super) fn of_place(place: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(place)).copied()
+    }
+}
 
 /// Whether one more may go, when `fleet` endpoints take requests, `out` of them are ejected, and `left`
 /// others are available.
@@ -121,6 +171,31 @@ mod tests {
             }
             assert_eq!(ejected(&fleet, NOW), expected, "{failing} of {size}");
         }
+    }
+
+    #[test]
+    fn failures_that_are_no_answer_have_a_bound_of_their_own() {
+        let mut policy = policy();
+        policy.ejection = Some(Ejection {
+            consecutive_failures: 100,
+            gateway_failures: Some(3),
+            ..Ejection::default()
+        });
+        let fleet = Fleet::build(Arc::new(policy), &[endpoint(1), endpoint(2)], None, NOW);
+        let seen = |port, seen| {
+            let mut exchange = cell(&fleet, port).start(NOW);
+            exchange.head(NOW, seen);
+            fleet.judge(exchange.cell(), NOW)
+        };
+        for _ in 0..9 {
+            assert_eq!(seen(1, Observed::ServerError), None);
+        }
+        assert_eq!(seen(1, Observed::Failed), None);
+        assert_eq!(seen(1, Observed::GatewayError), None);
+        assert_eq!(seen(1, Observed::GatewayError), Some(Reason::GatewayFailures));
+        assert_eq!(seen(1, Observed::GatewayError), None, "it is out already");
+        let view = cell(&fleet, 1).view(NOW);
+        assert_eq!(view.ejected_for, Some(Reason::GatewayFailures));
     }
 
     #[test]

@@ -9,27 +9,37 @@ use std::sync::atomic::{
 
 use fastrand::Rng;
 
-use super::choose::{self, Choice, Cost, Lane, Sight};
-use super::clock::micros;
+use super::choose::{self, Choice, Cost, Lane, Sight, SlowStart};
 use super::cost::{self, TRIAL_ONE_IN};
 use super::members::{self, Candidate};
+use super::parts::{self, Part, Vantage};
 use super::rotation::Places;
+use super::table::Table;
+use super::tie::Picked;
 use super::waiting::MOST_IN_FLIGHT;
-use super::{EndpointCell, Micros, ejection};
+use super::{EndpointCell, Micros, Reason, ejection, tie};
 use crate::model::{self, Balance, Endpoint};
 
 /// A backend's endpoints and policy as the data plane sees them; immutable, replaced whole.
 pub struct Fleet {
-    policy: Arc<model::Backend>,
+    pub(super) policy: Arc<model::Backend>,
     /// The active ones first.
-    candidates: Box<[Candidate]>,
+    pub(super) candidates: Box<[Candidate]>,
     /// Those candidates that take requests, which are the first ones: the active, or all if none is.
-    lanes: Box<[Lane]>,
+    pub(super) lanes: Box<[Lane]>,
     /// Lanes by their weights.
     places: Places,
-    limit: u32,
-    slow_start_us: u64,
-    shared: Arc<Shared>,
+    /// Lanes by hashes, where the policy asks for it.
+    table: Option<Table>,
+    /// Candidates by what cookies call them, where the policy asks for it.
+    pub(super) tags: Box<[(u64, u32)]>,
+    /// Percent of the mean load at which a tie is not followed.
+    pub(super) bound: Option<u32>,
+    /// By priority and nearness; empty when all are alike.
+    pub(super) parts: Box<[Part]>,
+    pub(super) limit: u32,
+    slow_start: SlowStart,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What a pick comes to.
@@ -57,21 +67,88 @@ impl Fleet {
         previous: Option<&Self>,
         now: Micros,
     ) -> Self {
-        let candidates = members::candidates(endpoints, previous.map(Self::candidates), now);
-        let lanes = members::lanes(&candidates);
-        let weights: Vec<u32> = candidates
+        Self::build_at(&Vantage::default(), policy, endpoints, previous, now)
+    }
+
+    /// As [`Self::build`], seen from a place: of some endpoints, and near to some.
+    pub fn build_at(
+        vantage: &Vantage,
+        policy: Arc<model::Backend>,
+        endpoints: &[Endpoint],
+        previous: Option<&Self>,
+        now: Micros,
+    ) -> Self {
+        let known = previous.map(Self::candidates);
+        let candidates = members::candidates(endpoints, known, now);
+        if policy.check.as_ref().is_some_and(|check| check.before_use) {
+            members::hold_back(&candidates, known.unwrap_or_default(), now);
+        }
+        let takers = candidates.get(..members::takers(&candidates)).unwrap_or_default();
+        let classes = parts::classes(&policy, takers, vantage);
+        let count: usize = classes.values().map(Vec::len).sum();
+        if classes.len() <= 1 && count == takers.len() {
+            let shared = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared));
+            let count = takers.len();
+            return Self::whole(policy, candidates, count, shared);
+        }
+        let copies = |indexes: &[usize]| -> Box<[Candidate]> {
+            indexes
+                .iter()
+                .filter_map(|index| takers.get(*index).cloned())
+                .collect()
+        };
+        let built = classes.iter().map(|(class, indexes)| {
+            let before =
+                previous.and_then(|previous| previous.parts.iter().find(|part| part.class == *class));
+            let shared = before.map_or_else(Arc::default, |part| Arc::clone(&part.fleet.shared));
+            let part = Self::whole(Arc::clone(&policy), copies(indexes), indexes.len(), shared);
+            Part::new(*class, part)
+        });
+        let parts = built.collect();
+        // Those that take requests first, as without parts.
+        let chosen: Vec<usize> = classes.into_values().flatten().collect();
+        let mut ordered = copies(&chosen).into_vec();
+        let mut is_chosen = vec![false; candidates.len()];
+        for index in &chosen {
+            if let Some(is_chosen) = is_chosen.get_mut(*index) {
+                *is_chosen = true;
+            }
+        }
+        let rest = candidates
             .iter()
-            .take(lanes.len())
-            .map(|candidate| candidate.endpoint.weight)
-            .collect();
+            .zip(&is_chosen)
+            .filter(|(_, is_chosen)| !**is_chosen);
+        ordered.extend(rest.map(|(candidate, _)| candidate.clone()));
+        let shared = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared));
+        Self {
+            parts,
+            table: None,
+            ..Self::whole(policy, ordered.into(), chosen.len(), shared)
+        }
+    }
+
+    /// Without parts; the first candidates take requests.
+    fn whole(
+        policy: Arc<model::Backend>,
+        candidates: Box<[Candidate]>,
+        takers: usize,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let takers = candidates.get(..takers).unwrap_or_default();
+        let lanes = members::lanes(takers);
+        let weights: Vec<u32> = takers.iter().map(|candidate| candidate.endpoint.weight).collect();
         Self {
             limit: policy.limits.max_in_flight.min(MOST_IN_FLIGHT),
-            slow_start_us: micros(policy.slow_start),
-            shared: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared)),
+            slow_start: SlowStart::new(policy.slow_start, &policy.slow_start_shape),
+            table: tie::table_of(&policy, takers),
+            tags: tie::tags_of(&policy, &candidates),
+            bound: tie::bound_of(&policy),
+            shared,
             policy,
             candidates,
             lanes,
             places: Places::new(&weights),
+            parts: Box::default(),
         }
     }
 
@@ -91,55 +168,120 @@ impl Fleet {
     /// `max_in_flight` is looked at here and counted by [`EndpointCell::start`]: workers that pick at the
     /// same moment may together exceed it by one each.
     pub fn pick(&self, now: Micros, rng: &mut Rng, tried: &[u64]) -> Pick<'_> {
-        let mut sight = Sight {
+        self.pick_keyed(now, rng, tried, None).pick
+    }
+
+    /// As [`Self::pick`], for a request that may have a key.
+    pub(super) fn pick_keyed(
+        &self,
+        now: Micros,
+        rng: &mut Rng,
+        tried: &[u64],
+        key: Option<u64>,
+    ) -> Picked<'_> {
+        if !self.parts.is_empty() {
+            return self.pick_parts(now, rng, tried, key);
+        }
+        let percent = self.policy.panic_percent;
+        match self.pick_once(now, rng, tried, key, percent) {
+            Pick::None if !tried.is_empty() => self.pick_again(now, rng, key, percent).into(),
+            pick => pick.into(),
+        }
+    }
+
+    /// Among those that were not tried.
+    pub(super) fn pick_once(
+        &self,
+        now: Micros,
+        rng: &mut Rng,
+        tried: &[u64],
+        key: Option<u64>,
+        panic_percent: u8,
+    ) -> Pick<'_> {
+        self.pick_in(&self.sight(now, tried, tried.is_empty(), panic_percent), rng, key)
+    }
+
+    /// Among those that were tried, because there are no others.
+    fn pick_again(&self, now: Micros, rng: &mut Rng, key: Option<u64>, panic_percent: u8) -> Pick<'_> {
+        self.pick_in(&self.sight(now, &[], false, panic_percent), rng, key)
+    }
+
+    fn sight<'a>(&'a self, now: Micros, tried: &'a [u64], is_first: bool, panic_percent: u8) -> Sight<'a> {
+        Sight {
             lanes: &self.lanes,
             now,
             tried,
-            is_first: tried.is_empty(),
+            is_first,
             limit: self.limit,
-            slow_start_us: self.slow_start_us,
-        };
-        let mut choice = self.choose(&sight, rng);
-        if choice == Choice::None && !tried.is_empty() {
-            sight.tried = &[];
-            choice = self.choose(&sight, rng);
+            slow_start: self.slow_start,
+            panic_percent,
         }
-        match choice {
+    }
+
+    fn pick_in(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> Pick<'_> {
+        match self.choose(sight, rng, key) {
             Choice::Lane(index) => self.candidates.get(index).map_or(Pick::None, Pick::Endpoint),
             Choice::Saturated => Pick::Saturated,
             Choice::None => Pick::None,
         }
     }
 
-    /// To be called after a failure was observed: sets the endpoint aside if it fails only. Costs next to
+    /// To be called after a failure was observed: sets the endpoint aside if it fails only, and says why. Costs next to
     /// nothing when there is nothing to do.
-    pub fn judge(&self, cell: &EndpointCell, now: Micros) {
-        let Some(policy) = &self.policy.ejection else {
-            return;
+    pub fn judge(&self, cell: &EndpointCell, now: Micros) -> Option<Reason> {
+        let policy = self.policy.ejection.as_ref()?;
+        let too_many = |count: u32, most: u32| count >= most.max(1);
+        let reason = if too_many(cell.failed_in_a_row(), policy.consecutive_failures) {
+            Reason::Failures
+        } else if policy
+            .gateway_failures
+            .is_some_and(|most| too_many(cell.gateway_in_a_row(), most))
+        {
+            Reason::GatewayFailures
+        } else {
+            return None;
         };
-        if cell.failed_in_a_row() < policy.consecutive_failures.max(1) || cell.is_ejected(now) {
-            return;
+        self.eject(policy, cell, reason, now).then_some(reason)
+    }
+
+    /// Sets an endpoint aside if one more may go. True: it went.
+    pub(super) fn eject(
+        &self,
+        policy: &model::Ejection,
+        cell: &EndpointCell,
+        reason: Reason,
+        now: Micros,
+    ) -> bool {
+        if cell.is_ejected(now) {
+            return false;
         }
-        // Two workers that judge at once could together eject more than may go. The one that comes second leaves
-        // it: the next failure asks again.
+        // Two threads that judge at once could together eject more than may go. The one that comes second leaves it:
+        // the next failure, or the next interval, asks again.
         if self.shared.judging.swap(true, Acquire) {
-            return;
+            return false;
         }
         let others = || self.lanes.iter().filter(|lane| lane.cell.id() != cell.id());
         let out = others().filter(|lane| lane.cell.is_ejected(now)).count();
         let left = others().filter(|lane| lane.cell.is_available(now)).count();
-        if ejection::may_go(policy, self.lanes.len(), out, left) && !cell.is_ejected(now) {
+        let goes = ejection::may_go(policy, self.lanes.len(), out, left) && !cell.is_ejected(now);
+        if goes {
             let (until, strikes) = ejection::sentence(policy, cell.strikes(), cell.ejected_until(), now);
-            cell.eject(until, strikes);
+            cell.eject(until, strikes, reason);
         }
         self.shared.judging.store(false, Release);
+        goes
     }
 
-    fn choose(&self, sight: &Sight<'_>, rng: &mut Rng) -> Choice {
+    fn choose(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> Choice {
         let now = sight.now;
-        let panic = || self.is_panic(now);
+        let panic = || self.is_panic(now, sight.panic_percent);
         if self.lanes.is_empty() {
             return Choice::None;
+        }
+        if let Some(table) = &self.table
+            && let Some(choice) = self.by_key(table, sight, rng, key, panic)
+        {
+            return choice;
         }
         match self.policy.balance {
             Balance::LeastLatency => {
@@ -152,9 +294,12 @@ impl Fleet {
                     cost::least_latency(&lane.cell, sight.per_weight(lane), now, chance)
                 })
             }
-            Balance::LeastRequest => self.least(sight, rng, REQUEST_DRAWS, |lane, chance| {
-                cost::least_request(&lane.cell, sight.per_weight(lane), chance)
-            }),
+            // A hash has decided before, or there is nobody.
+            Balance::LeastRequest | Balance::Maglev | Balance::RingHash => {
+                self.least(sight, rng, REQUEST_DRAWS, |lane, chance| {
+                    cost::least_request(&lane.cell, sight.per_weight(lane), chance)
+                })
+            }
             Balance::Random => {
                 let place = rng.u64(..);
                 choose::take(sight, &self.places, rng, place, panic)
@@ -181,14 +326,14 @@ impl Fleet {
         if self.lanes.len() <= SMALL {
             choose::scan(sight, rng, cost)
         } else {
-            let panic = || self.is_panic(sight.now);
+            let panic = || self.is_panic(sight.now, sight.panic_percent);
             choose::sample(sight, &self.places, rng, draws, panic, cost)
         }
     }
 
     /// The endpoint that is due for a trial, if there is one: the one that was idle longest, of all or of some.
     fn trial(&self, sight: &Sight<'_>, rng: &mut Rng) -> Option<usize> {
-        let panic = || self.is_panic(sight.now);
+        let panic = || self.is_panic(sight.now, sight.panic_percent);
         let due = |index: usize| {
             let lane = self.lanes.get(index)?;
             let idle_us = lane.cell.trial_due(sight.now)?;
@@ -209,14 +354,17 @@ impl Fleet {
     /// Whether so many endpoints are not available that this is ignored. Counts small fleets at once; large ones
     /// at most once in [`COUNT_EVERY_US`], and only when someone asks because an endpoint is not available: a
     /// millisecond for 100,000 endpoints.
-    fn is_panic(&self, now: Micros) -> bool {
+    pub(super) fn is_panic(&self, now: Micros, percent: u8) -> bool {
+        if percent == 0 || percent > 100 {
+            return percent > 0;
+        }
         let count = || {
             let out = self
                 .lanes
                 .iter()
                 .filter(|lane| !lane.cell.is_available(now))
                 .count();
-            choose::is_panic(out, self.lanes.len())
+            choose::is_panic(out, self.lanes.len(), percent)
         };
         if self.lanes.len() <= SMALL {
             return count();
@@ -260,7 +408,7 @@ const REQUEST_DRAWS: u32 = 2;
 const COUNT_EVERY_US: u64 = 1_000_000;
 
 /// What outlasts a fleet, beside the cells.
-struct Shared {
+pub(super) struct Shared {
     /// Of round robin.
     cursor: AtomicU64,
     /// Whether someone judges.
@@ -268,6 +416,8 @@ struct Shared {
     /// When available endpoints were last counted, in microseconds times two, and in the lowest bit whether too many
     /// were not. Large fleets only.
     counted: AtomicU64,
+    /// Exchanges in flight at all lanes, in the low half, and in the high half when they were summed up. Large fleets only.
+    pub(super) in_flight: AtomicU64,
 }
 
 impl Default for Shared {
@@ -276,6 +426,7 @@ impl Default for Shared {
             cursor: AtomicU64::new(u64::from(fastrand::u32(..))),
             judging: AtomicBool::new(false),
             counted: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
         }
     }
 }
@@ -285,19 +436,14 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use super::super::{InFlight, Observed};
+    use super::super::{InFlight, Observed, Reason};
     use super::*;
     use crate::model::{Backend, BackendName};
 
     const SECOND: u64 = 1_000_000;
     const NOW: Micros = Micros(100 * SECOND);
 
-    const ALL: [Balance; 4] = [
-        Balance::LeastLatency,
-        Balance::LeastRequest,
-        Balance::Random,
-        Balance::RoundRobin,
-    ];
+    const ALL: [Balance; 6] = Balance::ALL;
 
     fn policy(balance: Balance) -> Backend {
         let mut policy = Backend::new(BackendName::new("web"));
@@ -372,8 +518,9 @@ mod tests {
                 let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
                 sick.iter()
                     .for_each(|port| cell(&fleet, *port).set_checked_health(false, NOW));
-                out.iter()
-                    .for_each(|port| cell(&fleet, *port).eject(NOW.plus(Duration::from_secs(9)), 1));
+                out.iter().for_each(|port| {
+                    cell(&fleet, *port).eject(NOW.plus(Duration::from_secs(9)), 1, Reason::Failures)
+                });
                 let _full: Vec<InFlight> = full.iter().map(|port| cell(&fleet, *port).start(NOW)).collect();
                 let tried: Vec<u64> = tried.iter().map(|port| cell(&fleet, *port).id()).collect();
                 let case = format!("{balance:?}: sick {sick:?} out {out:?} full {full:?} tried {tried:?}");

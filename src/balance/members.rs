@@ -4,8 +4,8 @@
 //! ejection. Endpoints that drain take requests only when no active one is left, as kube-proxy has it; their
 //! cells stay as long as the model lists them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{EndpointCell, Micros};
 use crate::model::{Endpoint, EndpointState};
 
 /// One endpoint of a fleet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Candidate {
     /// What is known of it.
     pub cell: Arc<EndpointCell>,
@@ -64,16 +64,30 @@ pub(super) fn candidates(
         .collect()
 }
 
-/// Those of the candidates that take requests, which are the first ones: the active, or all if none is.
-pub(super) fn lanes(candidates: &[Candidate]) -> Box<[Lane]> {
+/// Those that were not there before take no requests until a check goes well; but not if nobody was there at all.
+pub(super) fn hold_back(candidates: &[Candidate], known: &[Candidate], now: Micros) {
+    if known.is_empty() {
+        return;
+    }
+    let known: HashSet<u64> = known.iter().map(|candidate| candidate.cell.id()).collect();
+    for candidate in candidates {
+        if !known.contains(&candidate.cell.id()) {
+            candidate.cell.set_checked_health(false, now);
+        }
+    }
+}
+
+/// How many of the candidates take requests, which are the first ones: the active, or all if none is.
+pub(super) fn takers(candidates: &[Candidate]) -> usize {
     let active = candidates
         .iter()
         .take_while(|candidate| !is_draining(&candidate.endpoint))
         .count();
-    let takers = candidates
-        .get(..active)
-        .filter(|active| !active.is_empty())
-        .unwrap_or(candidates);
+    if active == 0 { candidates.len() } else { active }
+}
+
+/// Those that take requests, as the choice sees them.
+pub(super) fn lanes(takers: &[Candidate]) -> Box<[Lane]> {
     let sum: f64 = takers
         .iter()
         .map(|taker| f64::from(taker.endpoint.weight.max(1)))
@@ -134,6 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn only_those_that_come_later_are_held_back() {
+        let old = candidates(&[active(1)], None, NOW);
+        hold_back(&old, &[], NOW);
+        let new = candidates(&[active(1), active(2)], Some(&old), NOW);
+        hold_back(&new, &old, NOW);
+        let healthy = new.iter().map(|candidate| candidate.cell.is_checked_healthy());
+        assert_eq!(healthy.collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
     fn an_address_counts_once_and_the_active_ones_come_first() {
         let given = [
             draining(1),
@@ -159,7 +183,7 @@ mod tests {
             (&[draining(1), active(2), draining(3)], 1),
             (&[draining(1), draining(3)], 2),
         ] {
-            assert_eq!(lanes(&candidates(given, None, NOW)).len(), takers, "{given:?}");
+            assert_eq!(super::takers(&candidates(given, None, NOW)), takers, "{given:?}");
         }
     }
 

@@ -49,7 +49,9 @@ enum Protocol {
 enum BalanceArg {
     LeastLatency,
     LeastRequest,
+    Maglev,
     Random,
+    RingHash,
     RoundRobin,
 }
 
@@ -101,7 +103,9 @@ fn world(args: &ProxyArgs) -> World {
     policy.balance = match args.balance {
         BalanceArg::LeastLatency => Balance::LeastLatency,
         BalanceArg::LeastRequest => Balance::LeastRequest,
+        BalanceArg::Maglev => Balance::Maglev,
         BalanceArg::Random => Balance::Random,
+        BalanceArg::RingHash => Balance::RingHash,
         BalanceArg::RoundRobin => Balance::RoundRobin,
     };
     let endpoints: Arc<[Endpoint]> = args.to.iter().map(|address| Endpoint::at(*address)).collect();

@@ -27,6 +27,9 @@ pub struct RunArgs {
     /// Data-plane threads; as many as there are cores for the process if not given.
     #[arg(short, long)]
     workers: Option<usize>,
+    /// The zone that the process is in; goes before TIDEGATE_ZONE of the environment, and that before the file's `zone`.
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
     /// Where metrics, readiness and the dashboard are; goes before the file's `admin.address`.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
@@ -50,6 +53,12 @@ pub fn run(args: &RunArgs) -> ExitCode {
         sources.push(Source::File(path.clone()));
     }
     settings.workers = args.workers.or(settings.workers);
+    let of_environment = || {
+        std::env::var("TIDEGATE_ZONE")
+            .ok()
+            .filter(|zone| !zone.is_empty())
+    };
+    settings.zone = args.zone.clone().or_else(of_environment).or(settings.zone);
     settings.admin.address = args.admin.or(settings.admin.address);
     if let Some(directory) = args.manifests.clone().or_else(|| settings.manifests.clone()) {
         let kubernetes = kubernetes::Settings {

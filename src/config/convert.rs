@@ -189,7 +189,13 @@ fn settings(pass: &mut Pass, raw: &RawConfig, directory: Option<&Path>) -> Setti
         }
         from_here(text.text())
     });
+    if let Some(zone) = &raw.zone
+        && zone.text().is_empty()
+    {
+        pass.error(zone.place, "zone is an empty name");
+    }
     Settings {
+        zone: raw.zone.as_ref().map(|zone| zone.text().to_owned()),
         workers,
         admin: admin(pass, raw.admin.as_ref()),
         access_log: raw.log.as_ref().and_then(|log| access_log(pass, log, from_here)),

@@ -31,6 +31,8 @@ pub struct RawConfig {
     pub drain: Option<RawDrain>,
     /// Whether responses that Tidegate made itself say why, in a Proxy-Status field. Default: true.
     pub proxy_status_header: Option<Placed<bool>>,
+    /// The zone that the process is in, for backends that go by `locality`. `--zone` and the environment's TIDEGATE_ZONE go before it. Default: unknown.
+    pub zone: Option<Placed<String>>,
     /// A directory of Kubernetes objects as YAML files, watched. Relative to this file.
     pub manifests: Option<Placed<String>>,
     /// Short for one listener called `http` with this address. Instead of `listeners`.

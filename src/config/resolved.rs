@@ -3,6 +3,7 @@
 //! Reading it again gives the same world and settings; a test holds that for the examples and for
 //! generated files. Texts of the user are always quoted, so that none is taken for YAML.
 
+mod backend;
 mod yaml;
 
 use std::path::Path;
@@ -12,10 +13,9 @@ use yaml::{Fields, Yaml, quoted};
 
 use super::Loaded;
 use super::settings::{AccessLogFormat, AccessLogTarget, Settings};
-use super::units::{show_duration, show_percent, show_size, show_status_range};
+use super::units::{show_duration, show_percent, show_size};
 use crate::model::{
-    ActiveCheck, Backend, BackendProtocol, BackendTarget, Balance, CheckKind, Ejection, Endpoint,
-    EndpointState, Filter, HeaderEdits, Listener, Match, PathMatch, PathRewrite, Redirect, RetryPolicy,
+    BackendTarget, Filter, HeaderEdits, Listener, Match, PathMatch, PathRewrite, Redirect, RetryPolicy,
     Route, Rule, StringMatch, Timeouts, WeightedBackend,
 };
 
@@ -33,7 +33,7 @@ pub fn resolved(loaded: &Loaded) -> String {
     file.push("routes", Yaml::List(routes.into_iter().map(route).collect()));
     let backends = world.backends.values().map(|one| {
         let endpoints = world.endpoints.get(&one.name).map_or(&[] as &[_], AsRef::as_ref);
-        (one.name.as_str(), backend(one, endpoints))
+        (one.name.as_str(), backend::backend(one, endpoints))
     });
     file.push("backends", named(backends));
     let mut out = String::new();
@@ -100,6 +100,7 @@ fn settings_of(settings: &Settings) -> Fields {
         .maybe("log", log)
         .with("drain", drain.yaml())
         .with("proxy_status_header", word(settings.proxy_status_header))
+        .maybe("zone", settings.zone.as_ref().map(text))
         .maybe("manifests", settings.manifests.as_deref().map(path_text))
 }
 
@@ -323,91 +324,5 @@ fn redirect(redirect: &Redirect) -> Yaml {
         .maybe("port", redirect.port.map(word))
         .maybe("path", redirect.path.as_ref().map(path_rewrite))
         .with("status", word(redirect.status.as_u16()))
-        .yaml()
-}
-
-fn protocol(protocol: BackendProtocol) -> Yaml {
-    word(match protocol {
-        BackendProtocol::H2c => "h2c",
-        BackendProtocol::Http1 => "h1",
-    })
-}
-
-fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
-    let balance = match backend.balance {
-        Balance::LeastLatency => "least-latency",
-        Balance::LeastRequest => "least-request",
-        Balance::Random => "random",
-        Balance::RoundRobin => "round-robin",
-    };
-    let limits = Fields::default()
-        .with("max_connections", word(backend.limits.max_connections))
-        .with("max_in_flight", word(backend.limits.max_in_flight))
-        .with("queue_timeout", time(backend.limits.queue_timeout))
-        .with("max_idle", word(backend.limits.max_idle))
-        .with("idle_timeout", time(backend.limits.idle_timeout))
-        .with("max_streams", word(backend.limits.max_streams));
-    let budget = Fields::default()
-        .with("percent", word(format!("{}%", backend.retry_budget.percent)))
-        .with("per_second", word(backend.retry_budget.per_second));
-    Fields::default()
-        .with("endpoints", list(endpoints, endpoint))
-        .with("protocol", protocol(backend.protocol))
-        .with("balance", word(balance))
-        .with("connect_timeout", time(backend.connect_timeout))
-        .with("limits", limits.yaml())
-        .with("ejection", ejection(backend.ejection.as_ref()))
-        .maybe("check", backend.check.as_ref().map(check))
-        .with("slow_start", time(backend.slow_start))
-        .with("retry_budget", budget.yaml())
-        .yaml()
-}
-
-fn endpoint(endpoint: &Endpoint) -> Yaml {
-    let state = match endpoint.state {
-        EndpointState::Active => "active",
-        EndpointState::Draining => "draining",
-    };
-    Fields::default()
-        .with("address", text(endpoint.address.to_string()))
-        .with("weight", word(endpoint.weight))
-        .with("state", word(state))
-        .maybe("protocol", endpoint.protocol.map(protocol))
-        .maybe("zone", endpoint.zone.as_ref().map(text))
-        .maybe("label", endpoint.label.as_ref().map(text))
-        .yaml()
-}
-
-fn ejection(ejection: Option<&Ejection>) -> Yaml {
-    let Some(ejection) = ejection else {
-        return Fields::default().with("enabled", word(false)).yaml();
-    };
-    Fields::default()
-        .with("enabled", word(true))
-        .with("consecutive_failures", word(ejection.consecutive_failures))
-        .with("base", time(ejection.base))
-        .with("max", time(ejection.max))
-        .with("max_percent", word(format!("{}%", ejection.max_percent)))
-        .yaml()
-}
-
-fn check(check: &ActiveCheck) -> Yaml {
-    let (kind, asked) = match &check.kind {
-        CheckKind::Tcp => ("tcp", Fields::default()),
-        CheckKind::Http { path, host, statuses } => (
-            "http",
-            Fields::default()
-                .with("path", text(path))
-                .maybe("host", host.as_ref().map(text))
-                .with("statuses", word(show_status_range(*statuses))),
-        ),
-    };
-    Fields::default()
-        .with(kind, asked.yaml())
-        .with("interval", time(check.interval))
-        .with("timeout", time(check.timeout))
-        .with("healthy_after", word(check.healthy_after))
-        .with("unhealthy_after", word(check.unhealthy_after))
-        .maybe("port", check.port.map(word))
         .yaml()
 }

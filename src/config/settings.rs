@@ -20,6 +20,8 @@ pub struct Settings {
     pub proxy_status_header: bool,
     /// What happens between SIGTERM and the end.
     pub drain: DrainSettings,
+    /// The zone that the process is in, if known.
+    pub zone: Option<String>,
     /// A directory of Kubernetes objects as YAML files.
     pub manifests: Option<PathBuf>,
 }
@@ -32,6 +34,7 @@ impl Default for Settings {
             access_log: None,
             proxy_status_header: true,
             drain: DrainSettings::default(),
+            zone: None,
             manifests: None,
         }
     }
@@ -43,6 +46,7 @@ impl Settings {
         [
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),
+            ("zone", self.zone != next.zone),
             ("manifests", self.manifests != next.manifests),
         ]
         .into_iter()

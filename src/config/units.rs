@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::model::Fraction;
+use crate::model::{Fraction, HashKey};
 
 pub use address::{endpoint_address, listen_address, network};
 
@@ -211,6 +211,32 @@ pub fn whole_percent(text: &str) -> Result<u8, UnitError> {
     }
 }
 
+/// Reads `none` or a whole percentage from 101 to 10000.
+pub fn excess(text: &str) -> Result<Option<u32>, UnitError> {
+    let number = || text.strip_suffix('%')?.parse::<u32>().ok();
+    match number() {
+        _ if text == "none" => Ok(None),
+        Some(percent @ 101..=10_000) => Ok(Some(percent)),
+        _ => fail(text, "a percentage of 101 or more", "write it like 150%, or none"),
+    }
+}
+
+/// The inverse of [`excess`].
+pub fn show_excess(percent: Option<u32>) -> String {
+    percent.map_or_else(|| "none".to_owned(), |percent| format!("{percent}%"))
+}
+
+/// Reads a part of a request: `source`, `path`, `header:NAME`, `cookie:NAME`.
+pub fn hash_key(text: &str) -> Result<HashKey, UnitError> {
+    HashKey::parse(text).map_or_else(
+        || {
+            let hint = "write source, path, header:NAME or cookie:NAME";
+            fail(text, "a part of the request", hint)
+        },
+        Ok,
+    )
+}
+
 /// The inverse of [`percent`].
 pub fn show_percent(share: Fraction) -> String {
     let millionths = u64::from(share.numerator) * 1_000_000 / u64::from(share.denominator.max(1));
@@ -244,6 +270,17 @@ pub fn status_range(text: &str) -> Result<(StatusCode, StatusCode), UnitError> {
         (Some(low), Some(high)) if low <= high => Ok((low, high)),
         _ => usage(),
     }
+}
+
+/// Reads statuses and ranges of them with commas between.
+pub fn status_ranges(text: &str) -> Result<Vec<(StatusCode, StatusCode)>, UnitError> {
+    text.split(',').map(|range| status_range(range.trim())).collect()
+}
+
+/// The inverse of [`status_ranges`].
+pub fn show_status_ranges(ranges: &[(StatusCode, StatusCode)]) -> String {
+    let shown: Vec<_> = ranges.iter().map(|range| show_status_range(*range)).collect();
+    shown.join(",")
 }
 
 /// The inverse of [`status_range`].

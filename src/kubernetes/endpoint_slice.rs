@@ -8,6 +8,7 @@
 //!   [`EndpointState::Draining`], which a balancer uses only when nothing is active.
 //! - The same address may be in two slices while a pod moves from one to the other. The ready,
 //!   not terminating entry wins, whatever the order (kubernetes PR 135334).
+//! - Hints for zones are taken as they are; whether they count is decided where the zone is known (`balance`).
 //! - The port is the slice's own port of the same name as the Service's: slices of one Service may give
 //!   one name different numbers. A port without a number means all of them; then it is the Service's
 //!   `targetPort`, or its own number when that is a name.
@@ -49,6 +50,8 @@ pub fn endpoints<'slices>(
                 state: standing.state(),
                 protocol,
                 zone: endpoint.zone.clone(),
+                hints: endpoint.hints.clone(),
+                priority: 0,
                 label: endpoint.target.clone(),
             };
             Some((standing, endpoint))
@@ -266,5 +269,16 @@ mod tests {
             );
             assert_eq!(endpoints[0].protocol, protocol, "{app_protocol}");
         }
+    }
+
+    #[test]
+    fn hints_are_taken_over() {
+        let hinted = slice(
+            "ports: [{port: 80}]\nendpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: b}]}}, \
+             {addresses: [10.0.0.2], hints: {forZones: []}}, {addresses: [10.0.0.3], hints: null}]",
+        );
+        let merged = merged(&[hinted], &port("port: 80"));
+        let hints: Vec<_> = merged.iter().map(|endpoint| endpoint.hints.as_deref()).collect();
+        assert_eq!(hints, [Some(&["a".into(), "b".into()][..]), None, None]);
     }
 }

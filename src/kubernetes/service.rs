@@ -8,16 +8,22 @@ use std::time::Duration;
 
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Id, PortRef, Service, ServicePort, parse_duration};
-use crate::model::{Backend, BackendName, BackendProtocol, Balance, Ejection};
+use crate::model::{
+    Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
+    Ejection, HashKey, Locality,
+};
 
 /// Prefix of all annotations that are ours.
 const PREFIX: &str = "tidegate.dev/";
 
 /// The annotations of a Service, without the prefix.
 const KNOWN: &[&str] = &[
+    "affinity",
     "balance",
     "connect-timeout",
     "ejection",
+    "hash",
+    "locality",
     "max-in-flight",
     "protocol",
     "slow-start",
@@ -158,19 +164,12 @@ impl Policy {
     fn annotate(&mut self, word: &str, value: &str) -> Result<(), String> {
         let backend = &mut self.backend;
         match word {
+            "affinity" => backend.affinity = Some(affinity(value)?),
             "balance" => {
-                backend.balance = match value {
-                    "least-latency" => Balance::LeastLatency,
-                    "least-request" => Balance::LeastRequest,
-                    "random" => Balance::Random,
-                    "round-robin" => Balance::RoundRobin,
-                    _ => {
-                        return Err(format!(
-                            "{value:?} is none of least-latency, least-request, random, round-robin; least-latency is \
-                             used"
-                        ));
-                    }
-                };
+                backend.balance = Balance::of_word(value).ok_or_else(|| {
+                    let words = Balance::ALL.map(Balance::word).join(", ");
+                    format!("{value:?} is none of {words}; least-latency is used")
+                })?;
             }
             "connect-timeout" => {
                 let timeout = duration(value, "2s")?;
@@ -184,6 +183,19 @@ impl Policy {
                     "on" | "true" => Some(Ejection::default()),
                     "off" | "false" => None,
                     _ => return Err(format!("{value:?} is neither on nor off; on is used")),
+                };
+            }
+            "hash" => {
+                backend.hash = HashKey::parse(value).ok_or_else(|| {
+                    format!("{value:?} is none of source, path, header:NAME, cookie:NAME; source is used")
+                })?;
+            }
+            "locality" => {
+                backend.locality = match value {
+                    "hints" => Locality::Hints,
+                    "off" => Locality::Off,
+                    "zone" => Locality::Zone,
+                    _ => return Err(format!("{value:?} is none of hints, off, zone; hints is used")),
                 };
             }
             "max-in-flight" => {
@@ -225,6 +237,29 @@ impl Policy {
     }
 }
 
+/// `cookie`, `cookie:NAME`, `source` or `header:NAME`, and perhaps ` balanced` behind it.
+fn affinity(value: &str) -> Result<Affinity, String> {
+    let (by, mode) = match value.strip_suffix(" balanced") {
+        Some(by) => (by, AffinityMode::Balanced),
+        None => (value, AffinityMode::Strong),
+    };
+    let by = match HashKey::parse(by) {
+        _ if by == "cookie" => AffinityBy::Cookie(AffinityCookie::default()),
+        Some(HashKey::Cookie(name)) => AffinityBy::Cookie(AffinityCookie {
+            name,
+            ..AffinityCookie::default()
+        }),
+        Some(HashKey::Source) => AffinityBy::Source,
+        Some(HashKey::Header(name)) => AffinityBy::Header(name),
+        Some(HashKey::Path) | None => {
+            return Err(format!(
+                "{value:?} is none of cookie, cookie:NAME, source, header:NAME; there is no affinity"
+            ));
+        }
+    };
+    Ok(Affinity { by, mode })
+}
+
 fn duration(value: &str, default: &str) -> Result<Duration, String> {
     let duration = parse_duration(value).map_err(|reason| format!("{reason}; {default} is used"))?;
     if duration > MAX_DURATION {
@@ -249,7 +284,8 @@ mod tests {
     fn annotations_give_the_policy() {
         let fixture = with_service(
             "annotations: {tidegate.dev/balance: round-robin, tidegate.dev/protocol: h2c, tidegate.dev/connect-timeout: 500ms, \
-             tidegate.dev/max-in-flight: '7', tidegate.dev/slow-start: 30s, tidegate.dev/ejection: off, other/balance: x}",
+             tidegate.dev/max-in-flight: '7', tidegate.dev/slow-start: 30s, tidegate.dev/ejection: off, tidegate.dev/locality: zone, tidegate.dev/hash: 'header:X-User', \
+             tidegate.dev/affinity: 'cookie:route balanced', other/balance: x}",
             "",
         );
         let mut expected = Backend::new("default/web:80".into());
@@ -259,6 +295,15 @@ mod tests {
         expected.limits.max_in_flight = 7;
         expected.slow_start = Duration::from_secs(30);
         expected.ejection = None;
+        expected.locality = Locality::Zone;
+        expected.hash = HashKey::parse("header:x-user").unwrap();
+        expected.affinity = Some(Affinity {
+            by: AffinityBy::Cookie(AffinityCookie {
+                name: "route".into(),
+                ..AffinityCookie::default()
+            }),
+            mode: AffinityMode::Balanced,
+        });
         assert_eq!(*fixture.world.backends["default/web:80"], expected);
         assert_eq!(fixture.rejects(), Vec::<String>::new());
     }
@@ -268,7 +313,7 @@ mod tests {
         for (annotation, reason) in [
             (
                 "balance: best",
-                "\"best\" is none of least-latency, least-request, random, round-robin; least-latency is used",
+                "\"best\" is none of least-latency, least-request, maglev, random, ring-hash, round-robin; least-latency is used",
             ),
             (
                 "protocol: http3",
@@ -288,6 +333,18 @@ mod tests {
                 "\"0\" is no number from 1 to 4294967295; 10000 is used",
             ),
             ("ejection: maybe", "\"maybe\" is neither on nor off; on is used"),
+            (
+                "hash: query",
+                "\"query\" is none of source, path, header:NAME, cookie:NAME; source is used",
+            ),
+            (
+                "locality: near",
+                "\"near\" is none of hints, off, zone; hints is used",
+            ),
+            (
+                "affinity: path",
+                "\"path\" is none of cookie, cookie:NAME, source, header:NAME; there is no affinity",
+            ),
             (
                 "balanc: random",
                 "there is no such annotation of a Service; did you mean tidegate.dev/balance?",

@@ -27,11 +27,12 @@ use super::plan::{self, Forward, Head, Plan};
 use super::record::Record;
 use super::reply::Reply;
 use super::retry::{self, Attempt, Ended};
+use super::sticky::Sticky;
 use super::upgrade::{self, Tunnel};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
 use super::{filters, mirror};
-use crate::balance::{EndpointCell, Micros, Observed, Pick};
+use crate::balance::{EndpointCell, How, Micros, Observed, Pick, Tie};
 use crate::model::{BackendProtocol, RetryPolicy};
 use crate::runtime::timers::Timer;
 use crate::upstream::{Fate, Lease, SendError};
@@ -51,6 +52,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     record.set_rule(forward.listener, forward.rule);
     record.set_backend(forward.backend);
 
+    let sticky = Sticky::of(&forward, &request, &from);
     let on_upgrade = client.stream_upgrade.then(|| hyper::upgrade::on(&mut request));
     let mut outgoing = match Outgoing::prepare(&worker, &from, &forward, request, client.stream_upgrade) {
         Ok(outgoing) => outgoing,
@@ -69,9 +71,9 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     let mut timer = worker.timers.lease();
     let mut tries = Tries::default();
     loop {
-        let endpoint = match pick(&worker, &forward, &tries, started, deadline) {
+        let endpoint = match pick(&worker, &forward, sticky.as_ref(), &tries, started, deadline) {
             Ok(Some(endpoint)) => endpoint,
-            Ok(None) => match Box::pin(queue(&worker, &forward, &tries, deadline)).await {
+            Ok(None) => match Box::pin(queue(&worker, &forward, sticky.as_ref(), &tries, deadline)).await {
                 Ok(endpoint) => endpoint,
                 Err(failure) => return fail(record, failure, &client),
             },
@@ -123,9 +125,12 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             }
             forward.backend.metrics.retry_denied(worker.index);
         }
-        let Some((response, lease)) = got else {
+        let Some((mut response, lease)) = got else {
             return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
         };
+        if let Some(sticky) = &sticky {
+            sticky.mark(&mut response.headers, &endpoint.cell);
+        }
 
         record.head(response.status.as_u16(), Some(now));
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -235,6 +240,7 @@ struct Picked {
 fn pick(
     worker: &Worker,
     forward: &Forward<'_>,
+    sticky: Option<&Sticky>,
     tries: &Tries,
     started: Micros,
     deadline: Option<Instant>,
@@ -244,14 +250,19 @@ fn pick(
         return Err(Failure::RequestTimeout);
     }
     forward.backend.with_fleet(|fleet| {
-        worker.with_random(|random| match fleet.pick(now, random, tries.cells()) {
+        let tie = sticky.map_or_else(Tie::default, |sticky| sticky.tie);
+        let picked = worker.with_random(|random| fleet.pick_tied(now, random, tries.cells(), &tie));
+        if picked.how != How::Policy && matches!(picked.pick, Pick::Endpoint(_)) {
+            forward.backend.metrics.picked(worker.index, picked.how as usize);
+        }
+        match picked.pick {
             Pick::Endpoint(candidate) => Ok(Some(Picked {
                 cell: Arc::clone(&candidate.cell),
                 protocol: candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
             })),
             Pick::Saturated => Ok(None),
             Pick::None => Err(Failure::NoEndpoint),
-        })
+        }
     })
 }
 
@@ -263,6 +274,7 @@ const QUEUE_LOOK: Duration = Duration::from_millis(2);
 async fn queue(
     worker: &Worker,
     forward: &Forward<'_>,
+    sticky: Option<&Sticky>,
     tries: &Tries,
     deadline: Option<Instant>,
 ) -> Result<Picked, Failure> {
@@ -272,7 +284,7 @@ async fn queue(
     let give_up = Instant::now() + patience;
     loop {
         tokio::time::sleep(QUEUE_LOOK).await;
-        if let Some(picked) = pick(worker, forward, tries, worker.now(), deadline)? {
+        if let Some(picked) = pick(worker, forward, sticky, tries, worker.now(), deadline)? {
             return Ok(picked);
         }
         let now = Instant::now();
@@ -424,6 +436,9 @@ fn failure_of(ended: Ended) -> Option<Failure> {
 /// Tells the endpoint's cell how the attempt went, and judges the endpoint by it.
 fn observe(worker: &Worker, forward: &Forward<'_>, record: &mut Record, ended: Ended, now: Micros) {
     let seen = match ended {
+        Ended::Answered(
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
+        ) => Observed::GatewayError,
         Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
         Ended::Answered(_) => Observed::Answered,
         Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => {
@@ -440,14 +455,11 @@ fn observe(worker: &Worker, forward: &Forward<'_>, record: &mut Record, ended: E
         return;
     }
     let cell = Arc::clone(in_flight.cell());
-    let ejected = forward.backend.with_fleet(|fleet| {
-        let before = cell.is_available(now);
-        fleet.judge(&cell, now);
-        before && !cell.is_available(now)
-    });
-    if ejected {
-        forward.backend.metrics.ejected();
-        tracing::info!(worker = worker.index, backend = %forward.backend.name, endpoint = %cell.address(), "ejected");
+    let ejected = forward.backend.with_fleet(|fleet| fleet.judge(&cell, now));
+    if let Some(reason) = ejected {
+        forward.backend.metrics.ejected(reason as usize);
+        let (backend, endpoint, why) = (&forward.backend.name, cell.address(), reason.word());
+        tracing::info!(worker = worker.index, %backend, %endpoint, why, "ejected");
     }
 }
 

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::BackendName;
+use super::{Affinity, BackendName, HashKey};
 
 /// The policy of a backend; its endpoints travel apart, because they change far more often.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,19 @@ pub struct Backend {
     pub protocol: BackendProtocol,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// Which part of a request decides under [`Balance::RingHash`] and [`Balance::Maglev`].
+    pub hash: HashKey,
+    /// Percent of the mean load above which a hash or balanced affinity passes an endpoint over; more than 100.
+    /// None: never.
+    pub hash_bound: Option<u32>,
+    /// Requests that belong together go to one endpoint. None: they need not.
+    pub affinity: Option<Affinity>,
+    /// Below this percentage of available endpoints availability is ignored; 0: never.
+    pub panic_percent: u8,
+    /// Which endpoints are near and go first.
+    pub locality: Locality,
+    /// At most so many endpoints of each priority and nearness are used by one process. None: all.
+    pub subset: Option<u32>,
     /// Time to make a connection, per attempt.
     pub connect_timeout: Duration,
     /// Bounds on each endpoint.
@@ -27,6 +40,8 @@ pub struct Backend {
     pub check: Option<ActiveCheck>,
     /// A new or healed endpoint's share grows to its full size over this time; zero: at once.
     pub slow_start: Duration,
+    /// How it grows.
+    pub slow_start_shape: SlowStartShape,
     /// Bound on retries, as a share of requests.
     pub retry_budget: RetryBudget,
 }
@@ -38,11 +53,18 @@ impl Backend {
             name,
             protocol: BackendProtocol::Http1,
             balance: Balance::LeastLatency,
+            hash: HashKey::Source,
+            hash_bound: Some(150),
+            affinity: None,
+            panic_percent: 50,
+            locality: Locality::Hints,
+            subset: None,
             connect_timeout: Duration::from_secs(2),
             limits: EndpointLimits::default(),
             ejection: Some(Ejection::default()),
             check: None,
             slow_start: Duration::ZERO,
+            slow_start_shape: SlowStartShape::default(),
             retry_budget: RetryBudget::default(),
         }
     }
@@ -64,10 +86,91 @@ pub enum Balance {
     LeastLatency,
     /// The one with the fewest exchanges in flight for its weight.
     LeastRequest,
+    /// By a hash of the request, from a table: quick and even.
+    Maglev,
     /// Any, by weight.
     Random,
+    /// By a hash of the request, on a ring: the fewest keys move when endpoints change.
+    RingHash,
     /// One after the other, by weight.
     RoundRobin,
+}
+
+impl Balance {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::LeastLatency,
+        Self::LeastRequest,
+        Self::Maglev,
+        Self::Random,
+        Self::RingHash,
+        Self::RoundRobin,
+    ];
+
+    /// The word for it in configuration, annotations and views.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::LeastLatency => "least-latency",
+            Self::LeastRequest => "least-request",
+            Self::Maglev => "maglev",
+            Self::Random => "random",
+            Self::RingHash => "ring-hash",
+            Self::RoundRobin => "round-robin",
+        }
+    }
+
+    /// The one that a word stands for.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|balance| balance.word() == word)
+    }
+
+    /// Whether a hash of the request decides.
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Maglev | Self::RingHash)
+    }
+}
+
+/// Which endpoints are near and go first, for a process that knows its zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locality {
+    /// Those that Kubernetes hints at for the zone.
+    Hints,
+    /// All alike.
+    Off,
+    /// Those in the zone.
+    Zone,
+}
+
+impl Locality {
+    /// The word for it in configuration and annotations.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hints => "hints",
+            Self::Off => "off",
+            Self::Zone => "zone",
+        }
+    }
+}
+
+/// The last priority that an endpoint may have.
+pub const MAX_PRIORITY: u8 = 7;
+
+/// How a slow start grows: `weight * max(minimum, (age / slow_start)^(1 / aggression))` (Envoy's formula).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowStartShape {
+    /// 1: in a straight line; more: sooner.
+    pub aggression: u32,
+    /// Percent of its weight that an endpoint begins with.
+    pub minimum_percent: u8,
+}
+
+impl Default for SlowStartShape {
+    fn default() -> Self {
+        Self {
+            aggression: 1,
+            minimum_percent: 10,
+        }
+    }
 }
 
 /// Bounds on each endpoint.
@@ -105,6 +208,19 @@ impl Default for EndpointLimits {
 pub struct Ejection {
     /// So many failures in a row: no connection, reset, deadline passed, or a 5xx.
     pub consecutive_failures: u32,
+    /// So many failures in a row that are no answer of the endpoint itself: no connection, reset, deadline passed, or
+    /// 502, 503, 504. None: they are not counted apart.
+    pub gateway_failures: Option<u32>,
+    /// How often endpoints are compared with each other, for what follows.
+    pub interval: Duration,
+    /// Those go that succeed clearly less often than the others. None: none.
+    pub success_rate: Option<SuccessRateOutlier>,
+    /// Those go that fail too large a share of their requests. None: none.
+    pub failure_share: Option<FailureShareOutlier>,
+    /// Those go that are slower than the others by a factor. None: none.
+    pub latency: Option<LatencyOutlier>,
+    /// Whether active checks that go well end an ejection before its time.
+    pub ends_on_check: bool,
     /// The first time out; the n-th time lasts n times as long.
     pub base: Duration,
     /// The longest time out.
@@ -117,9 +233,87 @@ impl Default for Ejection {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
+            gateway_failures: None,
+            interval: Duration::from_secs(10),
+            success_rate: Some(SuccessRateOutlier::default()),
+            failure_share: None,
+            latency: None,
+            ends_on_check: true,
             base: Duration::from_secs(10),
             max: Duration::from_secs(300),
             max_percent: 50,
+        }
+    }
+}
+
+/// Which endpoints can be compared: enough of them, with enough requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparable {
+    /// Endpoints with enough requests, at the least.
+    pub min_endpoints: u32,
+    /// Requests within an interval, at the least.
+    pub min_requests: u32,
+}
+
+/// Endpoints that succeed clearly less often than the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuccessRateOutlier {
+    /// Which are compared.
+    pub among: Comparable,
+    /// Thousandths of a standard deviation below the mean.
+    pub deviation: u32,
+}
+
+impl Default for SuccessRateOutlier {
+    fn default() -> Self {
+        Self {
+            among: Comparable {
+                min_endpoints: 5,
+                min_requests: 100,
+            },
+            deviation: 1900,
+        }
+    }
+}
+
+/// Endpoints that fail too large a share of their requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailureShareOutlier {
+    /// Which are looked at.
+    pub among: Comparable,
+    /// The share in percent.
+    pub percent: u8,
+}
+
+impl Default for FailureShareOutlier {
+    fn default() -> Self {
+        Self {
+            among: Comparable {
+                min_endpoints: 5,
+                min_requests: 50,
+            },
+            percent: 85,
+        }
+    }
+}
+
+/// Endpoints that are slower than the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencyOutlier {
+    /// Which are compared.
+    pub among: Comparable,
+    /// So many times the median.
+    pub times: u32,
+}
+
+impl Default for LatencyOutlier {
+    fn default() -> Self {
+        Self {
+            among: Comparable {
+                min_endpoints: 5,
+                min_requests: 50,
+            },
+            times: 5,
         }
     }
 }
@@ -139,22 +333,37 @@ pub struct ActiveCheck {
     pub unhealthy_after: u32,
     /// Another port to ask, on the endpoint's address.
     pub port: Option<u16>,
+    /// Whether an endpoint that comes later than the backend takes requests only after a good answer.
+    pub before_use: bool,
 }
 
 /// What an active check asks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckKind {
-    /// `GET path`; good is a status in `statuses` (inclusive).
-    Http {
-        /// The path.
-        path: Arc<str>,
-        /// The `Host` field; the endpoint's address when not given.
-        host: Option<Arc<str>>,
-        /// Lowest and highest good status.
-        statuses: (StatusCode, StatusCode),
+    /// `GET path`, in what is spoken with the endpoint.
+    Http(HttpCheck),
+    /// `grpc.health.v1.Health/Check` over HTTP/2; good is `SERVING`.
+    Grpc {
+        /// Which service is asked for; empty: the server as a whole.
+        service: Arc<str>,
     },
     /// A connection that can be made.
     Tcp,
+}
+
+/// A check by `GET`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpCheck {
+    /// The path.
+    pub path: Arc<str>,
+    /// The `Host` field; the endpoint's address when not given.
+    pub host: Option<Arc<str>>,
+    /// Other fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Lowest and highest good status, of each range.
+    pub statuses: Vec<(StatusCode, StatusCode)>,
+    /// What the first 64 KiB of a good answer contain. None: anything.
+    pub body: Option<Arc<str>>,
 }
 
 /// Bound on retries: a share of requests, and a floor for quiet times (Finagle's `RetryBudget`).
@@ -188,6 +397,10 @@ pub struct Endpoint {
     pub protocol: Option<BackendProtocol>,
     /// Its zone, if known.
     pub zone: Option<Arc<str>>,
+    /// The zones that it is meant for, if Kubernetes gives hints.
+    pub hints: Option<Arc<[Arc<str>]>>,
+    /// 0 is used first; later ones only when too few of the earlier ones are available. Up to [`MAX_PRIORITY`].
+    pub priority: u8,
     /// A name to show (a pod's); the address otherwise.
     pub label: Option<Arc<str>>,
 }
@@ -201,6 +414,8 @@ impl Endpoint {
             state: EndpointState::Active,
             protocol: None,
             zone: None,
+            hints: None,
+            priority: 0,
             label: None,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::publish::Published;
 use super::sharded::Sharded;
-use crate::balance::{Fleet, Micros, RetryBudget};
+use crate::balance::{Fleet, Micros, RetryBudget, Vantage};
 use crate::model::{self, BackendName, Endpoint};
 use crate::telemetry::{BackendMetrics, Metrics};
 
@@ -28,6 +28,7 @@ pub struct Backend {
     fleet: Published<Fleet>,
     budget: Published<RetryBudget>,
     defined: AtomicBool,
+    ties: AtomicBool,
 }
 
 impl Backend {
@@ -44,6 +45,11 @@ impl Backend {
     /// Reads its retry budget, which begins anew when its bounds are changed.
     pub fn with_budget<R>(&self, read: impl FnOnce(&RetryBudget) -> R) -> R {
         self.budget.with(read)
+    }
+
+    /// Whether its policy asks what ties a request to an endpoint.
+    pub fn ties(&self) -> bool {
+        self.ties.load(Ordering::Relaxed)
     }
 
     /// Whether some source defines it; one that is only mentioned has no endpoints.
@@ -65,6 +71,7 @@ impl fmt::Debug for Backend {
 /// The control plane's side: every backend that is defined or mentioned, and what defines it.
 pub(super) struct Backends {
     metrics: Arc<Metrics>,
+    vantage: Vantage,
     known: HashMap<BackendName, Known>,
     /// What a snapshot lists.
     listed: Sharded<BackendName, Arc<Backend>>,
@@ -100,6 +107,9 @@ impl Swap {
         if let Some(budget) = self.budget {
             self.backend.budget.store(budget);
         }
+        let policy = self.fleet.policy();
+        let ties = policy.affinity.is_some() || policy.balance.hashes();
+        self.backend.ties.store(ties, Ordering::Relaxed);
         self.backend.fleet.store(self.fleet);
         self.backend.defined.store(self.defined, Ordering::Relaxed);
     }
@@ -117,9 +127,10 @@ impl Swap {
 
 impl Backends {
     /// None at all.
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, vantage: Vantage) -> Self {
         Self {
             metrics,
+            vantage,
             known: HashMap::new(),
             listed: Sharded::default(),
             listed_changed: false,
@@ -150,6 +161,7 @@ impl Backends {
         endpoints: Arc<[Endpoint]>,
         now: Micros,
     ) -> Option<Swap> {
+        let vantage = self.vantage.clone();
         let known = self.known(name);
         let definition = Definition {
             policy: Arc::clone(policy),
@@ -159,7 +171,13 @@ impl Backends {
             return None;
         }
         let previous = known.backend.fleet.load();
-        let fleet = Fleet::build(Arc::clone(policy), &definition.endpoints, Some(&previous), now);
+        let fleet = Fleet::build_at(
+            &vantage,
+            Arc::clone(policy),
+            &definition.endpoints,
+            Some(&previous),
+            now,
+        );
         known.definition = Some(definition);
         Some(Swap {
             backend: Arc::clone(&known.backend),
@@ -205,6 +223,7 @@ impl Backends {
                 budget: Published::new(Arc::new(RetryBudget::new(&fleet.policy().retry_budget))),
                 fleet: Published::new(fleet),
                 defined: AtomicBool::new(false),
+                ties: AtomicBool::new(false),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));

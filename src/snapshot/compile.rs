@@ -33,7 +33,7 @@ use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
 use super::union::{Claimed, SourceIndex, Union};
 use super::{Bind, Snapshot};
-use crate::balance::Micros;
+use crate::balance::{Micros, Vantage};
 use crate::model::{
     self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Reject, Route, RouteName,
     SourceName,
@@ -72,6 +72,11 @@ pub struct Applied {
 impl Compiler {
     /// With an empty world. Handles of metrics are made for each backend when it is first heard of.
     pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::at(Vantage::default(), metrics)
+    }
+
+    /// As [`Self::new`], for a process that knows where it stands.
+    pub fn at(vantage: Vantage, metrics: Arc<Metrics>) -> Self {
         Self {
             publisher: Publisher::new(),
             sources: Vec::new(),
@@ -81,7 +86,7 @@ impl Compiler {
             endpoints: Union::default(),
             compiled: HashMap::new(),
             attached: HashMap::new(),
-            backends: Backends::new(metrics),
+            backends: Backends::new(metrics, vantage),
             binds: HashMap::default(),
             generation: 0,
         }

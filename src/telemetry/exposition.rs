@@ -10,7 +10,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::Metrics;
 use super::histogram::{EXPOSED, Histogram};
-use super::metrics::{BackendTotals, ListenerTotals, Totals};
+use super::metrics::{BackendTotals, EJECTIONS, ListenerTotals, PICKS, Totals};
 use super::process::ProcessTotals;
 
 /// The content type of [`Exposition::text`].
@@ -193,21 +193,47 @@ const FAMILIES: &[Family] = &[
         },
     },
     Family {
-        name: "tidegate_ejections_total",
+        name: "tidegate_picks_total",
         kind: MetricType::COUNTER,
-        help: "Endpoints set aside, by what they failed: requests or active checks.",
-        labels: &["backend", "by"],
+        help: "Endpoints chosen otherwise than by the policy alone, by why.",
+        labels: &["backend", "how"],
         samples: |reading| {
             named_backends(reading)
                 .flat_map(|backend| {
-                    [
-                        ("requests", backend.ejections),
-                        ("checks", backend.ejections_by_checks),
-                    ]
-                    .map(|(by, count)| counter(&[("backend", &*backend.name), ("by", by)], count as f64))
+                    let picks = PICKS.iter().zip(backend.picks).skip(1);
+                    picks.filter(|(_, count)| *count > 0).map(|(how, count)| {
+                        counter(&[("backend", &*backend.name), ("how", how)], count as f64)
+                    })
                 })
                 .collect()
         },
+    },
+    Family {
+        name: "tidegate_ejections_total",
+        kind: MetricType::COUNTER,
+        help: "Endpoints set aside for what they did to requests or for what active checks say, by why.",
+        labels: &["backend", "reason"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    EJECTIONS
+                        .iter()
+                        .zip(backend.ejections_by)
+                        // What never happened is left out, but a rate needs a first zero for the usual reasons.
+                        .filter(|(reason, count)| *count > 0 || ["failures", "check"].contains(*reason))
+                        .map(|(reason, count)| {
+                            counter(&[("backend", &*backend.name), ("reason", reason)], count as f64)
+                        })
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_panics_total",
+        kind: MetricType::COUNTER,
+        help: "Times that so few endpoints were available that availability was ignored; looked at once a second.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.panics),
     },
     Family {
         name: "tidegate_connections",

@@ -29,6 +29,20 @@ pub const OTHER: &str = "_other";
 /// Classes of statuses: none sent, 1xx to 5xx.
 pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// How endpoints were chosen, where not simply by the policy; the first is for the policy and not exposed. In the order
+/// of the balancer's own list, which a test compares.
+pub const PICKS: [&str; 6] = ["policy", "stuck", "moved", "failover", "spill-over", "panic"];
+
+/// Why endpoints are set aside, in the order of the balancer's own list, which a test compares.
+pub const EJECTIONS: [&str; 6] = [
+    "failures",
+    "gateway-failures",
+    "success-rate",
+    "failure-share",
+    "latency",
+    "check",
+];
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -183,8 +197,8 @@ impl Metrics {
 pub struct BackendMetrics {
     name: Arc<str>,
     shards: Shards<BackendShard>,
-    ejections: AtomicU64,
-    ejections_by_checks: AtomicU64,
+    ejections: [AtomicU64; EJECTIONS.len()],
+    panics: AtomicU64,
 }
 
 impl BackendMetrics {
@@ -192,8 +206,8 @@ impl BackendMetrics {
         Self {
             name,
             shards: Shards::new(workers),
-            ejections: AtomicU64::new(0),
-            ejections_by_checks: AtomicU64::new(0),
+            ejections: [const { AtomicU64::new(0) }; EJECTIONS.len()],
+            panics: AtomicU64::new(0),
         }
     }
 
@@ -249,22 +263,31 @@ impl BackendMetrics {
         self.shards.of(worker).connections_reused.add(1);
     }
 
-    /// Counts an endpoint that active checks set aside. From any thread.
-    pub fn ejected_by_checks(&self) {
-        self.ejections_by_checks.fetch_add(1, Relaxed);
+    /// Counts a pick that was not simply the policy's; `how` is a place in [`PICKS`].
+    pub fn picked(&self, worker: usize, how: usize) {
+        if let Some(cell) = self.shards.of(worker).picks.get(how) {
+            cell.add(1);
+        }
     }
 
-    /// Counts an endpoint set aside for what it did to requests. From any thread.
-    pub fn ejected(&self) {
-        self.ejections.fetch_add(1, Relaxed);
+    /// Counts an endpoint set aside; `reason` is a place in [`EJECTIONS`]. From any thread.
+    pub fn ejected(&self, reason: usize) {
+        if let Some(count) = self.ejections.get(reason) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Notes that availability began to be ignored. From any thread.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
     }
 
     /// The sum over all workers.
     pub fn totals(&self) -> BackendTotals {
         let mut totals = BackendTotals {
             name: Arc::clone(&self.name),
-            ejections: self.ejections.load(Relaxed),
-            ejections_by_checks: self.ejections_by_checks.load(Relaxed),
+            panics: self.panics.load(Relaxed),
+            ejections_by: self.ejections.each_ref().map(|count| count.load(Relaxed)),
             ..BackendTotals::default()
         };
         self.shards.each().for_each(|shard| shard.read_into(&mut totals));

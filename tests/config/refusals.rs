@@ -208,7 +208,7 @@ upstreams: {}
         "endpoints: [{addr: 1.1.1.1:1}], balance: roundrobin, protocol: grpc",
         &[
             r#"4:30: "address" is missing in an entry of endpoints"#,
-            r#"4:31: unknown key "addr" (known here: address, label, protocol, state, weight, zone)"#,
+            r#"4:31: unknown key "addr" (known here: address, label, priority, protocol, state, weight, zone)"#,
             r#"4:59: "roundrobin" is no value of balance (did you mean "round-robin"?)"#,
             r#"4:81: "grpc" is no value of protocol (known here: h1, h2c)"#,
         ],
@@ -824,15 +824,96 @@ routes:
     ),
     (
         "backend",
+        r#"endpoints: ["10.0.0.1:1"], balance: ring, hash: query, hash_bound: 100%, panic: 101%, slow_start_shape: {aggression: 0, minimum: 1.5%}"#,
+        &[
+            r#"4:54: "ring" is no value of balance (known here: least-latency, least-request, maglev, random, ring-hash, round-robin)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], hash: query, hash_bound: 100%, panic: 101%, slow_start_shape: {aggression: 0, minimum: 1.5%}"#,
+        &[
+            r#"4:51: "query" is not a part of the request (write source, path, header:NAME or cookie:NAME)"#,
+            r#"4:70: "100%" is not a percentage of 101 or more (write it like 150%, or none)"#,
+            r#"4:83: "101%" is not a percentage (write a number from 0 to 100 with a percent sign: 20%)"#,
+            "4:120: aggression must be from 1 to 10, not 0",
+            r#"4:132: "1.5%" is not a whole percentage (write it without a point: 20%)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: [{address: "10.0.0.1:1", priority: 8}], subset: 0, locality: near"#,
+        &[r#"4:90: "near" is no value of locality (known here: hints, off, zone)"#],
+    ),
+    (
+        "backend",
+        r#"endpoints: [{address: "10.0.0.1:1", priority: 8}], subset: 0"#,
+        &[
+            "4:64: priority must be from 0 to 7, not 8",
+            "4:77: subset must be from 1 to 100000, not 0",
+        ],
+    ),
+    ("top", r#"zone: "" "#, &["5:7: zone is an empty name"]),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], affinity: {by: path, cookie: {name: a}}"#,
+        &[
+            r#"4:60: "path" is nothing that requests can be tied by (write cookie, source or header:NAME; the cookie's name stands in cookie.name)"#,
+            "4:74: a cookie is only set when affinity is by cookie (leave it out, or write {by: cookie})",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], affinity: {by: source, cookie: {name: a}}"#,
+        &["4:76: a cookie is only set when affinity is by cookie (leave it out, or write {by: cookie})"],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], affinity: {cookie: {name: "a b", path: x, ttl: 1ms}}"#,
+        &[
+            r#"4:71: "a b" is not a cookie's name"#,
+            r#"4:84: "x" is not a cookie's path (it begins with /)"#,
+            "4:92: ttl must be from 1s to 8760h, not 1ms",
+        ],
+    ),
+    (
+        "backend",
         r#"endpoints: ["10.0.0.1:1"], check: {}"#,
-        &["4:52: a check needs http or tcp (write {http: {path: /healthz}} or {tcp: {}})"],
+        &["4:52: a check needs http, grpc or tcp (write {http: {path: /healthz}}, {grpc: {}} or {tcp: {}})"],
     ),
     (
         "backend",
         r#"endpoints: ["10.0.0.1:1"], check: {tcp: {}, http: {path: x, host: "a b", statuses: 2xx}, port: 0}"#,
         &[
-            "4:52: a check asks by http or by tcp, not both",
+            "4:52: a check asks by one of http, grpc and tcp",
+            r#"4:75: "x" is not a path (it begins with /)"#,
+            r#"4:84: "a b" is not a hostname"#,
+            r#"4:101: "2xx" is not a range of statuses (write statuses from 100 to 599: 200-299 or 204)"#,
             "4:113: port must be from 1 to 65535, not 0",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], check: {http: {path: /, headers: {host: a, te: b, "x y": c}, statuses: "200,999", body: ""}}"#,
+        &[
+            "4:79: host is the proxy's own and cannot be set (use host)",
+            "4:88: te is the proxy's own and cannot be set",
+            r#"4:95: "x y" is not the name of a field"#,
+            r#"4:116: "999" is not a range of statuses (write statuses from 100 to 599: 200-299 or 204)"#,
+            "4:133: body must have 1 to 1024 bytes",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], ejection: {gateway_failures: 0, interval: 1ms, success_rate: {min_endpoints: 1, deviation: 0}, failure_share: {min_requests: 0, percent: 110%}, latency: {times: 1}}"#,
+        &[
+            "4:74: gateway_failures must be from 1 to 1000000, not 0",
+            "4:87: interval must be from 100ms to 24h, not 1ms",
+            "4:122: min_endpoints must be from 2 to 100000, not 1",
+            "4:136: deviation must be from 1 to 100000, not 0",
+            "4:170: min_requests must be from 1 to 1000000000, not 0",
+            r#"4:182: "110%" is not a percentage (write a number from 0 to 100 with a percent sign: 20%)"#,
+            "4:206: times must be from 2 to 1000, not 1",
         ],
     ),
     (

@@ -1,11 +1,13 @@
 //! Backends: endpoints, balancing, health, limits.
 
+mod affinity;
+mod check;
+mod ejection;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::StatusCode;
 
 use super::names::{Names, check_name};
 use super::{DAY, Pass, SHORT};
@@ -13,13 +15,15 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
 use crate::config::raw::backend::{
-    RawBackend, RawBackendProtocol, RawBalance, RawCheck, RawEjection, RawEndpoint, RawEndpointLimits,
-    RawEndpointState, RawHttpCheck, RawRetryBudget,
+    RawBackend, RawBackendProtocol, RawBalance, RawEndpoint, RawEndpointLimits, RawEndpointState,
+    RawLocality, RawRetryBudget, RawSlowStartShape,
 };
+use crate::config::raw::text::PercentText;
 use crate::config::units;
+use crate::model::backend::MAX_PRIORITY;
 use crate::model::{
-    ActiveCheck, Backend, BackendName, BackendProtocol, Balance, CheckKind, Ejection, Endpoint,
-    EndpointLimits, EndpointState, RetryBudget, World,
+    Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, Locality,
+    RetryBudget, SlowStartShape, World,
 };
 
 /// Puts all backends and their endpoints into the world.
@@ -52,6 +56,28 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
     Backend {
         protocol: raw.protocol.map_or(default.protocol, protocol),
         balance: raw.balance.map_or(default.balance, balance),
+        hash: raw
+            .hash
+            .as_ref()
+            .and_then(|text| pass.unit(text.place(), units::hash_key(text.text())))
+            .unwrap_or(default.hash),
+        hash_bound: raw
+            .hash_bound
+            .as_ref()
+            .and_then(|text| pass.unit(text.place(), units::excess(text.text())))
+            .unwrap_or(default.hash_bound),
+        affinity: raw.affinity.as_ref().map(|raw| affinity::affinity(pass, raw)),
+        locality: match raw.locality {
+            Some(RawLocality::Hints) => Locality::Hints,
+            Some(RawLocality::Off) => Locality::Off,
+            Some(RawLocality::Zone) => Locality::Zone,
+            None => default.locality,
+        },
+        subset: raw
+            .subset
+            .as_ref()
+            .map(|most| pass.count("subset", Some(most), 1, 1..=100_000)),
+        panic_percent: percent(pass, raw.panic.as_ref(), default.panic_percent),
         connect_timeout: pass.duration(
             "connect_timeout",
             raw.connect_timeout.as_ref(),
@@ -59,14 +85,15 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
             SHORT..=Duration::from_secs(300),
         ),
         limits: limits(pass, raw.limits.as_ref()),
-        ejection: ejection(pass, raw.ejection.as_ref()),
-        check: raw.check.as_ref().map(|raw| check(pass, raw)),
+        ejection: ejection::ejection(pass, raw.ejection.as_ref()),
+        check: raw.check.as_ref().map(|raw| check::check(pass, raw)),
         slow_start: pass.duration(
             "slow_start",
             raw.slow_start.as_ref(),
             default.slow_start,
             Duration::ZERO..=DAY,
         ),
+        slow_start_shape: slow_start_shape(pass, raw.slow_start_shape.as_ref()),
         retry_budget: retry_budget(pass, raw.retry_budget.as_ref()),
         name: default.name,
     }
@@ -83,9 +110,25 @@ fn balance(raw: RawBalance) -> Balance {
     match raw {
         RawBalance::LeastLatency => Balance::LeastLatency,
         RawBalance::LeastRequest => Balance::LeastRequest,
+        RawBalance::Maglev => Balance::Maglev,
         RawBalance::Random => Balance::Random,
+        RawBalance::RingHash => Balance::RingHash,
         RawBalance::RoundRobin => Balance::RoundRobin,
     }
+}
+
+fn slow_start_shape(pass: &mut Pass, raw: Option<&RawSlowStartShape>) -> SlowStartShape {
+    let default = SlowStartShape::default();
+    let Some(raw) = raw else { return default };
+    SlowStartShape {
+        aggression: pass.count("aggression", raw.aggression.as_ref(), default.aggression, 1..=10),
+        minimum_percent: percent(pass, raw.minimum.as_ref(), default.minimum_percent),
+    }
+}
+
+fn percent(pass: &mut Pass, text: Option<&PercentText>, default: u8) -> u8 {
+    text.and_then(|text| pass.unit(text.place(), units::whole_percent(text.text())))
+        .unwrap_or(default)
 }
 
 fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place) -> Vec<Endpoint> {
@@ -122,6 +165,7 @@ fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place) -> Vec<Endpoint> {
 
 fn endpoint(pass: &mut Pass, raw: &RawEndpoint) -> Option<Endpoint> {
     let weight = pass.count("weight", raw.weight.as_ref(), 1, 1..=65_535);
+    let priority = pass.count("priority", raw.priority.as_ref(), 0, 0..=u32::from(MAX_PRIORITY));
     let text = |text: &Option<Placed<String>>| text.as_ref().map(|text| Arc::from(text.text()));
     let address = pass.unit(raw.address.place(), units::endpoint_address(raw.address.text()))?;
     Some(Endpoint {
@@ -132,6 +176,7 @@ fn endpoint(pass: &mut Pass, raw: &RawEndpoint) -> Option<Endpoint> {
         },
         protocol: raw.protocol.map(protocol),
         zone: text(&raw.zone),
+        priority: u8::try_from(priority).unwrap_or(MAX_PRIORITY),
         label: text(&raw.label),
         ..Endpoint::at(address)
     })
@@ -172,121 +217,6 @@ fn limits(pass: &mut Pass, raw: Option<&RawEndpointLimits>) -> EndpointLimits {
             default.max_streams,
             1..=10_000,
         ),
-    }
-}
-
-fn ejection(pass: &mut Pass, raw: Option<&RawEjection>) -> Option<Ejection> {
-    let default = Ejection::default();
-    let Some(raw) = raw else { return Some(default) };
-    let ejection = Ejection {
-        consecutive_failures: pass.count(
-            "consecutive_failures",
-            raw.consecutive_failures.as_ref(),
-            default.consecutive_failures,
-            1..=1_000_000,
-        ),
-        base: pass.duration("base", raw.base.as_ref(), default.base, SHORT..=DAY),
-        max: pass.duration("max", raw.max.as_ref(), default.max, SHORT..=DAY),
-        max_percent: raw
-            .max_percent
-            .as_ref()
-            .and_then(|text| pass.unit(text.place(), units::whole_percent(text.text())))
-            .unwrap_or(default.max_percent),
-    };
-    if let Some(text) = raw.base.as_ref().or(raw.max.as_ref())
-        && ejection.base > ejection.max
-    {
-        let (base, max) = (ejection.base, ejection.max);
-        let show = units::show_duration;
-        pass.error(
-            text.place(),
-            format!("base ({}) is longer than max ({})", show(base), show(max)),
-        );
-    }
-    let enabled = raw.enabled.as_ref().is_none_or(|enabled| enabled.value);
-    enabled.then_some(ejection)
-}
-
-/// What a check is when nothing more is said.
-pub const CHECK: (Duration, Duration, u32, u32) = (Duration::from_secs(2), Duration::from_secs(1), 2, 3);
-
-fn check(pass: &mut Pass, raw: &Placed<RawCheck>) -> ActiveCheck {
-    let (place, raw) = (raw.place, &raw.value);
-    let (interval, timeout, healthy_after, unhealthy_after) = CHECK;
-    let kind = match (&raw.http, &raw.tcp) {
-        (Some(http), None) => http_check(pass, http),
-        (None, Some(_)) => CheckKind::Tcp,
-        (Some(_), Some(_)) => {
-            pass.error(place, "a check asks by http or by tcp, not both");
-            CheckKind::Tcp
-        }
-        (None, None) => {
-            pass.say(
-                Diagnostic::error(place, "a check needs http or tcp")
-                    .hint("write {http: {path: /healthz}} or {tcp: {}}"),
-            );
-            CheckKind::Tcp
-        }
-    };
-    let port = raw.port.as_ref().map(|port| {
-        if port.value == 0 {
-            pass.error(port.place, "port must be from 1 to 65535, not 0");
-        }
-        port.value
-    });
-    ActiveCheck {
-        kind,
-        interval: pass.duration(
-            "interval",
-            raw.interval.as_ref(),
-            interval,
-            Duration::from_millis(10)..=DAY,
-        ),
-        timeout: pass.duration(
-            "timeout",
-            raw.timeout.as_ref(),
-            timeout,
-            SHORT..=Duration::from_secs(300),
-        ),
-        healthy_after: pass.count(
-            "healthy_after",
-            raw.healthy_after.as_ref(),
-            healthy_after,
-            1..=1000,
-        ),
-        unhealthy_after: pass.count(
-            "unhealthy_after",
-            raw.unhealthy_after.as_ref(),
-            unhealthy_after,
-            1..=1000,
-        ),
-        port,
-    }
-}
-
-fn http_check(pass: &mut Pass, raw: &RawHttpCheck) -> CheckKind {
-    let good = (
-        StatusCode::OK,
-        StatusCode::from_u16(299).unwrap_or(StatusCode::OK),
-    );
-    let path = raw.path.text();
-    if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() || path.contains('#') {
-        let hint = (!path.starts_with('/')).then(|| "it begins with /".to_owned());
-        pass.say(Diagnostic::error(raw.path.place, format!("{path:?} is not a path")).maybe_hint(hint));
-    }
-    if let Some(host) = &raw.host
-        && super::filter::authority(host.text()).is_none()
-    {
-        pass.error(host.place, format!("{:?} is not a hostname", host.text()));
-    }
-    CheckKind::Http {
-        path: Arc::from(path),
-        host: raw.host.as_ref().map(|host| Arc::from(host.text())),
-        statuses: raw
-            .statuses
-            .as_ref()
-            .and_then(|text| pass.unit(text.place(), units::status_range(text.text())))
-            .unwrap_or(good),
     }
 }
 

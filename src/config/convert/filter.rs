@@ -24,7 +24,7 @@ use crate::model::{
 const MAX_DIRECT_BODY: usize = 64 * 1024;
 
 /// Fields that frame a message or belong to one connection: the proxy's own (RFC 9110 §7.6.1).
-const FRAMING: [&str; 8] = [
+pub const FRAMING: [&str; 8] = [
     "connection",
     "content-length",
     "keep-alive",
@@ -132,7 +132,7 @@ fn header_edits(pass: &mut Pass, raw: &RawHeaderEdits, of_request: bool) -> Head
 }
 
 /// Names and values of fields; wrong names are left to [`header_name`], which has said so.
-fn fields(pass: &mut Pass, raw: Option<&PlacedMap<Placed<String>>>) -> Vec<(HeaderName, HeaderValue)> {
+pub fn fields(pass: &mut Pass, raw: Option<&PlacedMap<Placed<String>>>) -> Vec<(HeaderName, HeaderValue)> {
     let mut out = Vec::new();
     let mut places: HashMap<HeaderName, Place> = HashMap::new();
     for (name, value) in raw.iter().flat_map(|map| &map.0) {

@@ -3,8 +3,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::text::{DurationText, EndpointAddress, PercentText, StatusRange};
-use crate::config::place::{Placed, TextOr};
+use super::text::{
+    AffinityText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText, PercentText,
+    StatusRanges,
+};
+use crate::config::place::{Placed, PlacedMap, TextOr};
 
 /// A group of endpoints with one policy.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -16,6 +19,18 @@ pub struct RawBackend {
     pub protocol: Option<RawBackendProtocol>,
     /// How an endpoint is chosen. Default: least-latency.
     pub balance: Option<RawBalance>,
+    /// What `ring-hash` and `maglev` go by. Default: source.
+    pub hash: Option<HashText>,
+    /// An endpoint with more than this share of the mean load is passed over by hashes and balanced affinity. Default: 150%.
+    pub hash_bound: Option<ExcessText>,
+    /// Requests that belong together go to one endpoint. Default: none.
+    pub affinity: Option<RawAffinity>,
+    /// When fewer of the endpoints are available than this, availability is ignored; 0%: never. Default: 50%.
+    pub panic: Option<PercentText>,
+    /// Which endpoints are near and go first, where `zone` is known. Default: hints.
+    pub locality: Option<RawLocality>,
+    /// At most so many endpoints of each priority and nearness are used by one process. Default: all.
+    pub subset: Option<Placed<u32>>,
     /// Time to make a connection, per attempt. Default: 2s.
     pub connect_timeout: Option<DurationText>,
     /// Bounds on each endpoint.
@@ -26,6 +41,8 @@ pub struct RawBackend {
     pub check: Option<Placed<RawCheck>>,
     /// A new or healed endpoint's share grows over this time. Default: 0s, at once.
     pub slow_start: Option<DurationText>,
+    /// How it grows.
+    pub slow_start_shape: Option<RawSlowStartShape>,
     /// Bound on retries, as a share of requests.
     pub retry_budget: Option<RawRetryBudget>,
 }
@@ -40,6 +57,8 @@ pub struct RawEndpoint {
     pub weight: Option<Placed<u32>>,
     /// `active`, or `draining`: used only when no endpoint is active. Default: active.
     pub state: Option<RawEndpointState>,
+    /// 0 is used first, later ones when too few of the earlier ones are available; up to 7. Default: 0.
+    pub priority: Option<Placed<u32>>,
     /// What it speaks. Default: as its backend.
     pub protocol: Option<RawBackendProtocol>,
     /// Its zone.
@@ -76,10 +95,86 @@ pub enum RawBalance {
     LeastLatency,
     /// The one with the fewest exchanges in flight for its weight.
     LeastRequest,
+    /// By a hash of the request, from a table: quick and even.
+    Maglev,
     /// Any, by weight.
     Random,
+    /// By a hash of the request, on a ring: the fewest keys move when endpoints change.
+    RingHash,
     /// One after the other, by weight.
     RoundRobin,
+}
+
+/// Which endpoints are near and go first.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawLocality {
+    /// Those that EndpointSlices hint at for the process's zone.
+    Hints,
+    /// All alike.
+    Off,
+    /// Those in the process's zone.
+    Zone,
+}
+
+/// Requests that belong together go to one endpoint.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAffinity {
+    /// What they have in common. Default: cookie.
+    pub by: Option<AffinityText>,
+    /// How far it goes. Default: strong.
+    pub mode: Option<RawAffinityMode>,
+    /// The cookie that is set.
+    pub cookie: Option<Placed<RawAffinityCookie>>,
+}
+
+/// How far affinity goes.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawAffinityMode {
+    /// As long as the endpoint is there, well, and below `max_in_flight`.
+    Strong,
+    /// Also not to an endpoint above `hash_bound`.
+    Balanced,
+}
+
+/// The cookie that is set.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAffinityCookie {
+    /// Its name. Default: tidegate.
+    pub name: Option<Placed<String>>,
+    /// How long the client keeps it; `none`: until the browser is closed. Default: none.
+    pub ttl: Option<DurationOrNone>,
+    /// Below which path the client sends it. Default: /.
+    pub path: Option<Placed<String>>,
+    /// Whether the client sends it over TLS only. Default: false.
+    pub secure: Option<Placed<bool>>,
+    /// Whether the client sends it with requests that other sites cause. Default: lax.
+    pub same_site: Option<RawSameSite>,
+}
+
+/// Whether the client sends a cookie with requests that other sites cause.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawSameSite {
+    /// Only when the user follows a link.
+    Lax,
+    /// Always; browsers then want it to be secure.
+    None,
+    /// Never.
+    Strict,
+}
+
+/// How a slow start grows: weight * max(minimum, (age / slow_start)^(1 / aggression)).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSlowStartShape {
+    /// 1: in a straight line; more: sooner. Default: 1.
+    pub aggression: Option<Placed<u32>>,
+    /// What an endpoint begins with, in whole percent of its weight. Default: 10%.
+    pub minimum: Option<PercentText>,
 }
 
 /// Bounds on each endpoint.
@@ -108,6 +203,18 @@ pub struct RawEjection {
     pub enabled: Option<Placed<bool>>,
     /// So many failures in a row. Default: 5.
     pub consecutive_failures: Option<Placed<u32>>,
+    /// So many failures in a row that are no answer of the endpoint itself: none at all, or 502, 503, 504. Default: not counted apart.
+    pub gateway_failures: Option<Placed<u32>>,
+    /// How often endpoints are compared with each other. Default: 10s.
+    pub interval: Option<DurationText>,
+    /// Those go that succeed clearly less often than the others.
+    pub success_rate: Option<RawSuccessRate>,
+    /// Those go that fail too large a share of their requests.
+    pub failure_share: Option<RawFailureShare>,
+    /// Those go that are slower than the others by a factor.
+    pub latency: Option<RawLatencyOutlier>,
+    /// Whether active checks that go well end an ejection before its time. Default: true.
+    pub ends_on_check: Option<Placed<bool>>,
     /// The first time out; the n-th time lasts n times as long. Default: 10s.
     pub base: Option<DurationText>,
     /// The longest time out. Default: 5m.
@@ -116,12 +223,56 @@ pub struct RawEjection {
     pub max_percent: Option<PercentText>,
 }
 
-/// Questions asked of each endpoint beside the traffic. Either `http` or `tcp`.
+/// Those go that succeed clearly less often than the others.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSuccessRate {
+    /// Whether it is done at all. Default: true.
+    pub enabled: Option<Placed<bool>>,
+    /// Endpoints with enough requests, at the least. Default: 5.
+    pub min_endpoints: Option<Placed<u32>>,
+    /// Requests within an interval, at the least. Default: 100.
+    pub min_requests: Option<Placed<u32>>,
+    /// How far below the mean, in thousandths of a standard deviation. Default: 1900.
+    pub deviation: Option<Placed<u32>>,
+}
+
+/// Those go that fail too large a share of their requests.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawFailureShare {
+    /// Whether it is done at all. Default: false.
+    pub enabled: Option<Placed<bool>>,
+    /// Endpoints with enough requests, at the least. Default: 5.
+    pub min_endpoints: Option<Placed<u32>>,
+    /// Requests within an interval, at the least. Default: 50.
+    pub min_requests: Option<Placed<u32>>,
+    /// Failures as a share of requests, in whole percent. Default: 85%.
+    pub percent: Option<PercentText>,
+}
+
+/// Those go that are slower than the others by a factor.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLatencyOutlier {
+    /// Whether it is done at all. Default: false.
+    pub enabled: Option<Placed<bool>>,
+    /// Endpoints with enough requests, at the least. Default: 5.
+    pub min_endpoints: Option<Placed<u32>>,
+    /// Requests within an interval, at the least. Default: 50.
+    pub min_requests: Option<Placed<u32>>,
+    /// So many times the median. Default: 5.
+    pub times: Option<Placed<u32>>,
+}
+
+/// Questions asked of each endpoint beside the traffic. One of `http`, `grpc` and `tcp`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawCheck {
-    /// Ask `GET path`.
+    /// Ask `GET path`, in what is spoken with the endpoint.
     pub http: Option<RawHttpCheck>,
+    /// Ask by the gRPC health protocol: `grpc: {}`.
+    pub grpc: Option<RawGrpcCheck>,
     /// Only connect: `tcp: {}`.
     pub tcp: Option<RawTcpCheck>,
     /// Time between two questions. Default: 2s.
@@ -134,6 +285,8 @@ pub struct RawCheck {
     pub unhealthy_after: Option<Placed<u32>>,
     /// Another port to ask. Default: the endpoint's.
     pub port: Option<Placed<u16>>,
+    /// Whether an endpoint that comes later takes requests only after a good answer. Default: false.
+    pub before_use: Option<Placed<bool>>,
 }
 
 /// Ask `GET path`.
@@ -144,8 +297,20 @@ pub struct RawHttpCheck {
     pub path: Placed<String>,
     /// The Host field. Default: the endpoint's address.
     pub host: Option<Placed<String>>,
+    /// Other fields.
+    pub headers: Option<PlacedMap<Placed<String>>>,
     /// Good statuses. Default: 200-299.
-    pub statuses: Option<StatusRange>,
+    pub statuses: Option<StatusRanges>,
+    /// What the first 64 KiB of a good answer contain. Default: anything.
+    pub body: Option<Placed<String>>,
+}
+
+/// Ask by the gRPC health protocol.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawGrpcCheck {
+    /// Which service is asked for. Default: the server as a whole.
+    pub service: Option<Placed<String>>,
 }
 
 /// Only connect.

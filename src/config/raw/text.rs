@@ -76,12 +76,27 @@ text!(
     { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$" }
 );
 text!(
-    /// One status or a range of them: `200`, `200-299`.
-    StatusRange,
-    { "type": ["string", "integer"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" }
+    /// Statuses and ranges of them: `200`, `200-299`, `200-299,401`.
+    StatusRanges,
+    { "type": ["string", "integer"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" }
 );
 text!(
     /// What is worth another try: `connect-failure`, `reset`, `timeout`, or a status like `503`.
     RetryCondition,
     { "type": ["string", "integer"], "pattern": "^(connect-failure|reset|timeout|[45][0-9]{2})$" }
+);
+text!(
+    /// A percentage of 101 or more, or `none`: `150%`, `none`.
+    ExcessText,
+    { "type": "string", "pattern": "^(none|[0-9]+%)$" }
+);
+text!(
+    /// A part of the request: `source`, `path`, `header:x-user`, `cookie:session`.
+    HashText,
+    { "type": "string", "pattern": "^(source|path|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$" }
+);
+text!(
+    /// What requests have in common: `cookie`, `source`, `header:x-user`.
+    AffinityText,
+    { "type": "string", "pattern": "^(cookie|source|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$" }
 );

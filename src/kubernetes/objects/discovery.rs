@@ -38,6 +38,8 @@ pub struct SliceEndpoint {
     /// Is ending. Not said: it is not.
     pub terminating: bool,
     pub zone: Option<Arc<str>>,
+    /// The zones that it is meant for, if there are hints.
+    pub hints: Option<Arc<[Arc<str>]>>,
     /// The name of what it is, most often a pod.
     pub target: Option<Arc<str>>,
 }
@@ -80,6 +82,8 @@ struct RawEndpoint {
     #[serde(default)]
     zone: Option<Arc<str>>,
     #[serde(default)]
+    hints: Option<RawHints>,
+    #[serde(default)]
     target_ref: Option<RawTarget>,
 }
 
@@ -89,6 +93,18 @@ struct RawConditions {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawHints {
+    #[serde(default, deserialize_with = "or_default")]
+    for_zones: Vec<RawForZone>,
+}
+
+#[derive(Deserialize)]
+struct RawForZone {
+    name: Arc<str>,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +147,8 @@ impl From<Raw> for EndpointSlice {
         if raw.address_type.as_deref() == Some("FQDN") {
             return slice;
         }
-        let mut zones: Vec<Arc<str>> = Vec::new(); // they repeat: one text for all that share it
+        // They repeat: one text, and one list, for all that share it.
+        let (mut zones, mut lists) = (Vec::new(), Vec::new());
         for endpoint in raw.endpoints {
             let Some(text) = endpoint.addresses.into_iter().next() else {
                 continue;
@@ -144,7 +161,16 @@ impl From<Raw> for EndpointSlice {
                 }
             };
             let zone = endpoint.zone.map(|zone| shared(zone, &mut zones));
+            let hints = endpoint.hints.filter(|hints| !hints.for_zones.is_empty());
+            let hints = hints.map(|hints| {
+                let list = hints
+                    .for_zones
+                    .into_iter()
+                    .map(|zone| shared(zone.name, &mut zones));
+                shared(list.collect(), &mut lists)
+            });
             slice.endpoints.push(SliceEndpoint {
+                hints,
                 address,
                 ready: endpoint.conditions.ready.unwrap_or(true),
                 serving: endpoint.conditions.serving.unwrap_or(true),
@@ -157,16 +183,16 @@ impl From<Raw> for EndpointSlice {
     }
 }
 
-/// Zones of a slice that are remembered; a region has a handful.
+/// Zones of a slice, and lists of them, that are remembered; a region has a handful.
 const MAX_ZONES: usize = 16;
 
-/// The text as it was seen first.
-fn shared(text: Arc<str>, seen: &mut Vec<Arc<str>>) -> Arc<str> {
-    if let Some(same) = seen.iter().find(|other| **other == text) {
+/// The value as it was seen first.
+fn shared<T: PartialEq + ?Sized>(value: Arc<T>, seen: &mut Vec<Arc<T>>) -> Arc<T> {
+    if let Some(same) = seen.iter().find(|other| **other == value) {
         return Arc::clone(same);
     }
     if seen.len() < MAX_ZONES {
-        seen.push(Arc::clone(&text));
+        seen.push(Arc::clone(&value));
     }
-    text
+    value
 }

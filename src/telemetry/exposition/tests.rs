@@ -82,6 +82,7 @@ fn with_traffic() -> (Arc<Metrics>, Exposition) {
     }
     web.record(0, Outcome::ConnectRefused, 503, 500, None, 0, 0);
     web.connection_made(0);
+    web.picked(1, 2);
     metrics
         .no_backend()
         .record(0, Outcome::NoRoute, 404, 30, None, 0, 0);
@@ -229,8 +230,10 @@ fn names_and_labels_are_stable() {
             "counter tidegate_connections_handed_off_total{listener}",
             "counter tidegate_connections_refused_total{listener}",
             "counter tidegate_connections_total{listener}",
-            "counter tidegate_ejections_total{backend, by}",
+            "counter tidegate_ejections_total{backend, reason}",
             "gauge tidegate_last_reload_ok{}",
+            "counter tidegate_panics_total{backend}",
+            "counter tidegate_picks_total{backend, how}",
             "counter tidegate_reloads_total{result}",
             "counter tidegate_request_bytes_total{backend}",
             "histogram tidegate_request_duration_seconds{backend, le}",

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::super::Outcome;
 use super::super::histogram::{Cell, HistogramCells};
-use super::{BackendTotals, CLASSES, ListenerTotals};
+use super::{BackendTotals, CLASSES, ListenerTotals, PICKS};
 
 /// One shard for each worker.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub(super) struct BackendShard {
     pub(super) connections_made: Cell,
     pub(super) connections_failed: Cell,
     pub(super) connections_reused: Cell,
+    pub(super) picks: [Cell; PICKS.len()],
 }
 
 impl Default for BackendShard {
@@ -56,6 +57,7 @@ impl Default for BackendShard {
             connections_made: Cell::ZERO,
             connections_failed: Cell::ZERO,
             connections_reused: Cell::ZERO,
+            picks: [Cell::ZERO; PICKS.len()],
         }
     }
 }
@@ -75,6 +77,9 @@ impl BackendShard {
         totals.connections_made += self.connections_made.get();
         totals.connections_failed += self.connections_failed.get();
         totals.connections_reused += self.connections_reused.get();
+        for (count, cell) in totals.picks.iter_mut().zip(&self.picks) {
+            *count += cell.get();
+        }
     }
 }
 

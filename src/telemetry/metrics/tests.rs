@@ -25,7 +25,7 @@ fn shards_add_up_over_threads() {
                     };
                     record(backend, worker, outcome, status);
                     backend.retry(worker);
-                    backend.ejected();
+                    backend.ejected(2);
                     listener.connection_opened(worker);
                     if number % 2 == 0 {
                         // Connections may end on another worker than they began.
@@ -58,7 +58,7 @@ fn shards_add_up_over_threads() {
         (totals.request_bytes, totals.response_bytes),
         (all * 10, all * 20)
     );
-    assert_eq!((totals.retries, totals.ejections), (all, all));
+    assert_eq!((totals.retries, totals.ejections()), (all, all));
     assert_eq!(
         (listener.totals().opened, listener.totals().open()),
         (all, all / 2)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Outcome;
 use super::super::histogram::Histogram;
-use super::CLASSES;
+use super::{CLASSES, EJECTIONS, PICKS};
 
 /// Everything that is counted, at one moment (each number for itself; a record that is being
 /// written meanwhile may be in one number and not yet in another).
@@ -59,10 +59,12 @@ pub struct BackendTotals {
     pub connections_failed: u64,
     /// Attempts over connections which were there already.
     pub connections_reused: u64,
-    /// Endpoints set aside for what they did to requests.
-    pub ejections: u64,
-    /// Endpoints set aside by active checks.
-    pub ejections_by_checks: u64,
+    /// Picks that were not simply the policy's, by place in [`PICKS`].
+    pub picks: [u64; PICKS.len()],
+    /// Endpoints set aside, by place in [`EJECTIONS`].
+    pub ejections_by: [u64; EJECTIONS.len()],
+    /// Times that availability began to be ignored.
+    pub panics: u64,
 }
 
 impl BackendTotals {
@@ -81,6 +83,11 @@ impl BackendTotals {
             .sum()
     }
 
+    /// Endpoints set aside.
+    pub fn ejections(&self) -> u64 {
+        self.ejections_by.iter().sum()
+    }
+
     /// Adds another's sums; the name stays.
     pub fn merge(&mut self, other: &Self) {
         self.exchanges.merge(&other.exchanges);
@@ -93,8 +100,13 @@ impl BackendTotals {
         self.connections_made += other.connections_made;
         self.connections_failed += other.connections_failed;
         self.connections_reused += other.connections_reused;
-        self.ejections += other.ejections;
-        self.ejections_by_checks += other.ejections_by_checks;
+        self.panics += other.panics;
+        for (count, more) in self.ejections_by.iter_mut().zip(other.ejections_by) {
+            *count += more;
+        }
+        for (count, more) in self.picks.iter_mut().zip(other.picks) {
+            *count += more;
+        }
     }
 }
 
