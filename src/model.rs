@@ -16,6 +16,7 @@ pub mod host;
 pub mod listener;
 pub mod name;
 pub mod route;
+pub mod tls;
 
 pub use backend::{
     ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Ejection, Endpoint, EndpointLimits,
@@ -30,3 +31,4 @@ pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,
 };
+pub use tls::{Certificate, ClientAuth, ListenerTls};

@@ -3,6 +3,7 @@
 //! Reading it again gives the same world and settings; a test holds that for the examples and for
 //! generated files. Texts of the user are always quoted, so that none is taken for YAML.
 
+mod tls;
 mod yaml;
 
 use std::path::Path;
@@ -107,7 +108,10 @@ fn listener(listener: &Listener) -> Yaml {
     let limits = &listener.limits;
     let protocols = [
         ("h1", listener.protocols.http1),
-        ("h2c", listener.protocols.http2),
+        (
+            if listener.tls.is_some() { "h2" } else { "h2c" },
+            listener.protocols.http2,
+        ),
     ];
     let protocols = protocols
         .into_iter()
@@ -122,11 +126,14 @@ fn listener(listener: &Listener) -> Yaml {
         .with("keep_alive_idle", time(limits.keep_alive_idle))
         .with("max_concurrent_streams", word(limits.max_concurrent_streams))
         .with("stream_window", size(limits.stream_window))
-        .with("connection_window", size(limits.connection_window));
+        .with("connection_window", size(limits.connection_window))
+        .with("handshake_deadline", time(limits.handshake_deadline))
+        .with("max_handshakes", word(limits.max_handshakes));
     Fields::default()
         .with("address", text(listener.address.to_string()))
         .with("hostname", text(listener.hostname.to_string()))
         .with("protocols", Yaml::List(protocols.collect()))
+        .maybe("tls", listener.tls.as_deref().map(tls::listener))
         .with("limits", shown.yaml())
         .with(
             "trusted_proxies",

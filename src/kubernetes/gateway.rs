@@ -216,6 +216,7 @@ fn listener(
                         address: SocketAddr::new(*address, spec.port.0),
                         hostname: hostname.clone(),
                         protocols: Protocols::default(),
+                        tls: None,
                         limits: ListenerLimits::default(),
                     };
                     (name, Arc::new(listener))

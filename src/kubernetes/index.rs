@@ -509,6 +509,7 @@ fn ingress_listener(settings: &Settings) -> Listener {
         address: settings.ingress_address,
         hostname: HostPattern::Any,
         protocols: Protocols::default(),
+        tls: None,
         limits: ListenerLimits::default(),
     }
 }

@@ -187,6 +187,7 @@ fn decide<'s>(
         version: request.version(),
         headers: request.headers(),
         port: from.local.port(),
+        tls: from.tls.as_deref(),
     };
     plan::decide(
         snapshot.bind(&from.bind).map(|bind| &**bind),

@@ -25,6 +25,8 @@ pub enum Failure {
     ClientStalled,
     /// The client's body broke off or broke the framing.
     ClientBody,
+    /// The client's connection is not for the request's host.
+    Misdirected,
     /// Nothing is configured for the request.
     NoRoute,
     /// The rule's reference to a backend is wrong, or the rule has none.
@@ -102,6 +104,7 @@ impl Failure {
             Self::Method => (Outcome::MethodRefused, StatusCode::METHOD_NOT_ALLOWED, Client),
             Self::ClientStalled => (Outcome::ClientStalled, StatusCode::REQUEST_TIMEOUT, Client),
             Self::ClientBody => (Outcome::ClientBody, StatusCode::BAD_REQUEST, Client),
+            Self::Misdirected => (Outcome::Misdirected, StatusCode::MISDIRECTED_REQUEST, Client),
             Self::NoRoute => (Outcome::NoRoute, StatusCode::NOT_FOUND, Proxy),
             Self::BadReference => (Outcome::BadReference, StatusCode::INTERNAL_SERVER_ERROR, Proxy),
             Self::NoEndpoint => (Outcome::NoEndpoint, StatusCode::SERVICE_UNAVAILABLE, Proxy),
@@ -141,6 +144,7 @@ impl Failure {
                 | Self::ClientStalled
                 | Self::ClientBody
                 | Self::Method
+                | Self::Misdirected
                 | Self::Headers(
                     HeaderRefusal::Length
                         | HeaderRefusal::Alias

@@ -60,7 +60,8 @@ impl Outgoing {
             client: &from.peer_text,
             address: from.peer.ip(),
             trusted: from.trusted,
-            scheme: "http",
+            scheme: from.scheme(),
+            identity: from.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
         };
         forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version)
             .map_err(Failure::Headers)?;

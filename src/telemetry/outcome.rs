@@ -66,6 +66,8 @@ outcomes! {
     Unsupported = "unsupported", "http_request_error";
     /// The request has been through this proxy too often.
     Loop = "loop", "proxy_loop_detected";
+    /// The client's connection is not for the request's host.
+    Misdirected = "misdirected", "http_request_error";
     /// No listener, hostname or rule is for the request.
     NoRoute = "no_route", "destination_not_found";
     /// The rule's reference to a backend is wrong or not granted.
@@ -121,6 +123,7 @@ impl Outcome {
             | Self::ExpectationFailed
             | Self::Unsupported
             | Self::Loop
+            | Self::Misdirected
             | Self::NoRoute => false,
             Self::BadReference
             | Self::NoEndpoint

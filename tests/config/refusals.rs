@@ -47,6 +47,19 @@ fn good_but(part: &str, with: &str) -> String {
 }
 
 const REFUSALS: &[Row] = &[
+    // TLS (see tls.rs)
+    (
+        "listener",
+        r#"address: ":80", protocols: [h1, h2]"#,
+        &[
+            "1:47: h2 needs TLS, and this listener has none (write h2c for HTTP/2 in clear text, or give it tls: {certificates: [..]})",
+        ],
+    ),
+    (
+        "listener",
+        r#"address: ":80", tls: {}"#,
+        &[r#"1:41: "certificates" is missing in tls"#],
+    ),
     // YAML
     (
         "raw",
