@@ -262,6 +262,7 @@ fn subjects(live: &Live) -> Vec<Subject> {
                 cell: Arc::clone(&candidate.cell),
                 check: Arc::clone(&check),
                 told: Arc::clone(&told),
+                tls: fleet.policy().tls.clone(),
             }));
         });
     }

@@ -31,4 +31,4 @@ pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,
 };
-pub use tls::{Certificate, ClientAuth, ListenerTls};
+pub use tls::{Certificate, ClientAuth, ListenerTls, UpstreamTls};

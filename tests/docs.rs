@@ -239,6 +239,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`direct`", "RawDirect"),
     ("`backends`, by name", "RawBackend"),
     ("`endpoints`, a list", "RawEndpoint"),
+    ("`tls` of a backend", "RawUpstreamTls"),
     ("`limits` of a backend", "RawEndpointLimits"),
     ("`ejection`", "RawEjection"),
     ("`check`", "RawCheck"),
@@ -332,6 +333,8 @@ fn failures() -> Vec<Failure> {
         Failure::ConnectRefused,
         Failure::ConnectTimeout,
         Failure::ConnectFailed,
+        Failure::ConnectTls,
+        Failure::ConnectUntrusted,
         Failure::Reset,
         Failure::Protocol,
         Failure::Upgrade,
@@ -369,6 +372,8 @@ fn failures() -> Vec<Failure> {
             | Failure::ConnectRefused
             | Failure::ConnectTimeout
             | Failure::ConnectFailed
+            | Failure::ConnectTls
+            | Failure::ConnectUntrusted
             | Failure::Reset
             | Failure::Protocol
             | Failure::Upgrade

@@ -11,6 +11,8 @@ mod clients;
 #[path = "tls/reload.rs"]
 mod reload;
 mod support;
+#[path = "tls/upstream.rs"]
+mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -333,10 +333,12 @@ fn redirect(redirect: &Redirect) -> Yaml {
         .yaml()
 }
 
-fn protocol(protocol: BackendProtocol) -> Yaml {
-    word(match protocol {
-        BackendProtocol::H2c => "h2c",
-        BackendProtocol::Http1 => "h1",
+fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
+    word(match (protocol, is_tls) {
+        (BackendProtocol::H2c, true) => "h2",
+        (BackendProtocol::H2c, false) => "h2c",
+        (BackendProtocol::Http1, _) | (BackendProtocol::Auto, false) => "h1",
+        (BackendProtocol::Auto, true) => "auto",
     })
 }
 
@@ -358,8 +360,12 @@ fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .with("percent", word(format!("{}%", backend.retry_budget.percent)))
         .with("per_second", word(backend.retry_budget.per_second));
     Fields::default()
-        .with("endpoints", list(endpoints, endpoint))
-        .with("protocol", protocol(backend.protocol))
+        .with(
+            "endpoints",
+            list(endpoints, |one| endpoint(one, backend.tls.is_some())),
+        )
+        .with("protocol", protocol(backend.protocol, backend.tls.is_some()))
+        .maybe("tls", backend.tls.as_deref().map(tls::upstream))
         .with("balance", word(balance))
         .with("connect_timeout", time(backend.connect_timeout))
         .with("limits", limits.yaml())
@@ -370,7 +376,7 @@ fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .yaml()
 }
 
-fn endpoint(endpoint: &Endpoint) -> Yaml {
+fn endpoint(endpoint: &Endpoint, is_tls: bool) -> Yaml {
     let state = match endpoint.state {
         EndpointState::Active => "active",
         EndpointState::Draining => "draining",
@@ -379,7 +385,7 @@ fn endpoint(endpoint: &Endpoint) -> Yaml {
         .with("address", text(endpoint.address.to_string()))
         .with("weight", word(endpoint.weight))
         .with("state", word(state))
-        .maybe("protocol", endpoint.protocol.map(protocol))
+        .maybe("protocol", endpoint.protocol.map(|one| protocol(one, is_tls)))
         .maybe("zone", endpoint.zone.as_ref().map(text))
         .maybe("label", endpoint.label.as_ref().map(text))
         .yaml()

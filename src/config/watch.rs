@@ -2,17 +2,21 @@
 //!
 //! The parent directory is watched, not the file: editors replace files by renaming, and Kubernetes
 //! swaps the `..data` symlink beside a ConfigMap's files, so that the file itself never sees an
-//! event. Where the file is a symlink, the directory it leads to is watched too. After an event the
-//! content is read and compared by hash: access times, swaps to equal content and chatter of
-//! neighbours are no change. A slow look without an event covers file systems that send none.
+//! event. Where the file is a symlink, the directory it leads to is watched too. After an event that
+//! may concern the file the content is read and compared by hash: a swap to equal content is no
+//! change. What is written into neighbours, a log perhaps many times a second, wakes nobody, and
+//! neither does our own reading. A slow look without an event covers file systems that send none.
 //!
 //! Files that the file names (certificates) are followed in the same way, from the content with which they were read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -59,14 +63,20 @@ impl Watch {
         };
         // One event waiting says all that many would.
         let (event, events) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_| {
-            // Full: an event is waiting already. Closed: nobody listens any more.
-            let _ = event.try_send(());
+        let names = Arc::new(Mutex::new(BTreeSet::new()));
+        let own_names = Arc::clone(&names);
+        let watcher = notify::recommended_watcher(move |seen: notify::Result<Event>| {
+            let names = own_names.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.is_err() || seen.is_ok_and(|seen| concerns(&seen, &names)) {
+                // Full: an event is waiting already. Closed: nobody listens any more.
+                let _ = event.try_send(());
+            }
         })
         .map_err(fail)?;
         let mut directories = Directories {
             watcher,
             watched: BTreeSet::new(),
+            names,
         };
         let parent = parent_of(&path);
         directories.watch(&parent).map_err(fail)?;
@@ -181,10 +191,28 @@ async fn quiet(events: &mut mpsc::Receiver<()>, debounce: Duration) {
     }
 }
 
+/// Whether an event in a watched directory may concern the file, which goes by these names there. Names that come and
+/// go always may: a directory or a symlink on the way may be one of them.
+fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    let is_own = || {
+        let mut file_names = event.paths.iter().filter_map(|path| path.file_name());
+        file_names.any(|name| names.contains(name))
+    };
+    match event.kind {
+        _ if event.need_rescan() => true,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => is_own(),
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => is_own(),
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
 /// The directories that are watched.
 struct Directories {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
+    /// The names of the files: their own, and those of what they lead to.
+    names: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
 impl Directories {
@@ -199,12 +227,16 @@ impl Directories {
     /// Watches where the file leads to now, and no longer where it led to before.
     fn follow(&mut self, path: &Path, others: &Files) {
         let mut wanted = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for path in others.keys().map(PathBuf::as_path).chain([path]) {
             wanted.insert(parent_of(path));
+            names.extend(path.file_name().map(OsString::from));
             if let Ok(target) = path.canonicalize() {
                 wanted.insert(parent_of(&target));
+                names.extend(target.file_name().map(OsString::from));
             }
         }
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         let stale: Vec<PathBuf> = self.watched.difference(&wanted).cloned().collect();
         for directory in stale {
             // The directory may be gone, and its watch with it.
@@ -310,6 +342,42 @@ mod tests {
 
         fs::write(&target, "two").unwrap();
         assert!(changes(&mut watch).await);
+    }
+
+    #[test]
+    fn chatter_of_neighbours_and_our_own_reading_concern_nobody() {
+        use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+        let names = BTreeSet::from([OsString::from("a.yaml")]);
+        let event = |kind, name: &str| Event::new(kind).add_path(Path::new("/etc/tidegate").join(name));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        for (kind, name, expected) in [
+            (written, "a.yaml", true),
+            (data, "a.yaml", true),
+            (written, "access.log", false),
+            (data, "access.log", false),
+            (
+                EventKind::Access(AccessKind::Open(AccessMode::Any)),
+                "a.yaml",
+                false,
+            ),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Read)),
+                "a.yaml",
+                false,
+            ),
+            (EventKind::Create(CreateKind::File), "..data", true),
+            (EventKind::Remove(RemoveKind::File), "a.yaml", true),
+            (
+                EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+                "..data",
+                true,
+            ),
+        ] {
+            assert_eq!(concerns(&event(kind, name), &names), expected, "{kind:?} {name}");
+        }
+        let lost = event(data, "access.log").set_flag(Flag::Rescan);
+        assert!(concerns(&lost, &names), "events were lost");
     }
 
     #[tokio::test]

@@ -37,8 +37,7 @@ use tokio::time::Instant;
 use super::accept::Place;
 use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
-use super::handshake::{Shaken, say_goodbye, shake};
-use super::stream::Stream;
+use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
 use crate::balance::Micros;
 use crate::l4::prefixed::Prefixed;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
@@ -133,7 +132,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
             End::Done => return,
         };
         first = false;
-        if !wait_for_more(&worker, &from, stream.socket()).await {
+        if !wait_for_more(&worker, &from, socket(&stream)).await {
             say_goodbye(&mut stream).await;
             return;
         }

@@ -29,13 +29,24 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::Door;
 use super::connection::linger;
-use super::stream::Stream;
 use crate::l7::client_certificate;
 use crate::l7::downstream::ClientTls;
 use crate::l7::worker::Worker;
 use crate::model::{Certificate, ListenerLimits, ListenerName};
+use crate::runtime;
 use crate::snapshot::{NoCertificate, Snapshot};
 use crate::telemetry::HandshakeEnd;
+
+/// A client's connection.
+pub(super) type Stream = runtime::stream::Stream<TlsStream<TcpStream>>;
+
+/// The socket below a client's connection.
+pub(super) fn socket(stream: &Stream) -> &TcpStream {
+    match stream {
+        Stream::Plain(stream) => stream,
+        Stream::Tls(stream) => stream.get_ref().0,
+    }
+}
 
 /// A connection whose handshake is over.
 pub(super) struct Shaken {

@@ -42,6 +42,10 @@ pub enum Failure {
     ConnectTimeout,
     /// The connection could not be made.
     ConnectFailed,
+    /// There is no TLS with the endpoint.
+    ConnectTls,
+    /// The endpoint's certificate is not trusted, or not for the name.
+    ConnectUntrusted,
     /// The connection ended before the response's head.
     Reset,
     /// The response breaks the protocol.
@@ -112,6 +116,8 @@ impl Failure {
             Self::ConnectRefused => (Outcome::ConnectRefused, StatusCode::BAD_GATEWAY, Endpoint),
             Self::ConnectTimeout => (Outcome::ConnectTimeout, StatusCode::GATEWAY_TIMEOUT, Endpoint),
             Self::ConnectFailed => (Outcome::ConnectFailed, StatusCode::BAD_GATEWAY, Endpoint),
+            Self::ConnectTls => (Outcome::ConnectTls, StatusCode::BAD_GATEWAY, Endpoint),
+            Self::ConnectUntrusted => (Outcome::ConnectUntrusted, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Reset => (Outcome::UpstreamReset, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Protocol => (Outcome::UpstreamProtocol, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Upgrade => (Outcome::UpgradeFailed, StatusCode::BAD_GATEWAY, Proxy),
@@ -162,6 +168,8 @@ impl From<&ConnectError> for Failure {
             ConnectError::TimedOut => Self::ConnectTimeout,
             ConnectError::AtLimit => Self::Overloaded,
             ConnectError::Handshake(_) => Self::Reset,
+            ConnectError::Untrusted(_) => Self::ConnectUntrusted,
+            ConnectError::Tls(_) => Self::ConnectTls,
             ConnectError::Failed(_) => Self::ConnectFailed,
         }
     }

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod client_auth;
 pub mod subject;
 pub mod trust;
+pub mod upstream;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -18,6 +19,7 @@ pub use certificate::{Certificate, CertificateError, Origin, Part};
 pub use client_auth::{ClientAuth, ClientAuthMode};
 pub use subject::{Subject, SubjectName};
 pub use trust::{TrustBundle, TrustError};
+pub use upstream::{Roots, UpstreamTls, UpstreamTlsError};
 
 /// What does the cryptography of every connection: aws-lc, with the post-quantum key exchange first.
 pub fn provider() -> &'static Arc<CryptoProvider> {
@@ -121,3 +123,6 @@ impl TlsVersions {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::connect::dial;
+use super::connect::{dial, shake};
 use crate::balance::{Clock, EndpointCell};
-use crate::model::{ActiveCheck, CheckKind};
+use crate::model::{ActiveCheck, BackendProtocol, CheckKind, UpstreamTls};
 
 /// An endpoint that wants to be asked.
 pub struct Subject {
@@ -28,6 +29,8 @@ pub struct Subject {
     pub check: Arc<ActiveCheck>,
     /// Told whenever the checks change their mind, with the new health; by reference, so that many subjects share it.
     pub told: Arc<dyn Fn(bool) + Send + Sync>,
+    /// How it is connected to.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// Asks all subjects.
@@ -133,14 +136,15 @@ impl Prober {
             };
             tally.asking = true;
             tally.next = now + subject.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-            let (answers, check, address, id) = (
+            let (answers, check, tls, address, id) = (
                 self.answers.clone(),
                 Arc::clone(&subject.check),
+                subject.tls.clone(),
                 subject.cell.address(),
                 *id,
             );
             tokio::spawn(async move {
-                let good = tokio::time::timeout(check.timeout, ask(address, &check))
+                let good = tokio::time::timeout(check.timeout, ask(address, &check, tls.as_deref()))
                     .await
                     .unwrap_or(false);
                 drop(slot);
@@ -164,7 +168,7 @@ impl Prober {
 }
 
 /// Asks once. False: no good answer; the caller bounds the time.
-async fn ask(endpoint: SocketAddr, check: &ActiveCheck) -> bool {
+async fn ask(endpoint: SocketAddr, check: &ActiveCheck, tls: Option<&UpstreamTls>) -> bool {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or(endpoint.port()));
     let Ok(stream) = dial(address, check.timeout).await else {
         return false;
@@ -173,13 +177,22 @@ async fn ask(endpoint: SocketAddr, check: &ActiveCheck) -> bool {
         CheckKind::Tcp => true,
         CheckKind::Http { path, host, statuses } => {
             let host = host.as_deref().map_or_else(|| address.to_string(), str::to_owned);
-            let status = get(stream, path, &host).await;
+            let status = match tls {
+                None => get(stream, path, &host).await,
+                Some(tls) => match shake(stream, tls, BackendProtocol::Http1).await {
+                    Ok(stream) => get(stream, path, &host).await,
+                    Err(_) => None,
+                },
+            };
             status.is_some_and(|status| statuses.0 <= status && status <= statuses.1)
         }
     }
 }
 
-async fn get(stream: tokio::net::TcpStream, path: &str, host: &str) -> Option<StatusCode> {
+async fn get<S>(stream: S, path: &str, host: &str) -> Option<StatusCode>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .ok()?;
@@ -240,6 +253,7 @@ mod tests {
                 cell: Arc::clone(&subject),
                 check: Arc::clone(&check),
                 told: Arc::new(|_| {}),
+                tls: None,
             }]
         }));
         let wait_for = async |healthy| {

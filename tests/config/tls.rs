@@ -19,6 +19,10 @@ fn said(directory: &Path, tls: &str) -> Vec<String> {
         "listeners:\n  https:\n    address: \":8443\"\n    tls: {tls}\nroutes: [{{to: web}}]\nbackends: {{web: \
          {{endpoints: [\"10.0.0.1:1\"]}}}}\n"
     );
+    said_of(directory, &text)
+}
+
+fn said_of(directory: &Path, text: &str) -> Vec<String> {
     let file = directory.join("tidegate.yaml");
     std::fs::write(&file, text).unwrap();
     let found = match config::load(&file) {
@@ -170,4 +174,41 @@ fn what_is_resolved_and_logged_has_paths_and_no_keys() {
     );
     let again = config::parse("resolved", &config::resolved(&loaded)).unwrap();
     assert_eq!(again.world, loaded.world);
+}
+
+#[test]
+fn the_tls_of_a_backend_is_refused_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let (chain, key) = pair(|_| {});
+    std::fs::write(directory.join("a.pem"), format!("{chain}{key}")).unwrap();
+    let mut wrong = Vec::new();
+    for (rest, expected) in [
+        ("tls: {hostname: web.internal, ca: [a.pem]}", &[][..]),
+        (
+            "protocol: h2c, tls: {hostname: web.internal, ca: [a.pem]}",
+            &["4:46: h2c is clear text, and this backend has TLS (write h2)"],
+        ),
+        (
+            "tls: {hostname: \"a b\", ca: [a.pem]}",
+            &["4:52: \"a b\" is neither a hostname nor an address"],
+        ),
+        (
+            "tls: {hostname: a, ca: [gone.pem], certificate: {cert: gone.pem, key: a.pem}}",
+            &[
+                "4:60: gone.pem cannot be read: No such file or directory (os error 2) (is the path right?)",
+                "4:91: gone.pem cannot be read: No such file or directory (os error 2) (is the path right?)",
+            ],
+        ),
+    ] {
+        let text = format!(
+            "listeners: {{http: {{address: \":80\"}}}}\nroutes: [{{to: web}}]\nbackends:\n  web: {{endpoints: \
+             [\"10.0.0.1:1\"], {rest}}}\n"
+        );
+        let said = said_of(directory, &text);
+        if said != expected {
+            wrong.push(format!("{rest}\n{said:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

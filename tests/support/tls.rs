@@ -157,6 +157,26 @@ pub fn with(pairs: &[&Pair]) -> ListenerTls {
     ListenerTls::new(pairs.iter().map(|pair| pair.certificate()).collect()).unwrap()
 }
 
+/// What an endpoint behind TLS is made with.
+pub fn server(pair: &Pair, alpn: &[&str], clients: Option<&Authority>) -> Arc<rustls::ServerConfig> {
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        Some(authority) => {
+            let roots = Arc::clone(authority.bundle().roots());
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider()));
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let mut config = builder.with_single_cert(vec![pair.der()], key).unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
 /// A client in the making.
 #[derive(Clone)]
 pub struct Trust {

@@ -9,12 +9,15 @@ use super::Pass;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::text::TlsVersionText;
-use crate::config::raw::tls::{RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls};
+use crate::config::raw::tls::{
+    RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawUpstreamTls,
+};
 use crate::config::{self};
 use crate::model::tls::{
-    ClientAuthMode, Origin, Part, SubjectName, TlsVersion, TlsVersions, TrustBundle, trust,
+    ClientAuthMode, Origin, Part, Roots, SubjectName, TlsVersion, TlsVersions, TrustBundle, UpstreamTlsError,
+    trust,
 };
-use crate::model::{Certificate, ClientAuth, ListenerTls};
+use crate::model::{Certificate, ClientAuth, ListenerTls, UpstreamTls};
 
 /// The TLS of a listener; none when it cannot be used, which is said.
 pub fn listener(pass: &mut Pass, raw: &RawListenerTls) -> Option<ListenerTls> {
@@ -37,6 +40,41 @@ pub fn listener(pass: &mut Pass, raw: &RawListenerTls) -> Option<ListenerTls> {
     tls.strict_sni = raw.strict_sni.as_ref().is_some_and(|strict| strict.value);
     tls.client_auth = client_auth.map(Arc::new);
     Some(tls)
+}
+
+/// The TLS of a backend; none when it cannot be used, which is said.
+pub fn upstream(pass: &mut Pass, raw: &Placed<RawUpstreamTls>) -> Option<UpstreamTls> {
+    let RawUpstreamTls {
+        hostname,
+        ca,
+        subject_alt_names,
+        certificate: own,
+        min_version,
+        max_version,
+    } = &raw.value;
+    let roots = match ca {
+        Some(ca) => bundle(pass, ca).map(Roots::Bundle),
+        None => Some(Roots::System),
+    };
+    let names = subject_names(pass, subject_alt_names.iter().flatten());
+    let shown = match own {
+        Some(own) => Some(certificate(pass, own)),
+        None => None,
+    };
+    let versions = versions(pass, min_version.as_ref(), max_version.as_ref());
+    let (roots, shown) = match shown {
+        Some(shown) => (roots?, Some(shown?)),
+        None => (roots?, None),
+    };
+    UpstreamTls::new(hostname.text(), roots, names, shown, versions)
+        .map_err(|error| {
+            let place = match error {
+                UpstreamTlsError::Hostname(_) => hostname.place,
+                UpstreamTlsError::Trust(_) | UpstreamTlsError::Unusable(_) => raw.place,
+            };
+            pass.error(place, error.to_string());
+        })
+        .ok()
 }
 
 /// A certificate and its key; none when they cannot be used, which is said.

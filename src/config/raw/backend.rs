@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::text::{DurationText, EndpointAddress, PercentText, StatusRange};
+use super::tls::RawUpstreamTls;
 use crate::config::place::{Placed, TextOr};
 
 /// A group of endpoints with one policy.
@@ -12,8 +13,10 @@ use crate::config::place::{Placed, TextOr};
 pub struct RawBackend {
     /// Its endpoints: `10.0.0.1:3000`, or `{address: 10.0.0.1:3000, weight: 2, zone: a}`.
     pub endpoints: Vec<Placed<TextOr<RawEndpoint>>>,
-    /// What is spoken with the endpoints. Default: h1.
-    pub protocol: Option<RawBackendProtocol>,
+    /// What is spoken with the endpoints. Default: h1, with `tls` auto.
+    pub protocol: Option<Placed<RawBackendProtocol>>,
+    /// How connections use TLS. Default: clear text.
+    pub tls: Option<Placed<RawUpstreamTls>>,
     /// How an endpoint is chosen. Default: least-latency.
     pub balance: Option<RawBalance>,
     /// Time to make a connection, per attempt. Default: 2s.
@@ -41,7 +44,7 @@ pub struct RawEndpoint {
     /// `active`, or `draining`: used only when no endpoint is active. Default: active.
     pub state: Option<RawEndpointState>,
     /// What it speaks. Default: as its backend.
-    pub protocol: Option<RawBackendProtocol>,
+    pub protocol: Option<Placed<RawBackendProtocol>>,
     /// Its zone.
     pub zone: Option<Placed<String>>,
     /// A name to show. Default: its address.
@@ -62,10 +65,14 @@ pub enum RawEndpointState {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawBackendProtocol {
-    /// HTTP/1.1 in clear text.
+    /// HTTP/1.1.
     H1,
+    /// HTTP/2 over TLS.
+    H2,
     /// HTTP/2 in clear text with prior knowledge.
     H2c,
+    /// Over TLS: HTTP/2 if the endpoint agrees to it, else HTTP/1.1.
+    Auto,
 }
 
 /// How an endpoint is chosen.

@@ -55,3 +55,21 @@ pub enum RawClientAuthMode {
     /// It may; one that it shows must be good.
     Optional,
 }
+
+/// How a backend's connections use TLS.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawUpstreamTls {
+    /// The name that endpoints are asked for (SNI), and that their certificate must have.
+    pub hostname: Placed<String>,
+    /// Who may have signed it: PEM files. Relative to this file, watched. Default: the system's roots.
+    pub ca: Option<Placed<Vec<Placed<String>>>>,
+    /// Names of which their certificate must have one instead: `dns:web.internal`, `spiffe://example.org/*`. Default: `hostname`.
+    pub subject_alt_names: Option<Vec<Placed<String>>>,
+    /// The certificate that is shown to endpoints that ask for one. Default: none.
+    pub certificate: Option<Placed<RawCertificate>>,
+    /// The lowest version spoken. Default: "1.2".
+    pub min_version: Option<TlsVersionText>,
+    /// The highest version spoken. Default: "1.3".
+    pub max_version: Option<TlsVersionText>,
+}

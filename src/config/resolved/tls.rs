@@ -2,8 +2,8 @@
 
 use super::yaml::{Fields, Yaml};
 use super::{list, text, word};
-use crate::model::tls::{ClientAuthMode, Origin, TlsVersion, TrustBundle};
-use crate::model::{Certificate, ClientAuth, ListenerTls};
+use crate::model::tls::{ClientAuthMode, Origin, Roots, TlsVersion, TrustBundle};
+use crate::model::{Certificate, ClientAuth, ListenerTls, UpstreamTls};
 
 pub(super) fn listener(tls: &ListenerTls) -> Yaml {
     Fields::default()
@@ -12,6 +12,22 @@ pub(super) fn listener(tls: &ListenerTls) -> Yaml {
         .with("max_version", version(tls.versions.highest()))
         .with("strict_sni", word(tls.strict_sni))
         .maybe("client_auth", tls.client_auth.as_deref().map(client_auth))
+        .yaml()
+}
+
+pub(super) fn upstream(tls: &UpstreamTls) -> Yaml {
+    let ca = match &tls.roots {
+        Roots::System => None,
+        Roots::Bundle(bundle) => Some(paths(bundle)),
+    };
+    let names = (!tls.names.is_empty()).then(|| list(&tls.names, |name| text(name.to_string())));
+    Fields::default()
+        .with("hostname", text(tls.hostname.to_str()))
+        .maybe("ca", ca)
+        .maybe("subject_alt_names", names)
+        .maybe("certificate", tls.certificate.as_deref().map(certificate))
+        .with("min_version", version(tls.versions.lowest()))
+        .with("max_version", version(tls.versions.highest()))
         .yaml()
 }
 

@@ -268,37 +268,8 @@ fn names_of(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    //! Certificates for tests.
-
-    use super::*;
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
-
-    /// A chain and a key in PEM, signed by itself.
-    pub(crate) fn pair(names: &[&str], rsa: bool) -> (String, String) {
-        let algorithm: &SignatureAlgorithm = if rsa {
-            &PKCS_RSA_SHA256
-        } else {
-            &PKCS_ECDSA_P256_SHA256
-        };
-        let key = KeyPair::generate_for(algorithm).unwrap();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// A certificate for these names.
-    pub(crate) fn certificate(names: &[&str], rsa: bool) -> Arc<Certificate> {
-        let (chain, key) = pair(names, rsa);
-        let origin = Origin::Named(names.join(",").into());
-        let now = SystemTime::now();
-        Arc::new(Certificate::from_pem(origin, chain.as_bytes(), key.as_bytes(), now).unwrap())
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::pair;
+    use super::super::testing::pair;
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
 

@@ -1,4 +1,4 @@
-//! A client's connection, in clear text or behind TLS, as one type.
+//! A connection in clear text or behind TLS, as one type: `T` is the TLS of one side or the other.
 
 use std::io;
 use std::pin::Pin;
@@ -6,33 +6,24 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
-/// A client's connection.
+/// A connection.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Stream<T> {
     /// In clear text.
     Plain(TcpStream),
     /// Behind TLS. In a box, so that a connection in clear text does not keep its room.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<T>),
 }
 
-impl Stream {
-    /// The socket below.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
+impl<T> Stream<T> {
     /// Whether it is behind TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -41,7 +32,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
