@@ -8,6 +8,8 @@
 mod broken;
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/kubernetes.rs"]
+mod kubernetes;
 #[path = "tls/reload.rs"]
 mod reload;
 mod support;

@@ -233,7 +233,7 @@ mod tests {
         assert!(made.certificates[0].covers("localhost"));
 
         let directory = tempfile::tempdir().unwrap();
-        let (chain, key) = crate::model::tls::testing::pair(&["a.example"], false);
+        let (chain, key) = crate::model::tls::test_pair(&["a.example"], false);
         let path = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(path("crt"), chain).unwrap();
         std::fs::write(path("key"), key).unwrap();

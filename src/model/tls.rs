@@ -125,4 +125,6 @@ impl TlsVersions {
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
+#[cfg(test)]
+pub(crate) use testing::{test_certificate, test_pair};

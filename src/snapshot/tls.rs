@@ -243,7 +243,7 @@ impl fmt::Debug for TlsService {
 mod tests {
     use super::*;
     use crate::model::tls::TlsVersions;
-    use crate::model::tls::testing::certificate;
+    use crate::model::tls::test_certificate as certificate;
 
     use rustls::CipherSuite as Suite;
     use rustls::SignatureScheme as Scheme;

@@ -269,8 +269,8 @@ fn names_of(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::pair;
     use super::*;
+    use crate::model::tls::test_pair as pair;
     use rcgen::{CertificateParams, KeyPair};
 
     fn read(chain: &str, key: &str) -> Result<Certificate, CertificateError> {

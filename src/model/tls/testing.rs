@@ -7,7 +7,7 @@ use super::{Certificate, Origin};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 
 /// A chain and a key in PEM, signed by itself.
-pub(crate) fn pair(names: &[&str], rsa: bool) -> (String, String) {
+pub(crate) fn test_pair(names: &[&str], rsa: bool) -> (String, String) {
     let algorithm: &SignatureAlgorithm = if rsa {
         &PKCS_RSA_SHA256
     } else {
@@ -20,8 +20,8 @@ pub(crate) fn pair(names: &[&str], rsa: bool) -> (String, String) {
 }
 
 /// A certificate for these names.
-pub(crate) fn certificate(names: &[&str], rsa: bool) -> Arc<Certificate> {
-    let (chain, key) = pair(names, rsa);
+pub(crate) fn test_certificate(names: &[&str], rsa: bool) -> Arc<Certificate> {
+    let (chain, key) = test_pair(names, rsa);
     let origin = Origin::Named(names.join(",").into());
     let now = SystemTime::now();
     Arc::new(Certificate::from_pem(origin, chain.as_bytes(), key.as_bytes(), now).unwrap())

@@ -125,7 +125,7 @@ pub fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tls::testing::pair;
+    use crate::model::tls::test_pair as pair;
 
     #[test]
     fn a_bundle_has_roots_or_is_none() {
