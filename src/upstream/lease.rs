@@ -10,16 +10,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use hyper::client::conn::TrySendError;
 use super::connect;
 use super::http1::{self, Http1, RequestHead};
 use super::pool::{Lane, Stream};
 use crate::balance::ConnectionSlot;
 use crate::model::BackendProtocol;
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, Request, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::client::conn::TrySendError;
 
 /// One exchange's place on a connection.
 pub enum Lease<B> {
