@@ -90,7 +90,7 @@ struct Pass {
 
 impl Pass {
     /// A path of the file, from where the file is.
-    fn from_here(&self, text: &str) -> PathBuf {
+    fn path_of(&self, text: &str) -> PathBuf {
         match &self.directory {
             Some(directory) => directory.join(text),
             None => PathBuf::from(text),
@@ -217,7 +217,7 @@ fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
         if text.text().is_empty() {
             pass.error(text.place, "manifests is an empty path");
         }
-        pass.from_here(text.text())
+        pass.path_of(text.text())
     });
     Settings {
         workers,
@@ -254,7 +254,7 @@ fn access_log(pass: &mut Pass, raw: &RawLog) -> Option<AccessLogSettings> {
         Some(text) => match text.text() {
             "stdout" => AccessLogTarget::Stdout,
             "stderr" => AccessLogTarget::Stderr,
-            path if path.contains('/') => AccessLogTarget::File(pass.from_here(path)),
+            path if path.contains('/') => AccessLogTarget::File(pass.path_of(path)),
             other => {
                 let hint = super::diagnostic::nearest(other, ["stdout", "stderr"]).map_or_else(
                     || format!("write stdout, stderr or a path like ./{other}"),

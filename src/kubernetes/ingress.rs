@@ -173,10 +173,13 @@ struct Tls {
     /// Whether its hosts may be served in clear text as well.
     clear_text: bool,
     /// Each entry of `spec.tls`: its hosts (none: all of the Ingress), and its certificate or why there is none.
-    entries: Vec<(Vec<HostPattern>, Result<Arc<Certificate>, String>)>,
+    entries: Vec<TlsEntry>,
     /// Those that can be used.
     certificates: Vec<Arc<Certificate>>,
 }
+
+/// An entry of `spec.tls`.
+type TlsEntry = (Vec<HostPattern>, Result<Arc<Certificate>, String>);
 
 /// How a host is served.
 enum Service {

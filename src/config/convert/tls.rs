@@ -57,10 +57,7 @@ pub fn upstream(pass: &mut Pass, raw: &Placed<RawUpstreamTls>) -> Option<Upstrea
         None => Some(Roots::System),
     };
     let names = subject_names(pass, subject_alt_names.iter().flatten());
-    let shown = match own {
-        Some(own) => Some(certificate(pass, own)),
-        None => None,
-    };
+    let shown = own.as_ref().map(|own| certificate(pass, own));
     let versions = versions(pass, min_version.as_ref(), max_version.as_ref());
     let (roots, shown) = match shown {
         Some(shown) => (roots?, Some(shown?)),
@@ -198,7 +195,7 @@ fn client_auth(pass: &mut Pass, raw: &RawClientAuth) -> Option<ClientAuth> {
 
 /// A file's path and bytes; none when it cannot be read, which is said. It is watched from now on.
 fn file(pass: &mut Pass, path: &Placed<String>) -> Option<(PathBuf, Vec<u8>)> {
-    let full = pass.from_here(path.text());
+    let full = pass.path_of(path.text());
     let read = config::read(&full);
     pass.files
         .insert(full.clone(), config::fingerprint_of(read.as_deref().ok()));
