@@ -273,6 +273,7 @@ fn subjects(live: &Live) -> Vec<Subject<Arc<BackendMetrics>>> {
                         .as_ref()
                         .is_some_and(|ejection| ejection.ends_on_check),
                     owner: Arc::clone(&backend.metrics),
+                    tls: policy.tls.clone(),
                 }
             }));
         });

@@ -21,9 +21,11 @@ mod syntax;
 pub mod units;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::model::World;
 
@@ -43,6 +45,8 @@ pub struct Loaded {
     pub world: World,
     /// How the process shall be.
     pub settings: Settings,
+    /// Other files that it names, each with its content's fingerprint: when one changes, all is to be read again.
+    pub files: BTreeMap<PathBuf, Option<u64>>,
     /// What is probably not meant; may be empty.
     pub warnings: Diagnostics,
 }
@@ -91,13 +95,19 @@ fn parse_from(name: &str, text: &str, directory: Option<&Path>) -> Result<Loaded
         Ok(raw) => raw,
         Err(error) => return refuse(vec![error]),
     };
-    let (world, settings, found) = convert::convert(&raw, directory);
+    let convert::Converted {
+        world,
+        settings,
+        files,
+        found,
+    } = convert::convert(&raw, directory);
     if found.iter().any(|item| item.severity == Severity::Error) {
-        return refuse(found);
+        return Err(Diagnostics::new(name, text, found).naming(files));
     }
     Ok(Loaded {
         world,
         settings,
+        files,
         warnings: Diagnostics::new(name, text, found),
     })
 }
@@ -115,14 +125,28 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Content in eight bytes; none of what cannot be read.
+fn fingerprint_of(bytes: Option<&[u8]>) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes?);
+    Some(hasher.finish())
+}
+
 fn unreadable(name: &str, error: &io::Error) -> Diagnostics {
-    let hint = match error.kind() {
+    Diagnostics::unreadable(
+        name,
+        format!("the file cannot be read: {error}"),
+        unreadable_hint(error),
+    )
+}
+
+fn unreadable_hint(error: &io::Error) -> Option<String> {
+    match error.kind() {
         io::ErrorKind::NotFound => Some("is the path right?".to_owned()),
         io::ErrorKind::PermissionDenied => Some("may this user read it?".to_owned()),
         io::ErrorKind::IsADirectory => Some("name a file in it".to_owned()),
         _ => None,
-    };
-    Diagnostics::unreadable(name, format!("the file cannot be read: {error}"), hint)
+    }
 }
 
 fn not_text(name: &str, bytes: &[u8], valid_up_to: usize) -> Diagnostics {

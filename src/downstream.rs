@@ -1,11 +1,12 @@
 //! Downstream: where clients arrive.
 //!
 //! [`socket`] binds, [`workers`] runs the data-plane threads, [`accept`] takes connections, [`connection`] serves one of
-//! them. [`gate`] and [`framing`] stand between an HTTP/1 client's bytes and the HTTP library.
+//! them, of which `handshake` makes TLS before. [`gate`] and [`framing`] stand between an HTTP/1 client's bytes and the HTTP library.
 
 pub mod accept;
 pub mod connection;
 pub mod framing;
 pub mod gate;
+mod handshake;
 pub mod socket;
 pub mod workers;

@@ -14,6 +14,7 @@
 //! names the object and the field, and everything else goes on. Where the Gateway API has a condition
 //! reason for it (`RefNotPermitted`, `NoMatchingListenerHostname`) the text starts with that.
 
+mod certificates;
 mod endpoint_slice;
 mod gateway;
 mod index;
@@ -44,6 +45,8 @@ pub struct Settings {
     /// Where Ingresses are served. Bound only while there is one to serve; it goes before a Gateway
     /// that wants the same address and port.
     pub ingress_address: SocketAddr,
+    /// Where their hosts with TLS are served, in the same way.
+    pub ingress_tls_address: SocketAddr,
     /// Where the listeners of a Gateway without an address of its own are bound; the port is the listener's.
     pub gateway_address: IpAddr,
     /// Whether the class name [`CLASS_NAME`] makes a Gateway or Ingress ours when no object of that
@@ -53,10 +56,11 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Port 80 on every IPv4 address for Ingresses, every IPv4 address for Gateways, classes by name.
+    /// Ports 80 and 443 on every IPv4 address for Ingresses, every IPv4 address for Gateways, classes by name.
     fn default() -> Self {
         Self {
             ingress_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
+            ingress_tls_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443),
             gateway_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             class_by_name: true,
         }

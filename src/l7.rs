@@ -4,6 +4,7 @@
 //! [`headers`], [`path`], [`filters`], [`retry`] and [`failure`] are pure and tested in tables.
 
 pub mod body;
+pub mod client_certificate;
 pub mod downstream;
 pub mod exchange;
 pub mod failure;

@@ -17,6 +17,7 @@ pub mod host;
 pub mod listener;
 pub mod name;
 pub mod route;
+pub mod tls;
 
 pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, SameSite};
 pub use backend::{
@@ -33,3 +34,4 @@ pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,
 };
+pub use tls::{Certificate, ClientAuth, ListenerTls, UpstreamTls};

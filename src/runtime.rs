@@ -2,4 +2,5 @@
 
 pub mod allocator;
 pub mod local;
+pub mod stream;
 pub mod timers;

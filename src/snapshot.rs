@@ -24,6 +24,7 @@ mod rule;
 mod sharded;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod union;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ pub use self::backend::Backend;
 pub use self::compile::{Applied, Compiler};
 pub use self::publish::{Current, Published, Publisher, Reader, Readers};
 pub use self::rule::{CompiledRoute, CompiledRule, FilterKinds, Reply, Share, Split, Target};
+pub use self::tls::{Certificates, NoCertificate, TlsService};
 
 use self::hosts::HostIndex;
 use self::paths::PathTable;
@@ -83,6 +85,8 @@ pub struct Bind {
     pub protocols: Protocols,
     /// The limits of the first listener by name. The same pointer as before when they have not changed.
     pub limits: Arc<ListenerLimits>,
+    /// Whether clients have to begin with TLS.
+    pub is_tls: bool,
     /// By name.
     listeners: Vec<Arc<ListenerEntry>>,
     by_hostname: HostIndex<Arc<ListenerEntry>>,
@@ -94,6 +98,8 @@ pub struct ListenerEntry {
     pub name: ListenerName,
     /// As the user wrote it.
     pub listener: Arc<Listener>,
+    /// Its TLS, if it has any.
+    pub tls: Option<Arc<TlsService>>,
     hosts: HostIndex<Arc<PathTable>>,
 }
 
@@ -138,6 +144,11 @@ impl Bind {
         })
     }
 
+    /// The listener that a hostname belongs to; an empty one is that of a client which names none.
+    pub fn listener_of(&self, host: &str) -> Option<&Arc<ListenerEntry>> {
+        self.by_hostname.walk(host, Some)
+    }
+
     /// The listeners, by name.
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<ListenerEntry>> {
         self.listeners.iter()
@@ -161,6 +172,7 @@ impl Bind {
                 http2: any(|protocols| protocols.http2),
             },
             limits,
+            is_tls: listeners.iter().any(|entry| entry.listener.tls.is_some()),
             listeners,
             by_hostname,
         })

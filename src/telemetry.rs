@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod exposition;
 pub mod gates;
+pub mod handshake;
 pub mod histogram;
 pub mod metrics;
 pub mod outcome;
@@ -14,6 +15,7 @@ pub mod record;
 pub use access_log::{AccessLog, AccessLogHandle};
 pub use exposition::Exposition;
 pub use gates::Gates;
+pub use handshake::HandshakeEnd;
 pub use metrics::{BackendMetrics, ListenerMetrics, Metrics};
 pub use outcome::Outcome;
 pub use record::ExchangeRecord;

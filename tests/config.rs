@@ -5,6 +5,8 @@
 
 #[path = "config/refusals.rs"]
 mod refusals;
+#[path = "config/tls.rs"]
+mod tls;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ use tidegate::l7::failure::{Blame, Failure};
 use tidegate::l7::headers::HeaderRefusal;
 use tidegate::l7::path::PathRefusal;
 use tidegate::l7::refusal::Refusal;
-use tidegate::telemetry::Outcome;
+use tidegate::telemetry::{HandshakeEnd, Outcome};
 
 #[test]
 fn links_lead_somewhere() {
@@ -144,6 +144,18 @@ fn outcomes_are_listed_with_their_status() {
 }
 
 #[test]
+fn ends_of_handshakes_are_listed() {
+    let page = Page::read("docs/outcomes.md");
+    let listed: Vec<_> = page
+        .table("TLS handshakes")
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    let known: Vec<_> = HandshakeEnd::ALL.iter().map(|end| end.code()).collect();
+    assert_eq!(listed, known);
+}
+
+#[test]
 fn keys_of_the_configuration_are_listed_with_their_defaults() {
     let page = Page::read("docs/configuration.md");
     let schema: Value =
@@ -212,6 +224,9 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`drain`", "RawDrain"),
     ("`listeners`, by name", "RawListener"),
     ("`limits` of a listener", "RawListenerLimits"),
+    ("`tls` of a listener", "RawListenerTls"),
+    ("`certificates`, a list", "RawCertificate"),
+    ("`client_auth`", "RawClientAuth"),
     ("`routes`, a list", "RawRoute"),
     ("`match`", "RawMatch"),
     ("`split`, a list", "RawShare"),
@@ -227,6 +242,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`affinity.cookie`", "RawAffinityCookie"),
     ("`slow_start_shape`", "RawSlowStartShape"),
     ("`endpoints`, a list", "RawEndpoint"),
+    ("`tls` of a backend", "RawUpstreamTls"),
     ("`limits` of a backend", "RawEndpointLimits"),
     ("`ejection`", "RawEjection"),
     ("`ejection.success_rate`", "RawSuccessRate"),
@@ -316,6 +332,7 @@ fn failures() -> Vec<Failure> {
         Failure::Method,
         Failure::ClientStalled,
         Failure::ClientBody,
+        Failure::Misdirected,
         Failure::NoRoute,
         Failure::BadReference,
         Failure::NoEndpoint,
@@ -323,6 +340,8 @@ fn failures() -> Vec<Failure> {
         Failure::ConnectRefused,
         Failure::ConnectTimeout,
         Failure::ConnectFailed,
+        Failure::ConnectTls,
+        Failure::ConnectUntrusted,
         Failure::Reset,
         Failure::Protocol,
         Failure::Upgrade,
@@ -352,6 +371,7 @@ fn failures() -> Vec<Failure> {
             | Failure::Method
             | Failure::ClientStalled
             | Failure::ClientBody
+            | Failure::Misdirected
             | Failure::NoRoute
             | Failure::BadReference
             | Failure::NoEndpoint
@@ -359,6 +379,8 @@ fn failures() -> Vec<Failure> {
             | Failure::ConnectRefused
             | Failure::ConnectTimeout
             | Failure::ConnectFailed
+            | Failure::ConnectTls
+            | Failure::ConnectUntrusted
             | Failure::Reset
             | Failure::Protocol
             | Failure::Upgrade

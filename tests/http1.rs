@@ -902,7 +902,7 @@ async fn filters_edit_redirect_rewrite_and_answer() {
         assert_eq!(seen["target"], "/v2/users?q=1");
         let host = match up {
             H1 => reported(&seen, "host")[0].clone(),
-            H2C => seen["authority"].as_str().unwrap().to_owned(),
+            _ => seen["authority"].as_str().unwrap().to_owned(),
         };
         assert_eq!(host, "inner.example");
         assert_eq!(endpoint.requests(), 2);

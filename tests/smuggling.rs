@@ -246,7 +246,7 @@ async fn every_host_that_is_taken_reaches_the_endpoint_with_its_path() {
             assert_eq!(seen["target"], "/p?q", "{host}");
             let there = match protocol {
                 H1 => support::endpoint::reported(&seen, "host")[0].clone(),
-                H2C => seen["authority"].as_str().unwrap().to_owned(),
+                _ => seen["authority"].as_str().unwrap().to_owned(),
             };
             assert_eq!(there, host);
         }

@@ -3,7 +3,7 @@
 #
 #   tests/tools.sh target/release/tidegate
 #
-# curl speaks HTTP/1.0, HTTP/1.1 and HTTP/2, h2load opens many connections and streams, node answers. Everything is on
+# curl speaks HTTP/1.0, HTTP/1.1 and HTTP/2, with TLS and without, openssl makes handshakes, h2load opens many connections and streams, node answers. Everything is on
 # free ports of the loopback and ends with this script.
 set -uo pipefail
 
@@ -19,7 +19,7 @@ finish() {
 }
 trap finish EXIT
 
-for tool in curl h2load node python3; do
+for tool in curl h2load node openssl python3; do
   command -v "$tool" >/dev/null || { echo "$tool is needed and not there"; exit 1; }
 done
 
@@ -123,6 +123,43 @@ answer=$(timeout 10 cat <&3 | tr -d '\r')
 exec 3>&-
 is "two lengths" "HTTP/1.1 400 Bad Request" "$(head -n 1 <<<"$answer")"
 is "and nothing is answered after it" 1 "$(grep -c '^HTTP/1.1 ' <<<"$answer")"
+
+# TLS: curl and openssl as clients, with a certificate made for this run
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$room/tls.key" -out "$room/tls.crt" -days 2 \
+  -subj /CN=localhost -addext subjectAltName=DNS:localhost 2>/dev/null || bad "openssl makes no certificate"
+NO_COLOR=1 "$tidegate" proxy --from 127.0.0.1:0 --to "127.0.0.1:$backend" --tls-cert "$room/tls.crt" --tls-key "$room/tls.key" \
+  2>"$room/tls.err" &
+tls_proxy=$!
+pids+=("$tls_proxy")
+port=$(wait_for "$room/tls.err" 's|.*listening on https://[0-9.]+:([0-9]+),.*|\1|p') || bad "the proxy with TLS did not start"
+https="https://localhost:$port"
+secure() { get --cacert "$room/tls.crt" --resolve "localhost:$port:127.0.0.1" "$@"; }
+for flag in http1.1 http2; do
+  for version in 1.2 1.3; do
+    is "curl --$flag over TLS $version" "hello" "$(secure --fail "--$flag" "--tlsv$version" --tls-max "$version" "$https/")"
+  done
+  is "5 MB there and back over TLS, $flag" "$sent" "$(secure "--$flag" --data-binary "@$room/upload" "$https/echo" | digest)"
+  is "5 MiB in pieces over TLS, $flag" 5242880 "$(secure "--$flag" "$https/big" | wc -c)"
+done
+is "ALPN chooses HTTP/2" 2 "$(secure -o /dev/null -w '%{http_version}' "$https/")"
+is "the server learns of TLS" https "$(secure "$https/head" |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["x-forwarded-proto"])')"
+is "who does not trust it gets nothing" 60 "$(get -o /dev/null "$https/" --resolve "localhost:$port:127.0.0.1" 2>/dev/null; echo $?)"
+is "clear text is told so" 400 "$(get -o /dev/null -w '%{http_code}' "http://127.0.0.1:$port/")"
+for version in 2 3; do
+  said=$(timeout 20 openssl s_client -connect "127.0.0.1:$port" -servername localhost -CAfile "$room/tls.crt" \
+    "-tls1_$version" -alpn h2,http/1.1 </dev/null 2>&1)
+  is "openssl s_client, TLS 1.$version" "Verify return code: 0 (ok) ALPN protocol: h2" \
+    "$(grep -oE 'Verify return code: .*' <<<"$said" | head -n 1) $(grep -oE 'ALPN protocol: .*' <<<"$said" | head -n 1)"
+  said=$(timeout 20 openssl s_client -connect "127.0.0.1:$port" -servername localhost -CAfile "$room/tls.crt" \
+    "-tls1_$version" -reconnect </dev/null 2>&1)
+  [ "$version" = 3 ] || is "openssl takes its session up again, TLS 1.2" 5 "$(grep -c '^Reused, ' <<<"$said")"
+done
+timeout 20 openssl s_client -connect "127.0.0.1:$port" -tls1_1 </dev/null >/dev/null 2>&1 &&
+  bad "TLS 1.1 is spoken" || good "TLS 1.1 is not spoken"
+kill -TERM "$tls_proxy"
+wait "$tls_proxy"
+is "the proxy with TLS ends when told to" 0 $?
 
 # Many at once: connections in HTTP/1.1, streams in HTTP/2
 load() { # what, h2load's flags

@@ -22,6 +22,7 @@ pub fn listener() -> Delta {
         address: address(),
         hostname: HostPattern::Any,
         protocols: Protocols::default(),
+        tls: None,
         limits: ListenerLimits::default(),
     };
     delta.listeners.insert(name, Some(Arc::new(listener)));

@@ -10,13 +10,14 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 
 use crate::poll::Poller;
+use crate::tls::{Tls, Wire};
 use crate::wire::{self, h2};
 
 /// With no answer for so long the run is over: every loop here ends.
@@ -28,18 +29,19 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A proxy that closes connections may do so this often in one run.
 const RECONNECTS: u32 = 256;
 
-/// What the client speaks (HTTP/2: with prior knowledge, in the clear).
+/// What the client speaks (HTTP/2: with prior knowledge in the clear, by ALPN behind TLS).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     Http1,
     Http2,
 }
 
-/// Where to, how, and over how many connections and streams of each.
+/// Where to, how, behind which TLS, and over how many connections and streams of each.
 #[derive(Clone, Copy)]
 pub struct Target {
     pub address: SocketAddr,
     pub protocol: Protocol,
+    pub tls: Tls,
     pub connections: usize,
     pub streams: usize,
 }
@@ -92,7 +94,7 @@ impl Load {
         let mut connections = Vec::new();
         for token in 0..target.connections {
             let connection = Connection::open(&target)?;
-            poller.add(&connection.stream, token)?;
+            poller.add(connection.stream.socket(), token)?;
             connections.push(connection);
         }
         // Interleaved, so that few requests in flight spread over all connections.
@@ -185,7 +187,7 @@ impl Load {
                         bail!("{RECONNECTS} connections were closed in one run; the last: {why}");
                     }
                     *connection = Connection::open(&self.target)?;
-                    self.poller.add(&connection.stream, index)?;
+                    self.poller.add(connection.stream.socket(), index)?;
                     self.free.extend(std::iter::repeat_n(index, lost));
                     last_answer = now;
                 }
@@ -292,7 +294,7 @@ struct InFlight {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     protocol: Protocol,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -304,8 +306,8 @@ struct Connection {
 
 impl Connection {
     fn open(target: &Target) -> Result<Self> {
-        let stream = connect(target.address)?;
-        stream.set_nonblocking(true)?;
+        let stream = Wire::open(target.address, target.tls, STALL)?;
+        stream.socket().set_nonblocking(true)?;
         let mut output = Vec::new();
         if target.protocol == Protocol::Http2 {
             h2::write_client_opening(&mut output);
@@ -355,7 +357,7 @@ impl Connection {
             return;
         }
         if self.stream.write_all(&self.output).is_err() {
-            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            let _ = self.stream.socket().shutdown(std::net::Shutdown::Both);
         }
         self.output.clear();
     }
@@ -444,16 +446,29 @@ impl Connection {
     }
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream =
-        TcpStream::connect_timeout(&address, STALL).with_context(|| format!("no connection to {address}"))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Makes handshakes, one after the other, each on a connection of its own that is reset after it.
+pub fn handshakes(address: SocketAddr, until: Duration) -> Result<Outcome> {
+    let begin = Instant::now();
+    let mut outcome = Outcome {
+        completed: 0,
+        failed: 0,
+        unsent: 0,
+        reconnects: 0,
+        elapsed: Duration::ZERO,
+        latency: Histogram::new_with_bounds(1, 100_000_000_000, 3).context("the histogram's bounds")?,
+    };
+    while begin.elapsed() < until {
+        let wire = Wire::open(address, Tls::Http1, STALL)?;
+        // Otherwise the client's port is kept for a minute, and they run out.
+        socket2::SockRef::from(wire.socket()).set_linger(Some(Duration::ZERO))?;
+        outcome.completed += 1;
+    }
+    outcome.elapsed = begin.elapsed();
+    Ok(outcome)
 }
 
 /// One HTTP/1.1 exchange on a connection that stays open.
-fn once(stream: &mut TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(STALL))?;
+fn once(stream: &mut Wire) -> Result<()> {
     stream.write_all(wire::H1_REQUEST)?;
     let mut input = Vec::new();
     let mut scratch = [0; 4096];
@@ -473,10 +488,10 @@ fn once(stream: &mut TcpStream) -> Result<()> {
 }
 
 /// Opens `count` connections, one after the other, with one HTTP/1.1 exchange on each, and keeps them open.
-pub fn idle_http1(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+pub fn idle_http1(address: SocketAddr, tls: Tls, count: usize) -> Result<Vec<Wire>> {
     let mut streams = Vec::with_capacity(count);
     for number in 0..count {
-        let mut stream = connect(address)?;
+        let mut stream = Wire::open(address, tls, STALL)?;
         once(&mut stream).with_context(|| format!("idle connection {number}"))?;
         streams.push(stream);
     }
@@ -484,10 +499,11 @@ pub fn idle_http1(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
 }
 
 /// Opens `count` HTTP/2 connections with one exchange on each, and keeps them open.
-pub fn idle_http2(address: SocketAddr, count: usize) -> Result<Vec<Load>> {
+pub fn idle_http2(address: SocketAddr, tls: Tls, count: usize) -> Result<Vec<Load>> {
     let target = Target {
         address,
         protocol: Protocol::Http2,
+        tls,
         connections: 1,
         streams: 1,
     };

@@ -11,6 +11,7 @@ mod poll;
 mod proxies;
 mod report;
 mod rounds;
+mod tls;
 mod wire;
 
 use std::fs;
@@ -42,7 +43,11 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     only: Vec<Proxy>,
     /// Only these
-    #[arg(long, value_delimiter = ',', default_value = "h1,h2c,h2c-both")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "h1,h2c,h2c-both,h1-tls,h2-tls,handshakes"
+    )]
     scenarios: Vec<Scenario>,
     /// Requests per second of the open loop (default: half of what the slowest but Envoy does in a closed loop)
     #[arg(long)]
@@ -112,6 +117,7 @@ fn run(mut arguments: Arguments) -> Result<u64> {
         .prefix("tidegate-peers-")
         .tempdir()
         .context("no temporary folder")?;
+    tls::write_certificate(folder.path()).context("no certificate")?;
     let seconds = Duration::from_secs_f64(arguments.seconds);
     let plan = Plan {
         folder: folder.path(),
@@ -159,6 +165,7 @@ fn compare(
     proxies: Vec<Proxy>,
 ) -> Result<Results> {
     let (rate, reason) = match arguments.rate {
+        _ if scenario == Scenario::Handshakes => (0.0, "none: one handshake after the other".to_owned()),
         Some(rate) if rate > 0.0 => (rate, "as asked".to_owned()),
         Some(_) => bail!("--rate is above 0"),
         None => half_of_slowest(plan, scenario, &proxies)?,

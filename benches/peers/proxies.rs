@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{self, Protocol, Target};
 use crate::measure;
+use crate::tls::Tls;
 
 /// How long a proxy may take to start.
 const READY: Duration = Duration::from_secs(10);
@@ -40,6 +41,12 @@ pub enum Scenario {
     H2c,
     /// HTTP/2 prior knowledge on both sides (nginx cannot).
     H2cBoth,
+    /// HTTP/1.1 over TLS downstream, HTTP/1.1 in clear text upstream.
+    H1Tls,
+    /// HTTP/2 over TLS downstream, HTTP/1.1 in clear text upstream.
+    H2Tls,
+    /// Full TLS handshakes, one after the other; a "request" is a connection with its handshake.
+    Handshakes,
 }
 
 impl Scenario {
@@ -48,14 +55,25 @@ impl Scenario {
             Self::H1 => "HTTP/1.1",
             Self::H2c => "HTTP/2 downstream, HTTP/1.1 upstream",
             Self::H2cBoth => "HTTP/2 downstream and upstream",
+            Self::H1Tls => "HTTP/1.1 over TLS",
+            Self::H2Tls => "HTTP/2 over TLS downstream, HTTP/1.1 upstream",
+            Self::Handshakes => "TLS handshakes (each a \"request\")",
         }
     }
 
     pub fn downstream(self) -> Protocol {
-        if self == Self::H1 {
-            Protocol::Http1
-        } else {
-            Protocol::Http2
+        match self {
+            Self::H1 | Self::H1Tls | Self::Handshakes => Protocol::Http1,
+            Self::H2c | Self::H2cBoth | Self::H2Tls => Protocol::Http2,
+        }
+    }
+
+    /// The TLS of the client's side.
+    pub fn tls(self) -> Tls {
+        match self {
+            Self::H1 | Self::H2c | Self::H2cBoth => Tls::None,
+            Self::H1Tls | Self::Handshakes => Tls::Http1,
+            Self::H2Tls => Tls::Http2,
         }
     }
 
@@ -88,7 +106,8 @@ impl Proxy {
     }
 
     pub fn can(self, scenario: Scenario) -> bool {
-        !(self == Self::Nginx && scenario.upstream_h2())
+        let behind_tls = scenario.tls() != Tls::None;
+        !(self == Self::Nginx && scenario.upstream_h2() || self == Self::Direct && behind_tls)
     }
 
     /// The binary: from the environment (`NGINX_BIN` and so on), else from the usual places.
@@ -216,6 +235,7 @@ impl Proxy {
         let target = Target {
             address: from,
             protocol: job.scenario.downstream(),
+            tls: job.scenario.tls(),
             connections: 1,
             streams: 1,
         };
@@ -237,6 +257,8 @@ impl Proxy {
     ) -> Result<(&'static str, String)> {
         let h2_down = job.scenario.downstream() == Protocol::Http2;
         let h2_up = job.scenario.upstream_h2();
+        let tls = job.scenario.tls() != Tls::None;
+        let alpn = if h2_down { "h2" } else { "http/1.1" };
         let either =
             |condition: bool, yes: &str, no: &str| if condition { yes.to_owned() } else { no.to_owned() };
         let path = access_log.to_str().context("the folder's name is not UTF-8")?;
@@ -246,6 +268,14 @@ impl Proxy {
                 "tidegate.yaml",
                 include_str!("config/tidegate.yaml"),
                 vec![
+                    (
+                        "@TLS@",
+                        either(
+                            tls,
+                            "    tls: {certificates: [{cert: \"@DIR@/tls.crt\", key: \"@DIR@/tls.key\"}]}",
+                            "",
+                        ),
+                    ),
                     ("@BACKEND_OPTIONS@", either(h2_up, "    protocol: h2c", "")),
                     (
                         "@ACCESS_LOG@",
@@ -261,7 +291,18 @@ impl Proxy {
                 "nginx.conf",
                 include_str!("config/nginx.conf"),
                 vec![
-                    ("@LISTEN_OPTIONS@", either(h2_down, " http2", "")),
+                    (
+                        "@LISTEN_OPTIONS@",
+                        either(tls, " ssl", "") + &either(h2_down, " http2", ""),
+                    ),
+                    (
+                        "@TLS@",
+                        either(
+                            tls,
+                            "ssl_certificate @DIR@/tls.crt; ssl_certificate_key @DIR@/tls.key; ssl_protocols TLSv1.2 TLSv1.3;",
+                            "",
+                        ),
+                    ),
                     // Without a buffer nginx makes one more system call per request.
                     (
                         "@ACCESS_LOG@",
@@ -277,7 +318,13 @@ impl Proxy {
                 "haproxy.cfg",
                 include_str!("config/haproxy.cfg"),
                 vec![
-                    ("@BIND_OPTIONS@", either(h2_down, " proto h2", "")),
+                    (
+                        "@BIND_OPTIONS@",
+                        match tls {
+                            true => format!(" ssl crt @DIR@/tls.pem alpn {alpn}"),
+                            false => either(h2_down, " proto h2", ""),
+                        },
+                    ),
                     ("@SERVER_OPTIONS@", either(h2_up, " proto h2", "")),
                     (
                         "@LOG_GLOBAL@",
@@ -297,17 +344,17 @@ impl Proxy {
                         "@ACCESS_LOG@",
                         either(job.access_log, &envoy_access_log(path), ""),
                     ),
+                    ("@TLS@", either(tls, &ENVOY_TLS.replace("@ALPN@", alpn), "")),
                     ("@CLUSTER_OPTIONS@", either(h2_up, ENVOY_H2_UPSTREAM, "")),
                 ],
             ),
         };
-        let mut text = text.replace(
-            "@DIR@",
-            job.folder.to_str().context("the folder's name is not UTF-8")?,
-        );
+        let mut text = text.to_owned();
         for (name, value) in own {
             text = text.replace(name, &value);
         }
+        let folder = job.folder.to_str().context("the folder's name is not UTF-8")?;
+        text = text.replace("@DIR@", folder);
         for (name, address) in [("FROM", from), ("TO", job.backend), ("ADMIN", admin)] {
             text = text.replace(&format!("@{name}@"), &address.to_string());
             text = text.replace(&format!("@{name}_HOST@"), &address.ip().to_string());
@@ -322,6 +369,13 @@ const ENVOY_H2_UPSTREAM: &str = concat!(
     "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: ",
     "{\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, ",
     "explicit_http_config: {http2_protocol_options: {}}}}",
+);
+
+const ENVOY_TLS: &str = concat!(
+    "transport_socket: {name: envoy.transport_sockets.tls, typed_config: {\"@type\": ",
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: ",
+    "{alpn_protocols: [\"@ALPN@\"], tls_params: {tls_maximum_protocol_version: TLSv1_3}, tls_certificates: ",
+    "[{certificate_chain: {filename: \"@DIR@/tls.crt\"}, private_key: {filename: \"@DIR@/tls.key\"}}]}}}",
 );
 
 fn envoy_access_log(path: &str) -> String {

@@ -10,6 +10,7 @@ use crate::backend::Backend;
 use crate::load::{self, Load, Outcome, Pace, Protocol, Target, Until};
 use crate::measure::{self, Counter, Usage};
 use crate::proxies::{Job, Proxy, Running, Scenario};
+use crate::tls::Tls;
 
 /// Requests over which system calls are counted.
 const COUNTED: u64 = 20_000;
@@ -69,6 +70,7 @@ fn target(scenario: Scenario, running: &Running) -> Target {
     Target {
         address: running.address(),
         protocol: scenario.downstream(),
+        tls: scenario.tls(),
         connections,
         streams,
     }
@@ -93,10 +95,13 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
     let job = job(plan, scenario, &backend);
     let running = proxy.start(&job)?;
     if proxy != Proxy::Direct && scenario != Scenario::H2cBoth {
-        same_work(&backend)?;
+        same_work(&backend, scenario)?;
     }
     let processes = running.processes()?;
     let memory_start = resident(&processes)?;
+    if scenario == Scenario::Handshakes {
+        return handshakes(plan, proxy, &running, memory_start);
+    }
 
     let mut load = Load::open(target(scenario, &running))?;
     let warm = load
@@ -176,6 +181,39 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
     })
 }
 
+/// A visit of which only handshakes are measured.
+fn handshakes(plan: &Plan<'_>, proxy: Proxy, running: &Running, memory_start: f64) -> Result<Sample> {
+    let processes = running.processes()?;
+    load::handshakes(running.address(), plan.warm_up).context("warm-up")?;
+    let quiet = Quiet::begin(plan)?;
+    let (closed, usage) = under(&processes, || load::handshakes(running.address(), plan.window))?;
+    let foreign = quiet.end(plan, usage.cpu, closed.elapsed)?;
+    let each = |what: f64| what / closed.completed.max(1) as f64;
+    let elapsed = closed.elapsed.as_secs_f64();
+    let cpu = each(micros(usage.cpu));
+    Ok(Sample {
+        proxy,
+        rate: closed.completed as f64 / elapsed,
+        busy: usage.cpu.as_secs_f64() / elapsed,
+        cpu,
+        cpu_user: cpu * usage.user_share(),
+        cpu_kernel: cpu * (1.0 - usage.user_share()),
+        switches: each(usage.switches as f64),
+        calls: f64::NAN,
+        p50: f64::NAN,
+        p99: f64::NAN,
+        p999: f64::NAN,
+        cpu_open: f64::NAN,
+        switches_open: f64::NAN,
+        overloaded: false,
+        memory_start,
+        memory_load: resident(&processes)?,
+        memory_idle: f64::NAN,
+        failed: closed.failed,
+        foreign,
+    })
+}
+
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
@@ -232,12 +270,15 @@ fn resident(processes: &[u32]) -> Result<f64> {
 }
 
 /// Comparing is fair only if each proxy tells the backend the same: look at what arrived.
-fn same_work(backend: &Backend) -> Result<()> {
+fn same_work(backend: &Backend, scenario: Scenario) -> Result<()> {
     let head = backend.last_head();
     // Envoy tells its own address instead of a client's on the loopback, so the value is free.
     for field in [
         "x-forwarded-for: ",
-        "x-forwarded-proto: http\r\n",
+        match scenario.tls() {
+            Tls::None => "x-forwarded-proto: http\r\n",
+            Tls::Http1 | Tls::Http2 => "x-forwarded-proto: https\r\n",
+        },
         "x-forwarded-host: bench.test\r\n",
     ] {
         if !head.contains(field) {
@@ -262,8 +303,14 @@ fn idle_memory(plan: &Plan<'_>, job: &Job<'_>, proxy: Proxy) -> Result<f64> {
 
     let before = measure::resident_kb(&processes)?;
     let after = match job.scenario.downstream() {
-        Protocol::Http1 => settled(&processes, load::idle_http1(running.address(), count)?)?,
-        Protocol::Http2 => settled(&processes, load::idle_http2(running.address(), count)?)?,
+        Protocol::Http1 => settled(
+            &processes,
+            load::idle_http1(running.address(), job.scenario.tls(), count)?,
+        )?,
+        Protocol::Http2 => settled(
+            &processes,
+            load::idle_http2(running.address(), job.scenario.tls(), count)?,
+        )?,
     };
     Ok((after - before) / count as f64)
 }

@@ -51,6 +51,7 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
             // Watched before it is read, so that no change falls between.
             let watch = watch::Watch::start(&path, watch::DEBOUNCE)?;
             let loaded = config::load(&path).map_err(|refused| anyhow::anyhow!("{}", refused.human()))?;
+            watch.follow(&loaded.files);
             let delta = World::default().delta_to(&loaded.world);
             let name = SourceName::new(super::shown(&path));
             Ok((
@@ -126,6 +127,9 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
                     Ok(Ok(loaded)) => loaded,
                     Ok(Err(refused)) => {
                         metrics.reload(false);
+                        if !refused.files().is_empty() {
+                            watch.follow(refused.files());
+                        }
                         tracing::error!(
                             "{} was not taken over, the configuration before stays:\n{}",
                             path.display(),
@@ -140,6 +144,7 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
                     }
                 };
                 metrics.reload(true);
+                watch.follow(&loaded.files);
                 let delta = world.delta_to(&loaded.world);
                 tracing::info!(file = %path.display(), changed = !delta.is_empty(), "configuration read again");
                 *world = loaded.world;

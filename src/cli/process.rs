@@ -75,9 +75,14 @@ fn greet(running: &Running, greeting: Option<&str>) {
     for reject in &running.rejects {
         tracing::warn!("left out: {reject}");
     }
-    for bound in running.addresses.values() {
+    let snapshot = running.live().snapshot();
+    for (configured, bound) in &running.addresses {
+        let scheme = match snapshot.bind(configured) {
+            Some(bind) if bind.is_tls => "https",
+            _ => "http",
+        };
         tracing::info!(
-            "listening on http://{bound}{}",
+            "listening on {scheme}://{bound}{}",
             greeting.map(|text| format!(", {text}")).unwrap_or_default()
         );
     }
@@ -119,7 +124,8 @@ async fn serve(running: Running) -> ExitCode {
     }
 }
 
-fn failed(why: &str) -> ExitCode {
+/// Says why the process ends.
+pub fn failed(why: &str) -> ExitCode {
     tracing::error!("{why}");
     ExitCode::FAILURE
 }

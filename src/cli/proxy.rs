@@ -1,16 +1,21 @@
 //! `tidegate proxy`: a load balancer in a line.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context;
 
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Settings, units};
+use crate::model::tls::{Origin, Part};
 use crate::model::{
-    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Endpoint, HostPattern, Listener,
-    ListenerLimits, ListenerName, Match, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend,
-    World,
+    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Certificate, Endpoint, HostPattern,
+    Listener, ListenerLimits, ListenerName, ListenerTls, Match, Protocols, Route, RouteName, Rule,
+    SourceName, WeightedBackend, World,
 };
 
 /// Balance one address over others.
@@ -37,6 +42,15 @@ pub struct ProxyArgs {
     /// One line per exchange on standard output.
     #[arg(long)]
     access_log: bool,
+    /// Ends TLS with this certificate: a chain in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM; it may be the same file.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Ends TLS with a certificate made for this run, for localhost and the address; for trying things out.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    tls_self_signed: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -68,11 +82,21 @@ pub fn run(args: &ProxyArgs) -> ExitCode {
             to: AccessLogTarget::Stdout,
         });
     }
+    let tls = match tls(args, SystemTime::now()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            process::start_log();
+            return process::failed(&format!("{error:#}"));
+        }
+    };
     let endpoints: Vec<_> = args.to.iter().map(SocketAddr::to_string).collect();
-    let greeting = format!("balancing over {}", endpoints.join(", "));
+    let mut greeting = format!("balancing over {}", endpoints.join(", "));
+    if tls.is_some() {
+        greeting.push_str(", with TLS to clients");
+    }
     let sources = vec![Source::Given(
         SourceName::new("command line"),
-        Box::new(world(args)),
+        Box::new(world(args, tls)),
     )];
     process::run(Plan {
         options: Options { settings, sources },
@@ -80,7 +104,7 @@ pub fn run(args: &ProxyArgs) -> ExitCode {
     })
 }
 
-fn world(args: &ProxyArgs) -> World {
+fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
     let (listener, route, backend) = (
         ListenerName::new("http"),
         RouteName::new("all"),
@@ -117,6 +141,7 @@ fn world(args: &ProxyArgs) -> World {
             address: args.from,
             hostname: HostPattern::Any,
             protocols: Protocols::default(),
+            tls: tls.map(Arc::new),
             limits: ListenerLimits::default(),
         }),
     );
@@ -136,10 +161,100 @@ fn world(args: &ProxyArgs) -> World {
     world
 }
 
+/// The TLS that the command line asks for.
+fn tls(args: &ProxyArgs, now: SystemTime) -> anyhow::Result<Option<ListenerTls>> {
+    let certificate = match (&args.tls_cert, &args.tls_key) {
+        (Some(chain), Some(key)) => from_files(chain, key, now)?,
+        _ if args.tls_self_signed => self_signed(args.from, now)?,
+        _ => return Ok(None),
+    };
+    Ok(ListenerTls::new(vec![Arc::new(certificate)]))
+}
+
+fn from_files(chain: &Path, key: &Path, now: SystemTime) -> anyhow::Result<Certificate> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let origin = Origin::Files {
+        certificate: chain.to_owned(),
+        key: key.to_owned(),
+    };
+    Certificate::from_pem(origin, &read(chain)?, &read(key)?, now).map_err(|error| {
+        let blamed = match error.part() {
+            Part::Certificate => chain,
+            Part::Key => key,
+        };
+        anyhow::anyhow!("cannot use {}: {error}", blamed.display())
+    })
+}
+
+/// A certificate for localhost and the address that is listened on.
+fn self_signed(from: SocketAddr, now: SystemTime) -> anyhow::Result<Certificate> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !from.ip().is_unspecified() && !from.ip().is_loopback() {
+        names.push(from.ip().to_string());
+    }
+    let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let origin = Origin::Named("self-signed".into());
+    Ok(Certificate::from_pem(
+        origin,
+        chain.as_bytes(),
+        key.as_bytes(),
+        now,
+    )?)
+}
+
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     units::listen_address(text).map_err(|error| error.to_string())
 }
 
 fn endpoint_address(text: &str) -> Result<SocketAddr, String> {
     units::endpoint_address(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ProxyArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<ProxyArgs, clap::Error> {
+        let line = ["tidegate", "--from", ":0", "--to", "127.0.0.1:1"];
+        Line::try_parse_from(line.iter().chain(more)).map(|line| line.args)
+    }
+
+    #[test]
+    fn tls_is_asked_for_with_files_or_made() {
+        let now = SystemTime::now();
+        assert_eq!(tls(&parse(&[]).unwrap(), now).unwrap(), None);
+        let made = tls(&parse(&["--tls-self-signed"]).unwrap(), now)
+            .unwrap()
+            .unwrap();
+        assert!(made.certificates[0].covers("localhost"));
+
+        let directory = tempfile::tempdir().unwrap();
+        let (chain, key) = crate::model::tls::test_pair(&["a.example"], false);
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(path("crt"), chain).unwrap();
+        std::fs::write(path("key"), key).unwrap();
+        let (crt, key) = (path("crt"), path("key"));
+        let read = tls(&parse(&["--tls-cert", &crt, "--tls-key", &key]).unwrap(), now).unwrap();
+        assert!(read.unwrap().certificates[0].covers("a.example"));
+
+        let swapped = tls(&parse(&["--tls-cert", &key, "--tls-key", &crt]).unwrap(), now).unwrap_err();
+        assert!(
+            swapped
+                .to_string()
+                .contains(&format!("cannot use {key}: there is a private key")),
+            "{swapped}"
+        );
+        let gone = tls(&parse(&["--tls-cert", "/none", "--tls-key", &key]).unwrap(), now).unwrap_err();
+        assert!(gone.to_string().contains("cannot read /none"), "{gone}");
+        assert!(parse(&["--tls-cert", &crt]).is_err());
+        assert!(parse(&["--tls-cert", &crt, "--tls-key", &key, "--tls-self-signed"]).is_err());
+    }
 }

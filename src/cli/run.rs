@@ -21,6 +21,9 @@ pub struct RunArgs {
     /// Where Ingresses of the manifests are served.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:80")]
     ingress_address: SocketAddr,
+    /// Where hosts with TLS of the manifests' Ingresses are served.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:443")]
+    ingress_tls_address: SocketAddr,
     /// Where Gateways of the manifests without an address of their own are served.
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     gateway_address: IpAddr,
@@ -63,6 +66,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
     if let Some(directory) = args.manifests.clone().or_else(|| settings.manifests.clone()) {
         let kubernetes = kubernetes::Settings {
             ingress_address: args.ingress_address,
+            ingress_tls_address: args.ingress_tls_address,
             gateway_address: args.gateway_address,
             ..kubernetes::Settings::default()
         };

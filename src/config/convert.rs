@@ -9,7 +9,9 @@ mod listener;
 mod matching;
 mod names;
 mod route;
+mod tls;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -26,11 +28,26 @@ use super::units::{self, UnitError};
 use crate::model::World;
 use names::Names;
 
+/// What a file asks for.
+pub struct Converted {
+    /// The model.
+    pub world: World,
+    /// The settings.
+    pub settings: Settings,
+    /// Other files that it names and that were read, each with its content's fingerprint; none: it could not be read.
+    pub files: BTreeMap<PathBuf, Option<u64>>,
+    /// What there is to say. When there is an error among it, the rest is of no use.
+    pub found: Vec<Diagnostic>,
+}
+
 /// The model and settings of a file, and what there is to say about them. Relative paths start at
-/// `directory`, if one is given. When there is an error among what is said, the rest is of no use.
-pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> (World, Settings, Vec<Diagnostic>) {
-    let mut pass = Pass::default();
-    let settings = settings(&mut pass, raw, directory);
+/// `directory`, if one is given.
+pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> Converted {
+    let mut pass = Pass {
+        directory: directory.map(Path::to_owned),
+        ..Pass::default()
+    };
+    let settings = settings(&mut pass, raw);
     let mut world = World::default();
     let listeners = listener::listeners(&mut pass, raw);
     let mut names = Names::new(&listeners);
@@ -48,7 +65,12 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> (World, Settings, V
     for (route, _) in routes {
         world.routes.insert(route.name.clone(), route.into());
     }
-    (world, settings, pass.found.into_items())
+    Converted {
+        world,
+        settings,
+        files: pass.files,
+        found: pass.found.into_items(),
+    }
 }
 
 /// Longest time for anything that waits: a day.
@@ -60,9 +82,21 @@ const SHORT: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Pass {
     found: Findings,
+    /// Where relative paths start.
+    directory: Option<PathBuf>,
+    /// Other files that were read.
+    files: BTreeMap<PathBuf, Option<u64>>,
 }
 
 impl Pass {
+    /// A path of the file, from where the file is.
+    fn path_of(&self, text: &str) -> PathBuf {
+        match &self.directory {
+            Some(directory) => directory.join(text),
+            None => PathBuf::from(text),
+        }
+    }
+
     fn say(&mut self, diagnostic: Diagnostic) {
         self.found.say(diagnostic);
     }
@@ -170,11 +204,7 @@ impl Pass {
     }
 }
 
-fn settings(pass: &mut Pass, raw: &RawConfig, directory: Option<&Path>) -> Settings {
-    let from_here = |text: &str| match directory {
-        Some(directory) => directory.join(text),
-        None => PathBuf::from(text),
-    };
+fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
     // More threads than this are a slip; the largest machines have about as many cores.
     let workers = raw
         .workers
@@ -187,7 +217,7 @@ fn settings(pass: &mut Pass, raw: &RawConfig, directory: Option<&Path>) -> Setti
         if text.text().is_empty() {
             pass.error(text.place, "manifests is an empty path");
         }
-        from_here(text.text())
+        pass.path_of(text.text())
     });
     if let Some(zone) = &raw.zone
         && zone.text().is_empty()
@@ -198,7 +228,7 @@ fn settings(pass: &mut Pass, raw: &RawConfig, directory: Option<&Path>) -> Setti
         zone: raw.zone.as_ref().map(|zone| zone.text().to_owned()),
         workers,
         admin: admin(pass, raw.admin.as_ref()),
-        access_log: raw.log.as_ref().and_then(|log| access_log(pass, log, from_here)),
+        access_log: raw.log.as_ref().and_then(|log| access_log(pass, log)),
         proxy_status_header: raw.proxy_status_header.as_ref().is_none_or(|on| on.value),
         drain: DrainSettings {
             lag: pass.duration("lag", lag, drain.lag, Duration::ZERO..=DAY),
@@ -219,11 +249,7 @@ fn admin(pass: &mut Pass, raw: Option<&RawAdmin>) -> AdminSettings {
     }
 }
 
-fn access_log(
-    pass: &mut Pass,
-    raw: &RawLog,
-    from_here: impl Fn(&str) -> PathBuf,
-) -> Option<AccessLogSettings> {
+fn access_log(pass: &mut Pass, raw: &RawLog) -> Option<AccessLogSettings> {
     let raw = raw.access.as_ref()?;
     let format = match raw.format {
         Some(RawLogFormat::Text) => AccessLogFormat::Text,
@@ -234,7 +260,7 @@ fn access_log(
         Some(text) => match text.text() {
             "stdout" => AccessLogTarget::Stdout,
             "stderr" => AccessLogTarget::Stderr,
-            path if path.contains('/') => AccessLogTarget::File(from_here(path)),
+            path if path.contains('/') => AccessLogTarget::File(pass.path_of(path)),
             other => {
                 let hint = super::diagnostic::nearest(other, ["stdout", "stderr"]).map_or_else(
                     || format!("write stdout, stderr or a path like ./{other}"),

@@ -4,7 +4,9 @@
 //! file that may be hostile: control characters never reach the terminal, long lines are cut
 //! around the caret, and at most [`MAX_KEPT`] complaints are shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -146,6 +148,7 @@ pub struct Diagnostics {
     refusal: Refusal,
     items: Vec<Diagnostic>,
     more: bool,
+    files: BTreeMap<PathBuf, Option<u64>>,
 }
 
 impl Diagnostics {
@@ -162,7 +165,14 @@ impl Diagnostics {
             refusal: Refusal::Invalid,
             items,
             more,
+            files: BTreeMap::new(),
         }
+    }
+
+    /// With the other files that were read, each with its content's fingerprint.
+    pub(super) fn naming(mut self, files: BTreeMap<PathBuf, Option<u64>>) -> Self {
+        self.files = files;
+        self
     }
 
     /// The file could not be read.
@@ -179,7 +189,13 @@ impl Diagnostics {
                 related: None,
             }],
             more: false,
+            files: BTreeMap::new(),
         }
+    }
+
+    /// Other files that a refused file names, each with its content's fingerprint: to mend one of them may mend all.
+    pub fn files(&self) -> &BTreeMap<PathBuf, Option<u64>> {
+        &self.files
     }
 
     /// The file's name, as it was given.

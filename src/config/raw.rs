@@ -7,6 +7,7 @@ pub mod backend;
 pub mod filter;
 pub mod route;
 pub mod text;
+pub mod tls;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use super::place::{Placed, PlacedMap};
 use backend::RawBackend;
 use route::RawRoute;
 use text::{DurationText, ListenAddress, NetworkText, SizeText};
+use tls::RawListenerTls;
 
 /// A Tidegate configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -101,8 +103,10 @@ pub struct RawListener {
     pub address: ListenAddress,
     /// The hostnames that belong to it: `shop.example.com`, "*.example.com". Default: all.
     pub hostname: Option<Placed<String>>,
-    /// What may be spoken. Default: [h1, h2c].
+    /// What may be spoken. Default: [h1, h2c], with `tls` [h1, h2].
     pub protocols: Option<Placed<Vec<RawListenerProtocol>>>,
+    /// How TLS is ended. Default: clear text.
+    pub tls: Option<Placed<RawListenerTls>>,
     /// Bounds on what a client may do.
     pub limits: Option<RawListenerLimits>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
@@ -115,6 +119,8 @@ pub struct RawListener {
 pub enum RawListenerProtocol {
     /// HTTP/1.0 and HTTP/1.1.
     H1,
+    /// HTTP/2 over TLS.
+    H2,
     /// HTTP/2 in clear text with prior knowledge.
     H2c,
 }
@@ -141,4 +147,8 @@ pub struct RawListenerLimits {
     pub stream_window: Option<SizeText>,
     /// HTTP/2 flow-control window of a connection. Default: 1MiB.
     pub connection_window: Option<SizeText>,
+    /// Time for a TLS handshake. Default: 10s.
+    pub handshake_deadline: Option<DurationText>,
+    /// TLS handshakes under way on the address. Default: 4096.
+    pub max_handshakes: Option<Placed<u32>>,
 }

@@ -4,6 +4,7 @@
 //! generated files. Texts of the user are always quoted, so that none is taken for YAML.
 
 mod backend;
+mod tls;
 mod yaml;
 
 use std::path::Path;
@@ -108,7 +109,10 @@ fn listener(listener: &Listener) -> Yaml {
     let limits = &listener.limits;
     let protocols = [
         ("h1", listener.protocols.http1),
-        ("h2c", listener.protocols.http2),
+        (
+            if listener.tls.is_some() { "h2" } else { "h2c" },
+            listener.protocols.http2,
+        ),
     ];
     let protocols = protocols
         .into_iter()
@@ -123,11 +127,14 @@ fn listener(listener: &Listener) -> Yaml {
         .with("keep_alive_idle", time(limits.keep_alive_idle))
         .with("max_concurrent_streams", word(limits.max_concurrent_streams))
         .with("stream_window", size(limits.stream_window))
-        .with("connection_window", size(limits.connection_window));
+        .with("connection_window", size(limits.connection_window))
+        .with("handshake_deadline", time(limits.handshake_deadline))
+        .with("max_handshakes", word(limits.max_handshakes));
     Fields::default()
         .with("address", text(listener.address.to_string()))
         .with("hostname", text(listener.hostname.to_string()))
         .with("protocols", Yaml::List(protocols.collect()))
+        .maybe("tls", listener.tls.as_deref().map(tls::listener))
         .with("limits", shown.yaml())
         .with(
             "trusted_proxies",

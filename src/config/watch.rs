@@ -6,19 +6,20 @@
 //! may concern the file the content is read and compared by hash: a swap to equal content is no
 //! change. What is written into neighbours, a log perhaps many times a second, wakes nobody, and
 //! neither does our own reading. A slow look without an event covers file systems that send none.
+//!
+//! Files that the file names (certificates) are followed in the same way, from the content with which they were read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 /// Quiet after the last event before the file is read; a rename or swap is several events.
 pub const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -41,8 +42,12 @@ pub struct WatchError {
 #[derive(Debug)]
 pub struct Watch {
     changes: mpsc::Receiver<()>,
+    others: watch::Sender<Files>,
     task: JoinHandle<()>,
 }
+
+/// Files, each with the fingerprint of its content.
+type Files = BTreeMap<PathBuf, Option<u64>>;
 
 impl Watch {
     /// Watches a file from its present content on. The file need not exist, its directory must.
@@ -75,11 +80,34 @@ impl Watch {
         };
         let parent = parent_of(&path);
         directories.watch(&parent).map_err(fail)?;
-        directories.follow(&path);
+        directories.follow(&path, &Files::new());
         let last = fingerprint(&path);
         let (change, changes) = mpsc::channel(1);
-        let task = tokio::spawn(run(path, debounce, directories, events, last, change));
-        Ok(Self { changes, task })
+        let (others, named) = watch::channel(Files::new());
+        let followed = Followed {
+            path,
+            directories,
+            last,
+            named,
+            others: Files::new(),
+        };
+        let task = tokio::spawn(run(followed, debounce, events, change));
+        Ok(Self {
+            changes,
+            others,
+            task,
+        })
+    }
+
+    /// Follows these files too, instead of those named before: any content but the one given is a change.
+    pub fn follow(&self, files: &Files) {
+        self.others.send_if_modified(|before| {
+            let other = before != files;
+            if other {
+                before.clone_from(files);
+            }
+            other
+        });
     }
 
     /// Waits until the content may have changed; changes while nobody waits are one.
@@ -97,28 +125,52 @@ impl Drop for Watch {
     }
 }
 
-async fn run(
+/// What is followed, and how it was last seen.
+struct Followed {
     path: PathBuf,
+    directories: Directories,
+    last: Option<u64>,
+    named: watch::Receiver<Files>,
+    others: Files,
+}
+
+async fn run(
+    mut followed: Followed,
     debounce: Duration,
-    mut directories: Directories,
     mut events: mpsc::Receiver<()>,
-    mut last: Option<u64>,
     change: mpsc::Sender<()>,
 ) {
     loop {
-        // None: the watcher is gone, which only dropping it does.
-        match timeout(SLOW_LOOK, events.recv()).await {
-            Ok(None) => return,
-            Ok(Some(())) => quiet(&mut events, debounce).await,
-            Err(_) => {}
+        tokio::select! {
+            event = events.recv() => match event {
+                // The watcher is gone, which only dropping it does.
+                None => return,
+                Some(()) => quiet(&mut events, debounce).await,
+            },
+            named = followed.named.changed() => {
+                if named.is_err() {
+                    return;
+                }
+                followed.named.mark_changed();
+            }
+            () = sleep_until(Instant::now() + SLOW_LOOK) => {}
         }
-        let looked = path.clone();
-        let Ok(now) = tokio::task::spawn_blocking(move || fingerprint(&looked)).await else {
+        if followed.named.has_changed().unwrap_or(false) {
+            followed.others = followed.named.borrow_and_update().clone();
+        }
+        // The directories first, so that what changes after the look is an event.
+        followed.directories.follow(&followed.path, &followed.others);
+        let (path, others) = (followed.path.clone(), followed.others.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = others.keys().map(|other| (other.clone(), fingerprint(other)));
+            (fingerprint(&path), now.collect::<Files>())
+        });
+        let Ok((now, others)) = looked.await else {
             continue;
         };
-        directories.follow(&path);
-        if now != last {
-            last = now;
+        if now != followed.last || others != followed.others {
+            followed.last = now;
+            followed.others = others;
             // Full: the receiver has not yet taken the last change, and will read the newest content.
             if let Err(mpsc::error::TrySendError::Closed(())) = change.try_send(()) {
                 return;
@@ -159,7 +211,7 @@ fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
 struct Directories {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
-    /// The file's names: its own, and that of what it leads to.
+    /// The names of the files: their own, and those of what they lead to.
     names: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
@@ -173,13 +225,16 @@ impl Directories {
     }
 
     /// Watches where the file leads to now, and no longer where it led to before.
-    fn follow(&mut self, path: &Path) {
-        let parent = parent_of(path);
-        let mut wanted = BTreeSet::from([parent]);
-        let mut names = BTreeSet::from_iter(path.file_name().map(OsString::from));
-        if let Ok(target) = path.canonicalize() {
-            wanted.insert(parent_of(&target));
-            names.extend(target.file_name().map(OsString::from));
+    fn follow(&mut self, path: &Path, others: &Files) {
+        let mut wanted = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        for path in others.keys().map(PathBuf::as_path).chain([path]) {
+            wanted.insert(parent_of(path));
+            names.extend(path.file_name().map(OsString::from));
+            if let Ok(target) = path.canonicalize() {
+                wanted.insert(parent_of(&target));
+                names.extend(target.file_name().map(OsString::from));
+            }
         }
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         let stale: Vec<PathBuf> = self.watched.difference(&wanted).cloned().collect();
@@ -206,10 +261,7 @@ fn parent_of(path: &Path) -> PathBuf {
 
 /// The content in eight bytes; none when it cannot be read.
 fn fingerprint(path: &Path) -> Option<u64> {
-    let bytes = super::read(path).ok()?;
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    Some(hasher.finish())
+    super::fingerprint_of(super::read(path).ok().as_deref())
 }
 
 #[cfg(test)]
@@ -217,6 +269,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use tokio::time::timeout;
 
     const QUICK: Duration = Duration::from_millis(20);
 
@@ -325,6 +378,30 @@ mod tests {
         }
         let lost = event(data, "access.log").set_flag(Flag::Rescan);
         assert!(concerns(&lost, &names), "events were lost");
+    }
+
+    #[tokio::test]
+    async fn files_that_are_named_are_followed_from_the_content_that_was_read() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (file, key) = (here.path().join("a.yaml"), there.path().join("tls.key"));
+        fs::write(&file, "one").unwrap();
+        fs::write(&key, "one").unwrap();
+        let read = Files::from([(key.clone(), fingerprint(&key))]);
+        let mut watch = Watch::start(&file, QUICK).unwrap();
+        watch.follow(&read);
+        assert!(stays(&mut watch).await, "nothing has changed");
+        fs::write(&key, "two").unwrap();
+        assert!(changes(&mut watch).await, "a write");
+
+        watch.follow(&Files::from([(key.clone(), fingerprint(&key))]));
+        assert!(stays(&mut watch).await, "as it was read");
+        watch.follow(&read);
+        assert!(changes(&mut watch).await, "it was read before it changed");
+        fs::remove_file(&key).unwrap();
+        assert!(changes(&mut watch).await, "it is gone");
+        watch.follow(&Files::new());
+        fs::write(&key, "three").unwrap();
+        assert!(stays(&mut watch).await, "it is no longer named");
     }
 
     #[tokio::test]

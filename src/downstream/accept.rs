@@ -25,6 +25,8 @@ pub struct Door {
     pub bind: SocketAddr,
     /// Connections of the address over all workers.
     pub connections: Arc<AtomicU32>,
+    /// TLS handshakes of the address under way, over all workers.
+    pub handshakes: Arc<AtomicU32>,
     /// Its counters.
     pub metrics: Arc<ListenerMetrics>,
 }
@@ -68,6 +70,7 @@ fn take(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &Rc<Door
         peer,
         bind: door.bind,
         connections: Arc::clone(&door.connections),
+        handshakes: Arc::clone(&door.handshakes),
         metrics: Arc::clone(&door.metrics),
     };
     // A worker that does not keep up with its commands gets no more; the connection stays here.

@@ -5,6 +5,9 @@
 //! a request the HTTP library is taken away from the socket, with its buffers, and only the socket and a timer wait for
 //! the next byte. That is what an idle connection costs: a few hundred bytes instead of twenty thousand.
 //!
+//! Where the listener has TLS, the handshake comes first (`handshake.rs`); a connection behind TLS is parked in the same
+//! way, and keeps its keys and the library's read buffer meanwhile.
+//!
 //! A connection that turns out to speak HTTP/2 is handed to the HTTP/2 side with the bytes read so far.
 //!
 //! # Watch
@@ -27,13 +30,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::accept::Place;
 use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
+use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
 use crate::balance::Micros;
 use crate::l4::prefixed::Prefixed;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
@@ -69,9 +73,9 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
     let bind = place.door.bind;
     let snapshot = worker.snapshot();
     // A listener that is gone is still served to those who came while it was closed: they get an answer.
-    let (limits, protocols) = match snapshot.bind(&bind) {
-        Some(entry) => (Arc::clone(&entry.limits), entry.protocols),
-        None => (Arc::default(), Protocols::default()),
+    let (limits, protocols, is_tls) = match snapshot.bind(&bind) {
+        Some(entry) => (Arc::clone(&entry.limits), entry.protocols, entry.is_tls),
+        None => (Arc::default(), Protocols::default(), false),
     };
     drop(snapshot);
     if place.count > limits.max_connections {
@@ -79,6 +83,16 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
         return;
     }
     let Some(local) = prepare(&stream) else { return };
+    // What an address speaks is decided here: passing bytes on as they come would be another branch.
+    let (mut stream, tls, http2) = if is_tls {
+        match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
+            Some(Shaken { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
+            None => return,
+        }
+    } else {
+        (Stream::Plain(stream), None, false)
+    };
+    let may_have_preface = protocols.http2 && tls.is_none();
     let control = Rc::new(GateControl::default());
     let from = Rc::new(Downstream {
         bind,
@@ -89,17 +103,27 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
             .trusted_proxies
             .iter()
             .any(|network| network.contains(&peer.ip())),
+        tls,
         interim: Some(Rc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
         tunnel: RefCell::new(None),
         limits,
     });
-    let mut stream = stream;
+    if http2 {
+        return Box::pin(serve_http2(&worker, &from, Prefixed::new(Bytes::new(), stream))).await;
+    }
     let mut first = true;
     loop {
         // In a box of its own, so that a parked connection does not keep its room.
-        let serving = Box::pin(serve_http1(&worker, &from, &control, stream, first, protocols));
+        let serving = Box::pin(serve_http1(
+            &worker,
+            &from,
+            &control,
+            stream,
+            first,
+            may_have_preface,
+        ));
         stream = match serving.await {
             End::Parked(parked) => parked,
             End::Http2(http2, read) => {
@@ -108,7 +132,8 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
             End::Done => return,
         };
         first = false;
-        if !wait_for_more(&worker, &from, &stream).await {
+        if !wait_for_more(&worker, &from, socket(&stream)).await {
+            say_goodbye(&mut stream).await;
             return;
         }
     }
@@ -133,15 +158,15 @@ fn address_text(peer: SocketAddr) -> HeaderValue {
 /// How the serving of an HTTP/1 connection ended.
 enum End {
     /// Idle: nothing but the socket is left of it.
-    Parked(TcpStream),
+    Parked(Stream),
     /// It is HTTP/2; these bytes were read.
-    Http2(TcpStream, Bytes),
+    Http2(Stream, Bytes),
     /// The connection is over.
     Done,
 }
 
 /// Waits for a parked connection's next byte. False: it is over.
-async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -> bool {
+async fn wait_for_more(worker: &Worker, from: &Downstream, socket: &TcpStream) -> bool {
     let since = from
         .pace
         .idle_since()
@@ -149,7 +174,7 @@ async fn wait_for_more(worker: &Worker, from: &Downstream, stream: &TcpStream) -
     let mut timer = worker.timers.lease();
     let more = async {
         tokio::select! {
-            readable = stream.readable() => readable.is_ok(),
+            readable = socket.readable() => readable.is_ok(),
             () = worker.drained() => false,
         }
     };
@@ -163,15 +188,15 @@ async fn serve_http1(
     worker: &Rc<Worker>,
     from: &Rc<Downstream>,
     control: &Rc<GateControl>,
-    stream: TcpStream,
+    stream: Stream,
     first: bool,
-    protocols: Protocols,
+    may_have_preface: bool,
 ) -> End {
     let head = HeadLimits {
         bytes: from.limits.max_head_bytes as usize,
         fields: usize::from(from.limits.max_headers),
     };
-    let gate = Gate::new(stream, head, Rc::clone(control), first && protocols.http2);
+    let gate = Gate::new(stream, head, Rc::clone(control), first && may_have_preface);
     let mut builder = http1::Builder::new();
     builder
         .auto_date_header(false)
@@ -223,7 +248,7 @@ async fn serve_http1(
     let gate = parts.io.into_inner();
     let clear = gate.is_clear() && parts.read_buf.is_empty();
     let broken = gate.is_broken();
-    let (stream, rest) = gate.into_parts(&parts.read_buf);
+    let (mut stream, rest) = gate.into_parts(&parts.read_buf);
     let tunnel = from.tunnel.borrow_mut().take();
     match verdict {
         Verdict::Preface => End::Http2(stream, Bytes::from(rest)),
@@ -236,13 +261,13 @@ async fn serve_http1(
         }
         Verdict::Stalled | Verdict::Abusive => End::Done,
         _ => {
-            linger(stream).await;
+            linger(&mut stream).await;
             End::Done
         }
     }
 }
 
-async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixed<TcpStream>) {
+async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixed<Stream>) {
     let limits = &from.limits;
     let from = Rc::new(Downstream {
         bind: from.bind,
@@ -251,6 +276,7 @@ async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixe
         peer_text: from.peer_text.clone(),
         trusted: from.trusted,
         limits: Arc::clone(limits),
+        tls: from.tls.clone(),
         interim: None,
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
@@ -417,7 +443,7 @@ fn elapsed(now: Micros, since: Micros) -> Duration {
 }
 
 /// Ends a connection so that the client can read what was written last: closing with bytes unread would reset it.
-async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     if stream.shutdown().await.is_err() {
         return;
     }

@@ -31,6 +31,8 @@ pub enum Command {
         listener: std::net::TcpListener,
         /// Connections of the address over all workers.
         connections: Arc<AtomicU32>,
+        /// TLS handshakes of the address under way, over all workers.
+        handshakes: Arc<AtomicU32>,
         /// The address's counters.
         metrics: Arc<ListenerMetrics>,
     },
@@ -49,6 +51,8 @@ pub enum Command {
         bind: SocketAddr,
         /// Connections of the address over all workers.
         connections: Arc<AtomicU32>,
+        /// TLS handshakes of the address under way, over all workers.
+        handshakes: Arc<AtomicU32>,
         /// The address's counters.
         metrics: Arc<ListenerMetrics>,
     },
@@ -153,14 +157,14 @@ impl Workers {
     pub async fn listen(&self, bind: SocketAddr, metrics: &Metrics) -> io::Result<SocketAddr> {
         let sockets = socket::bind(bind, self.senders.len())?;
         let bound = sockets[0].local_addr()?;
-        let connections = Arc::new(AtomicU32::new(0));
+        let (connections, handshakes) = (Arc::default(), Arc::default());
         let metrics = metrics.listener(&bound.to_string());
         for (sender, listener) in self.senders.iter().zip(sockets) {
-            let connections = Arc::clone(&connections);
             let listen = Command::Listen {
                 bind,
                 listener,
-                connections,
+                connections: Arc::clone(&connections),
+                handshakes: Arc::clone(&handshakes),
                 metrics: Arc::clone(&metrics),
             };
             // A worker that is gone accepts nothing.
@@ -226,6 +230,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                 bind,
                 listener,
                 connections,
+                handshakes,
                 metrics,
             }) => {
                 let listener = match TcpListener::from_std(listener) {
@@ -238,6 +243,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                 let door = Rc::new(Door {
                     bind,
                     connections,
+                    handshakes,
                     metrics,
                 });
                 let accepting = accept(
@@ -261,6 +267,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                 peer,
                 bind,
                 connections,
+                handshakes,
                 metrics,
             }) => {
                 let own = doors.get(&bind).map(|(door, _)| Rc::clone(door));
@@ -268,6 +275,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                     Rc::new(Door {
                         bind,
                         connections,
+                        handshakes,
                         metrics,
                     })
                 });

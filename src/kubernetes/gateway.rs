@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Gateway, GatewayListener, Id, Key, Kind, LabelSelector, Object};
 use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
-use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, Protocols};
+use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls, Protocols};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -96,8 +97,9 @@ fn selects<'labels>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'l
         })
 }
 
-/// All Gateways that are ours, with their listeners. `taken` is the Ingress listener's address, if it is served.
-pub fn gateways(store: &Store, settings: &Settings, taken: Option<SocketAddr>) -> Gateways {
+/// All Gateways that are ours, with their listeners. `taken` are the addresses of the
+/// Ingress listeners that are served.
+pub fn gateways(store: &Store, settings: &Settings, taken: &[SocketAddr]) -> Gateways {
     let mut ours: Vec<(&Key, &Gateway)> = store
         .of_kind(Kind::Gateway)
         .filter_map(|(key, object)| match object {
@@ -108,8 +110,8 @@ pub fn gateways(store: &Store, settings: &Settings, taken: Option<SocketAddr>) -
     ours.sort_by_key(|(key, gateway)| (gateway.metadata.created, &key.id));
 
     let mut owners: BTreeMap<SocketAddr, String> = BTreeMap::new();
-    if let Some(address) = taken {
-        owners.insert(address, "the Ingresses".to_owned());
+    for address in taken {
+        owners.insert(*address, "the Ingresses".to_owned());
     }
     let mut all = Gateways::default();
     for (key, gateway) in ours {
@@ -117,7 +119,8 @@ pub fn gateways(store: &Store, settings: &Settings, taken: Option<SocketAddr>) -
         let addresses = addresses(gateway, settings, &mut complaints);
         let views: Vec<ListenerView> = (0..gateway.spec.listeners.len())
             .map(|at| {
-                let (view, listeners) = listener(&key.id, gateway, at, &addresses, &owners, &mut complaints);
+                let (view, listeners) =
+                    listener(&key.id, gateway, at, &addresses, &owners, store, &mut complaints);
                 all.listeners.extend(listeners);
                 view
             })
@@ -183,6 +186,7 @@ fn listener(
     at: usize,
     addresses: &[IpAddr],
     owners: &BTreeMap<SocketAddr, String>,
+    store: &Store,
     complaints: &mut Vec<Complaint>,
 ) -> (ListenerView, Vec<(ListenerName, Arc<Listener>)>) {
     let spec = &gateway.spec.listeners[at];
@@ -196,13 +200,15 @@ fn listener(
         takes_http_routes,
         names: Ok(Vec::new()),
     };
-    match served(gateway, at, addresses, owners) {
+    let served = served(gateway, at, addresses, owners)
+        .and_then(|hostname| Ok((hostname, tls(id, spec, &field, store, complaints)?)));
+    match served {
         Err(complaint) => {
             view.names = Err(complaint.reason.clone());
             complaints.push(Complaint::new(field + &complaint.field, complaint.reason));
             (view, Vec::new())
         }
-        Ok(hostname) => {
+        Ok((hostname, tls)) => {
             let listeners: Vec<_> = addresses
                 .iter()
                 .enumerate()
@@ -216,6 +222,7 @@ fn listener(
                         address: SocketAddr::new(*address, spec.port.0),
                         hostname: hostname.clone(),
                         protocols: Protocols::default(),
+                        tls: tls.clone(),
                         limits: ListenerLimits::default(),
                     };
                     (name, Arc::new(listener))
@@ -226,6 +233,50 @@ fn listener(
             (view, listeners)
         }
     }
+}
+
+/// The TLS of a listener: none in clear text. Certificates that cannot be had are complained about; without any, the
+/// listener is not served.
+fn tls(
+    id: &Id,
+    spec: &GatewayListener,
+    field: &str,
+    store: &Store,
+    complaints: &mut Vec<Complaint>,
+) -> Result<Option<Arc<ListenerTls>>, Complaint> {
+    if &*spec.protocol != "HTTPS" {
+        return Ok(None);
+    }
+    let none = || Complaint::new(".tls", "InvalidCertificateRef: HTTPS needs certificateRefs");
+    let tls = spec.tls.as_ref().ok_or_else(none)?;
+    match tls.mode.as_deref() {
+        None | Some("Terminate") => {}
+        Some(other) => {
+            return Err(Complaint::new(
+                ".tls.mode",
+                format!("UnsupportedValue: {other:?} is not available in this version; Terminate is"),
+            ));
+        }
+    }
+    let mut certificates = Vec::new();
+    let mut last = none();
+    for (at, wanted) in tls.certificate_refs.iter().enumerate() {
+        match certificates::of_gateway(id, wanted, store) {
+            Ok(certificate) => certificates.push(certificate),
+            Err(complaint) => {
+                let below = format!(".tls.certificateRefs[{at}]{}", complaint.field);
+                let complaint = Complaint::new(below, complaint.reason);
+                complaints.push(Complaint::new(
+                    format!("{field}{}", complaint.field),
+                    complaint.reason.clone(),
+                ));
+                last = Complaint::new("", "it has no certificate, and is not served");
+            }
+        }
+    }
+    ListenerTls::new(certificates)
+        .map(|tls| Some(Arc::new(tls)))
+        .ok_or(last)
 }
 
 /// The hostname of a listener that can be served, or why it cannot; the complaint's field is below the listener's.
@@ -247,12 +298,12 @@ fn served(
         );
     }
     match &*spec.protocol {
-        "HTTP" => {}
-        "HTTPS" | "TLS" | "TCP" | "UDP" => {
+        "HTTP" | "HTTPS" => {}
+        "TLS" | "TCP" | "UDP" => {
             return fail(
                 ".protocol",
                 format!(
-                    "UnsupportedProtocol: {} is not available in this version; HTTP is",
+                    "UnsupportedProtocol: {} is not available in this version; HTTP and HTTPS are",
                     spec.protocol
                 ),
             );
@@ -260,7 +311,7 @@ fn served(
         other => {
             return fail(
                 ".protocol",
-                format!("UnsupportedProtocol: {other:?} is not known; HTTP is"),
+                format!("UnsupportedProtocol: {other:?} is not known; HTTP and HTTPS are"),
             );
         }
     }
@@ -279,7 +330,7 @@ fn served(
             continue;
         }
         match &*other.protocol {
-            "HTTP" if hostname_of(other).as_ref() == Some(&hostname) => {
+            own if own == &*spec.protocol && hostname_of(other).as_ref() == Some(&hostname) => {
                 return fail(
                     ".hostname",
                     format!(
@@ -288,7 +339,7 @@ fn served(
                     ),
                 );
             }
-            "HTTPS" | "TLS" | "TCP" => {
+            "HTTP" | "HTTPS" | "TLS" | "TCP" if other.protocol != spec.protocol => {
                 return fail(
                     ".protocol",
                     format!(

@@ -7,7 +7,8 @@
 //! ```text
 //! IngressClass ─► Ingress ───────────────┐ uses            ┌─ slices of
 //! GatewayClass ─► Gateway ─► HTTPRoute ──┴──► Service:port ◄┴─ EndpointSlice
-//!                 Namespace ──┘  └── ReferenceGrant
+//!    Secret ─► Ingress, Gateway  │ └── ReferenceGrant ─► Gateway
+//!                 Namespace ─────┘
 //! ```
 //!
 //! An EndpointSlice touches the used ports of its Service, a Service the routes that ask for it and
@@ -34,8 +35,7 @@ use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
 use crate::kubernetes::routes::Surroundings;
 use crate::kubernetes::{Settings, endpoint_slice, ingress, routes, service};
 use crate::model::{
-    Backend, Delta, Endpoint, HostPattern, Listener, ListenerLimits, ListenerName, Protocols, Reject, Route,
-    SourceName,
+    Backend, Certificate, Delta, Endpoint, Listener, ListenerName, Reject, Route, SourceName,
 };
 
 /// The rejects that are given out; what is beyond is only counted.
@@ -50,8 +50,10 @@ pub struct Index {
     dirty: Dirty,
     /// The Gateways as they last came out.
     gateways: Gateways,
-    /// The Ingress listener, while there is a route for it.
-    ingress_listener: Option<Arc<Listener>>,
+    /// The listeners of Ingresses, in clear text and with TLS, while there is something for them.
+    ingress_listeners: [Option<Arc<Listener>>; 2],
+    /// The certificates of each Ingress.
+    certificates: BTreeMap<Key, Vec<Arc<Certificate>>>,
     /// The routes of each HTTPRoute and Ingress as they last came out.
     routes: BTreeMap<Key, Vec<Arc<Route>>>,
     /// How many of those Ingresses have routes.
@@ -93,7 +95,8 @@ impl Index {
             store: Store::default(),
             dirty: Dirty::default(),
             gateways: Gateways::default(),
-            ingress_listener: None,
+            ingress_listeners: [None, None],
+            certificates: BTreeMap::new(),
             routes: BTreeMap::new(),
             ingresses_served: 0,
             dependents: Dependents::default(),
@@ -217,13 +220,18 @@ impl Index {
             && self.slices.is_empty()
             && self.backends.is_empty()
             && self.complaints.is_empty()
+            && self.certificates.is_empty()
             && self.gateways == Gateways::default()
     }
 
     /// Marks what an object touches; `old` is what it was, `new` what it is.
     fn touch(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
         match key.kind {
-            Kind::Secret => {} // nothing depends on one as long as there is no TLS
+            Kind::Secret => {
+                self.mark(self.dependents.of_secret(&key.id));
+                // There are few, and they ask for few.
+                self.dirty.gateways = true;
+            }
             Kind::EndpointSlice => {
                 for (object, is_new) in old
                     .map(|old| (old, false))
@@ -263,7 +271,10 @@ impl Index {
                     self.dirty.routes.extend(inside.map(|(key, _)| key.clone()));
                 }
             }
-            Kind::ReferenceGrant => self.mark(self.dependents.of_grants_in(&key.id.namespace)),
+            Kind::ReferenceGrant => {
+                self.mark(self.dependents.of_grants_in(&key.id.namespace));
+                self.dirty.gateways = true;
+            }
         }
     }
 
@@ -313,6 +324,12 @@ impl Index {
             None => Vec::new(),
         };
         let had_routes = self.routes.get(key).is_some_and(|routes| !routes.is_empty());
+        let certificates = std::mem::take(&mut findings.certificates);
+        if certificates.is_empty() {
+            self.certificates.remove(key);
+        } else {
+            self.certificates.insert(key.clone(), certificates);
+        }
         self.ingresses_served += usize::from(!routes.is_empty());
         self.ingresses_served -= usize::from(had_routes);
         self.settle(key, routes, findings, services, delta);
@@ -375,19 +392,41 @@ impl Index {
 
     /// Who is bound where; marks the routes of Gateways that came out different.
     fn decide_listeners(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
-        let serves_ingresses = self.ingresses_served > 0;
-        if !dirty.gateways && serves_ingresses == self.ingress_listener.is_some() {
+        if !dirty.gateways && dirty.ingresses.is_empty() {
             return;
         }
-        if serves_ingresses != self.ingress_listener.is_some() {
-            self.ingress_listener = serves_ingresses.then(|| Arc::new(ingress_listener(&self.settings)));
-            delta.listeners.insert(
-                ListenerName::new(ingress::LISTENER),
-                self.ingress_listener.clone(),
-            );
+        let next = ingress::listeners(
+            self.ingresses_served > 0,
+            self.certificates.values().flatten(),
+            &self.settings,
+        );
+        let names = [ingress::LISTENER, ingress::TLS_LISTENER];
+        let now = std::mem::take(&mut self.ingress_listeners);
+        let came_or_went = now.each_ref().map(Option::is_some) != next.each_ref().map(Option::is_some);
+        let both = now.into_iter().zip(next).zip(names);
+        let kept: Vec<_> = both
+            .map(|((now, next), name)| {
+                if now.as_deref() == next.as_ref() {
+                    return now;
+                }
+                let next = next.map(Arc::new);
+                delta.listeners.insert(ListenerName::new(name), next.clone());
+                next
+            })
+            .collect();
+        for (place, kept) in self.ingress_listeners.iter_mut().zip(kept) {
+            *place = kept;
         }
-        let taken = serves_ingresses.then_some(self.settings.ingress_address);
-        let next = gateways(&self.store, &self.settings, taken);
+        if !dirty.gateways && !came_or_went {
+            return;
+        }
+        let taken: Vec<_> = self
+            .ingress_listeners
+            .iter()
+            .flatten()
+            .map(|listener| listener.address)
+            .collect();
+        let next = gateways(&self.store, &self.settings, &taken);
         let now = std::mem::take(&mut self.gateways);
 
         let mut changed = std::mem::take(&mut dirty.changed_gateways);
@@ -501,16 +540,6 @@ fn publish(
         }
     };
     Published { backend, endpoints }
-}
-
-fn ingress_listener(settings: &Settings) -> Listener {
-    Listener {
-        name: ListenerName::new(ingress::LISTENER),
-        address: settings.ingress_address,
-        hostname: HostPattern::Any,
-        protocols: Protocols::default(),
-        limits: ListenerLimits::default(),
-    }
 }
 
 #[cfg(test)]

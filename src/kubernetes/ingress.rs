@@ -4,27 +4,30 @@
 //! `ImplementationSpecific` is `Prefix` here; `*.example.com` stands for exactly one label; the longest
 //! path wins, `Exact` before `Prefix`, the older Ingress before the younger.
 //!
-//! All hosts are served on one listener. One host makes one route, named `Ingress/namespace/name`;
+//! All hosts are served on one listener, those of `spec.tls` on another one, with the certificates of all Ingresses,
+//! chosen by name. In clear text a host of `spec.tls` is only sent there by a redirection (308): what was meant to be
+//! encrypted must not go in clear text without a word. The annotation `tidegate.dev/clear-text: allow` says that word, for a
+//! proxy behind something that ends TLS. A host whose certificate cannot be used is not served at all. One host makes one route, named `Ingress/namespace/name`;
 //! when there are several, each has its host behind that. The default backend is a route of its own,
 //! younger than every other, so that it has only what nobody else wants.
-//!
-//! TLS is not available in this version. A host of `spec.tls` is then *not served*: what was meant to be
-//! encrypted must not go in clear text without a word. The annotation
-//! `tidegate.dev/clear-text: allow` says that word, for a proxy behind something that ends TLS.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Findings, Store};
 use crate::kubernetes::objects::{Id, Ingress, IngressBackend, IngressPath, Key, Kind, Object, PortRef};
 use crate::kubernetes::service::{backend_name, find_port};
 use crate::kubernetes::{CLASS_NAME, INGRESS_CONTROLLER, Settings};
 use crate::model::{
-    BackendTarget, HostPattern, ListenerName, Match, PathMatch, Route, RouteName, Rule, WeightedBackend,
+    BackendTarget, Certificate, Filter, HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls,
+    Match, PathMatch, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
 };
 
 /// The name of the listener that all Ingresses share.
 pub const LISTENER: &str = "ingress";
+/// The name of the one for their hosts with TLS.
+pub const TLS_LISTENER: &str = "ingress-tls";
 
 /// The annotation that was used before `ingressClassName`, and goes before it.
 const OLD_CLASS: &str = "kubernetes.io/ingress.class";
@@ -49,7 +52,7 @@ pub fn translate(
     if !is_ours(ingress, store, settings) {
         return Vec::new();
     }
-    let clear_text = ClearText::of(ingress, findings);
+    let tls = Tls::of(id, ingress, store, findings);
     let mut hosts: BTreeMap<HostPattern, Vec<Arc<Rule>>> = BTreeMap::new();
     for (at, spec) in ingress.spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{at}]");
@@ -60,14 +63,8 @@ pub fn translate(
                 continue;
             }
         };
-        if clear_text.forbids(&host) {
-            findings.complain(
-                format!("{field}.host"),
-                format!(
-                    "{host} is in spec.tls, but TLS is not available in this version, so it is not served; to serve it \
-                     in clear text, set the annotation {CLEAR_TEXT}: allow"
-                ),
-            );
+        if let Service::No(reason) = tls.service(&host) {
+            findings.complain(format!("{field}.host"), reason);
             continue;
         }
         let rules = hosts.entry(host).or_default();
@@ -80,26 +77,63 @@ pub fn translate(
         findings.complain("spec", "it has neither rules nor a defaultBackend");
     }
 
-    let default = default_route(id, ingress, &clear_text, store, findings);
+    let default = default_route(id, ingress, &tls, store, findings);
     hosts.retain(|_, rules| !rules.is_empty());
     let is_one = hosts.len() == 1;
-    let mut routes: Vec<Route> = hosts
-        .into_iter()
-        .map(|(host, rules)| Route {
-            name: RouteName::new(if is_one {
-                format!("Ingress/{id}")
-            } else {
-                format!("Ingress/{id}/{host}")
-            }),
-            listeners: vec![ListenerName::new(LISTENER)],
-            hostnames: vec![host],
+    let mut routes = Vec::new();
+    for (host, rules) in hosts {
+        let name = if is_one {
+            format!("Ingress/{id}")
+        } else {
+            format!("Ingress/{id}/{host}")
+        };
+        let base = Route {
+            name: RouteName::new(&name),
+            listeners: Vec::new(),
+            hostnames: vec![host.clone()],
             rules,
             created: ingress.metadata.created,
             order: 0, // the name decides
-        })
-        .collect();
-    routes.extend(default);
+        };
+        routes.extend(tls.place(base, &host, settings));
+    }
+    if let Some(default) = default {
+        routes.extend(tls.place(default, &HostPattern::Any, settings));
+    }
+    findings.certificates = tls.certificates;
     routes
+}
+
+/// The listeners of all Ingresses, in clear text and with TLS, as far as there is something for them.
+pub fn listeners<'a>(
+    serves: bool,
+    certificates: impl Iterator<Item = &'a Arc<Certificate>>,
+    settings: &Settings,
+) -> [Option<Listener>; 2] {
+    let listener = |name, address, tls| Listener {
+        name: ListenerName::new(name),
+        address,
+        hostname: HostPattern::Any,
+        protocols: Protocols::default(),
+        tls,
+        limits: ListenerLimits::default(),
+    };
+    let mut distinct: Vec<Arc<Certificate>> = Vec::new();
+    for certificate in certificates {
+        if !distinct.contains(certificate) {
+            distinct.push(Arc::clone(certificate));
+        }
+    }
+    let tls = ListenerTls::new(distinct).map(|mut tls| {
+        // Nobody's certificate is everybody's default.
+        tls.strict_sni = true;
+        Arc::new(tls)
+    });
+    [
+        serves.then(|| listener(LISTENER, settings.ingress_address, None)),
+        tls.filter(|_| serves)
+            .map(|tls| listener(TLS_LISTENER, settings.ingress_tls_address, Some(tls))),
+    ]
 }
 
 /// Whether an Ingress is ours, by the old annotation, its class, or the default class.
@@ -134,43 +168,128 @@ fn is_our_class(object: &Object) -> bool {
     }
 }
 
-/// The hosts that must not be served in clear text.
-enum ClearText {
-    Allowed,
-    ForbiddenFor(Vec<HostPattern>),
-    ForbiddenForAll,
+/// The TLS of an Ingress.
+struct Tls {
+    /// Whether its hosts may be served in clear text as well.
+    clear_text: bool,
+    /// Each entry of `spec.tls`: its hosts (none: all of the Ingress), and its certificate or why there is none.
+    entries: Vec<TlsEntry>,
+    /// Those that can be used.
+    certificates: Vec<Arc<Certificate>>,
 }
 
-impl ClearText {
-    fn of(ingress: &Ingress, findings: &mut Findings) -> Self {
-        match ingress.metadata.annotation(CLEAR_TEXT) {
-            None => {}
-            Some("allow") => return Self::Allowed,
-            Some(other) => findings.complain(
-                format!("metadata.annotations[{CLEAR_TEXT}]"),
-                format!("{other:?} is not \"allow\"; hosts of spec.tls are not served"),
-            ),
+/// An entry of `spec.tls`.
+type TlsEntry = (Vec<HostPattern>, Result<Arc<Certificate>, String>);
+
+/// How a host is served.
+enum Service {
+    ClearText,
+    WithTls,
+    /// Not at all, and why.
+    No(String),
+}
+
+impl Tls {
+    fn of(id: &Id, ingress: &Ingress, store: &Store, findings: &mut Findings) -> Self {
+        let clear_text = match ingress.metadata.annotation(CLEAR_TEXT) {
+            None => false,
+            Some("allow") => true,
+            Some(other) => {
+                findings.complain(
+                    format!("metadata.annotations[{CLEAR_TEXT}]"),
+                    format!("{other:?} is not \"allow\"; hosts of spec.tls are not served in clear text"),
+                );
+                false
+            }
+        };
+        let mut entries = Vec::new();
+        for spec in &ingress.spec.tls {
+            let hosts = spec.hosts.iter().filter_map(|text| host(Some(text)).ok());
+            let certificate = match spec.secret_name.as_deref() {
+                None | Some("") => Err("spec.tls names no Secret for it".to_owned()),
+                Some(name) => {
+                    let secret = Id::new(Arc::clone(&id.namespace), name);
+                    findings.on.secrets.insert(secret.clone());
+                    certificates::of_secret(&secret, store)
+                }
+            };
+            entries.push((hosts.collect(), certificate));
         }
-        let tls = &ingress.spec.tls;
-        if tls.is_empty() {
-            return Self::Allowed;
+        let good = entries
+            .iter()
+            .filter_map(|(_, certificate)| certificate.as_ref().ok());
+        Self {
+            clear_text,
+            certificates: good.cloned().collect(),
+            entries,
         }
-        if tls.iter().any(|tls| tls.hosts.is_empty()) {
-            return Self::ForbiddenForAll;
-        }
-        let hosts = tls.iter().flat_map(|tls| &tls.hosts);
-        Self::ForbiddenFor(hosts.filter_map(|text| host(Some(text)).ok()).collect())
     }
 
-    fn forbids(&self, host: &HostPattern) -> bool {
-        match self {
-            Self::Allowed => false,
-            Self::ForbiddenForAll => true,
-            Self::ForbiddenFor(hosts) => hosts.iter().any(|tls| match host {
-                HostPattern::Exact(name) => tls.matches(name),
-                other => tls == other,
-            }),
+    fn service(&self, host: &HostPattern) -> Service {
+        let means = |tls: &HostPattern| match host {
+            HostPattern::Exact(name) => tls.matches(name),
+            other => tls == other,
+        };
+        let entry = self
+            .entries
+            .iter()
+            .find(|(hosts, _)| hosts.is_empty() || hosts.iter().any(means));
+        let why = match entry {
+            None => return Service::ClearText,
+            Some((_, Ok(certificate))) => match host {
+                // Whether it is for a wildcard or for every name is told by each client's name.
+                HostPattern::Exact(name) if !certificate.covers(name) => {
+                    format!("the certificate of {:?} is not for {host}", certificate.origin)
+                }
+                _ => return Service::WithTls,
+            },
+            Some((_, Err(why))) => why.clone(),
+        };
+        match self.clear_text {
+            true => Service::ClearText,
+            false => Service::No(format!(
+                "{host} is in spec.tls, but {why}, so it is not served; to serve it in clear text, set the annotation \
+                 {CLEAR_TEXT}: allow"
+            )),
         }
+    }
+
+    /// A route on the listeners where its host is served.
+    fn place(&self, route: Route, host: &HostPattern, settings: &Settings) -> Vec<Route> {
+        let on = |names: &[&str], route: Route| Route {
+            listeners: names.iter().map(|name| ListenerName::new(*name)).collect(),
+            ..route
+        };
+        match self.service(host) {
+            Service::No(_) => Vec::new(),
+            Service::ClearText => vec![on(&[LISTENER], route)],
+            Service::WithTls if self.clear_text => vec![on(&[LISTENER, TLS_LISTENER], route)],
+            Service::WithTls => {
+                let name = RouteName::new(format!("{}:https", route.name));
+                let redirect = Route {
+                    name,
+                    rules: vec![Arc::new(to_https(settings))],
+                    ..route.clone()
+                };
+                vec![on(&[TLS_LISTENER], route), on(&[LISTENER], redirect)]
+            }
+        }
+    }
+}
+
+/// Sends clients to the same place with TLS.
+fn to_https(settings: &Settings) -> Rule {
+    let port = settings.ingress_tls_address.port();
+    Rule {
+        matches: vec![Match::default()],
+        filters: vec![Filter::Redirect(Redirect {
+            scheme: Some(http::uri::Scheme::HTTPS),
+            hostname: None,
+            port: (port != 443).then_some(port),
+            path: None,
+            status: http::StatusCode::PERMANENT_REDIRECT,
+        })],
+        ..Rule::default()
     }
 }
 
@@ -286,19 +405,13 @@ fn target(
 fn default_route(
     id: &Id,
     ingress: &Ingress,
-    clear_text: &ClearText,
+    tls: &Tls,
     store: &Store,
     findings: &mut Findings,
 ) -> Option<Route> {
     let backend = ingress.spec.default_backend.as_ref()?;
-    if matches!(clear_text, ClearText::ForbiddenForAll) {
-        findings.complain(
-            "spec.defaultBackend",
-            format!(
-                "spec.tls is for all hosts, but TLS is not available in this version, so it is not served; to serve it \
-                 in clear text, set the annotation {CLEAR_TEXT}: allow"
-            ),
-        );
+    if let Service::No(reason) = tls.service(&HostPattern::Any) {
+        findings.complain("spec.defaultBackend", reason);
         return None;
     }
     let target = target(id, backend, "spec.defaultBackend", store, findings);
@@ -308,7 +421,7 @@ fn default_route(
         } else {
             format!("Ingress/{id}:default")
         }),
-        listeners: vec![ListenerName::new(LISTENER)],
+        listeners: Vec::new(),
         hostnames: vec![HostPattern::Any],
         rules: vec![Arc::new(rule_to(Match::default(), target))],
         created: AFTER_ALL_OTHERS + ingress.metadata.created,

@@ -9,22 +9,24 @@ mod gateway_api;
 mod meta;
 mod networking;
 mod scalar;
+mod secret;
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
-pub use self::core::{Namespace, Secret, Service, ServicePort};
+pub use self::core::{Namespace, Service, ServicePort};
 pub use discovery::{EndpointSlice, SliceEndpoint};
 pub use gateway_api::{
     BackendRef, Gateway, GatewayClass, GatewayListener, HeaderModifier, HeaderValuePair, HttpRoute,
     HttpRouteFilter, HttpRouteMatch, HttpRouteRule, LabelSelector, ParentRef, PathModifier, ReferenceGrant,
-    RequestMirror, RequestRedirect, RouteRetry, RouteTimeouts, TypedMatch, UrlRewrite,
+    RequestMirror, RequestRedirect, RouteRetry, RouteTimeouts, SecretRef, TypedMatch, UrlRewrite,
 };
 pub use meta::{Meta, is_object_name};
 pub use networking::{Ingress, IngressBackend, IngressClass, IngressPath};
 pub use scalar::{PortNumber, PortRef, parse_duration};
+pub use secret::Secret;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal in $group:literal [$($version:literal),+], $namespaced:literal;)*) => {
@@ -97,7 +99,7 @@ kinds! {
     Service = "Service" in "" ["v1"], true;
     /// `v1 Namespace`; its labels.
     Namespace = "Namespace" in "" ["v1"], false;
-    /// `v1 Secret`; only name and type, never the data.
+    /// `v1 Secret`; its certificate, and nothing else of its data.
     Secret = "Secret" in "" ["v1"], true;
     /// `discovery.k8s.io/v1 EndpointSlice`.
     EndpointSlice = "EndpointSlice" in "discovery.k8s.io" ["v1"], true;

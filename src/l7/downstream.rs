@@ -10,7 +10,7 @@ use http::HeaderValue;
 use super::interim::Interim;
 use super::upgrade::Tunnel;
 use crate::balance::Micros;
-use crate::model::ListenerLimits;
+use crate::model::{Certificate, ListenerLimits, ListenerName};
 
 /// One client connection.
 pub struct Downstream {
@@ -26,6 +26,8 @@ pub struct Downstream {
     pub trusted: bool,
     /// What the client may do.
     pub limits: Arc<ListenerLimits>,
+    /// What was agreed on in its TLS handshake; none in clear text.
+    pub tls: Option<Rc<ClientTls>>,
     /// Interim responses for the client; none can be sent on HTTP/2.
     pub interim: Option<Rc<Interim>>,
     /// How its exchanges come and go.
@@ -34,6 +36,31 @@ pub struct Downstream {
     pub stalls: Rc<Stalls>,
     /// What an HTTP/1 connection becomes once the response that agrees to it is written.
     pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+impl Downstream {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}
+
+/// What was agreed on in a client's TLS handshake.
+#[derive(Debug)]
+pub struct ClientTls {
+    /// The listener that the name led to.
+    pub listener: ListenerName,
+    /// The name that the client asked for (SNI), in lower case.
+    pub name: Option<Box<str>>,
+    /// The certificate that it got.
+    pub certificate: Arc<Certificate>,
+    /// Whether the client was asked who it is.
+    pub asked: bool,
+    /// Who it is, for endpoints; none without a certificate.
+    pub identity: Option<HeaderValue>,
 }
 
 /// How the exchanges of a connection come and go.

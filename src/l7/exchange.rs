@@ -35,7 +35,7 @@ use super::{filters, mirror};
 use crate::balance::{EndpointCell, How, Micros, Observed, Pick, Tie};
 use crate::model::{BackendProtocol, RetryPolicy};
 use crate::runtime::timers::Timer;
-use crate::upstream::{Fate, Lease, SendError};
+use crate::upstream::{Fate, Lease, SendError, tls_of};
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
 pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
@@ -192,6 +192,7 @@ fn decide<'s>(
         version: request.version(),
         headers: request.headers(),
         port: from.local.port(),
+        tls: from.tls.as_deref(),
     };
     plan::decide(
         snapshot.bind(&from.bind).map(|bind| &**bind),
@@ -234,6 +235,8 @@ impl Tries {
 struct Picked {
     cell: Arc<EndpointCell>,
     protocol: BackendProtocol,
+    /// The number of the backend's TLS; 0 in clear text.
+    tls: u64,
 }
 
 /// Chooses an endpoint; none when every one is at its bound.
@@ -259,6 +262,7 @@ fn pick(
             Pick::Endpoint(candidate) => Ok(Some(Picked {
                 cell: Arc::clone(&candidate.cell),
                 protocol: candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
+                tls: tls_of(fleet.policy()),
             })),
             Pick::Saturated => Ok(None),
             Pick::None => Err(Failure::NoEndpoint),
@@ -308,16 +312,18 @@ async fn send(
     deadline: Option<Instant>,
     timer: &mut Timer,
 ) -> Result<(Parts, Lease<RequestBody>), Ended> {
-    let Picked { cell, protocol } = endpoint;
+    let Picked { cell, protocol, tls } = endpoint;
     if outgoing.upgrade && *protocol == BackendProtocol::H2c {
         return Err(Ended::Unsent(Failure::Upgrade));
     }
-    let mut fresh = false;
+    // An upgrade needs a connection of its own, which an endpoint that speaks both has to be asked for.
+    let fresh_http1 = outgoing.upgrade && *protocol == BackendProtocol::Auto;
+    let mut fresh = fresh_http1;
     loop {
         let kept = if fresh {
             None
         } else {
-            worker.pool.take(cell, *protocol)
+            worker.pool.take(cell, *protocol, *tls)
         };
         let mut lease = match kept {
             Some(lease) => {
@@ -340,7 +346,7 @@ async fn send(
             // The HTTP library's HTTP/2 client leaves interim responses out.
             Lease::Shared(lease) => {
                 timer
-                    .within(deadline, pin!(lease.send(outgoing.http2(&host))))
+                    .within(deadline, pin!(lease.send(outgoing.http2(&host, *tls != 0))))
                     .await
             }
         };

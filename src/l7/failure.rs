@@ -25,6 +25,8 @@ pub enum Failure {
     ClientStalled,
     /// The client's body broke off or broke the framing.
     ClientBody,
+    /// The client's connection is not for the request's host.
+    Misdirected,
     /// Nothing is configured for the request.
     NoRoute,
     /// The rule's reference to a backend is wrong, or the rule has none.
@@ -40,6 +42,10 @@ pub enum Failure {
     ConnectTimeout,
     /// The connection could not be made.
     ConnectFailed,
+    /// There is no TLS with the endpoint.
+    ConnectTls,
+    /// The endpoint's certificate is not trusted, or not for the name.
+    ConnectUntrusted,
     /// The connection ended before the response's head.
     Reset,
     /// The response breaks the protocol.
@@ -102,6 +108,7 @@ impl Failure {
             Self::Method => (Outcome::MethodRefused, StatusCode::METHOD_NOT_ALLOWED, Client),
             Self::ClientStalled => (Outcome::ClientStalled, StatusCode::REQUEST_TIMEOUT, Client),
             Self::ClientBody => (Outcome::ClientBody, StatusCode::BAD_REQUEST, Client),
+            Self::Misdirected => (Outcome::Misdirected, StatusCode::MISDIRECTED_REQUEST, Client),
             Self::NoRoute => (Outcome::NoRoute, StatusCode::NOT_FOUND, Proxy),
             Self::BadReference => (Outcome::BadReference, StatusCode::INTERNAL_SERVER_ERROR, Proxy),
             Self::NoEndpoint => (Outcome::NoEndpoint, StatusCode::SERVICE_UNAVAILABLE, Proxy),
@@ -109,6 +116,8 @@ impl Failure {
             Self::ConnectRefused => (Outcome::ConnectRefused, StatusCode::BAD_GATEWAY, Endpoint),
             Self::ConnectTimeout => (Outcome::ConnectTimeout, StatusCode::GATEWAY_TIMEOUT, Endpoint),
             Self::ConnectFailed => (Outcome::ConnectFailed, StatusCode::BAD_GATEWAY, Endpoint),
+            Self::ConnectTls => (Outcome::ConnectTls, StatusCode::BAD_GATEWAY, Endpoint),
+            Self::ConnectUntrusted => (Outcome::ConnectUntrusted, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Reset => (Outcome::UpstreamReset, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Protocol => (Outcome::UpstreamProtocol, StatusCode::BAD_GATEWAY, Endpoint),
             Self::Upgrade => (Outcome::UpgradeFailed, StatusCode::BAD_GATEWAY, Proxy),
@@ -141,6 +150,7 @@ impl Failure {
                 | Self::ClientStalled
                 | Self::ClientBody
                 | Self::Method
+                | Self::Misdirected
                 | Self::Headers(
                     HeaderRefusal::Length
                         | HeaderRefusal::Alias
@@ -158,6 +168,8 @@ impl From<&ConnectError> for Failure {
             ConnectError::TimedOut => Self::ConnectTimeout,
             ConnectError::AtLimit => Self::Overloaded,
             ConnectError::Handshake(_) => Self::Reset,
+            ConnectError::Untrusted(_) => Self::ConnectUntrusted,
+            ConnectError::Tls(_) => Self::ConnectTls,
             ConnectError::Failed(_) => Self::ConnectFailed,
         }
     }

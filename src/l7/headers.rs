@@ -17,6 +17,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Who the client is by its certificate (`l7/client_certificate.rs`).
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// How Tidegate names itself in `Via`.
@@ -84,6 +86,7 @@ impl Survey {
                     survey.keep_alive |= text == b"keep-alive";
                 }
                 14 => {
+                    survey.forwarded |= text.starts_with(b"x-forwarded-");
                     survey.content_length |= text == b"content-length";
                     survey.http2_settings |= text == b"http2-settings";
                 }
@@ -92,6 +95,7 @@ impl Survey {
                     survey.proxy_connection |= text == b"proxy-connection";
                     survey.transfer_encoding |= text == b"transfer-encoding";
                 }
+                13 | 18.. => survey.forwarded |= text.starts_with(b"x-forwarded-"),
                 _ => {}
             }
             survey.alias |= memchr::memchr(b'_', text).is_some() && is_alias(text);
@@ -241,6 +245,8 @@ pub struct ForwardedBy<'a> {
     pub trusted: bool,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Who the client is by its certificate.
+    pub identity: Option<&'a HeaderValue>,
 }
 
 /// Makes a request's fields those of the next hop; `Host` is left to the caller.
@@ -284,6 +290,13 @@ pub fn forward_request(
     }
     headers.append(VIA, via(version));
     forwarded(headers, survey, host, by);
+    // Nobody but this proxy has seen the client's certificate: no other's word for it is passed on.
+    if survey.forwarded {
+        headers.remove(X_FORWARDED_CLIENT_CERT);
+    }
+    if let Some(identity) = by.identity {
+        headers.insert(X_FORWARDED_CLIENT_CERT, identity.clone());
+    }
     Ok(())
 }
 
@@ -579,6 +592,7 @@ mod tests {
             address: "192.0.2.1".parse().unwrap(),
             trusted,
             scheme: "http",
+            identity: None,
         };
         let survey = Survey::of(&headers);
         let host = host_of(&Uri::from_static("/"), Version::HTTP_11, &headers)?;
@@ -694,6 +708,25 @@ mod tests {
                 false
             )
             .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_field_of_trust_is_taken_off_whatever_its_length_and_whatever_else_is_there() {
+        for name in [
+            "x-forwarded-a",
+            "x-forwarded-prefix",
+            "x-forwarded-client-cert",
+            "x-forwarded-tls-client-cert-info",
+        ] {
+            let headers = forward(&[("host", "a"), (name, "forged")], false).unwrap();
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        let own = [("host", "a"), ("x-forwarded-client-cert", "forged")];
+        assert!(
+            !forward(&own, true)
+                .unwrap()
+                .contains_key("x-forwarded-client-cert")
         );
     }
 

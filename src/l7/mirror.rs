@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::Request;
 use http_body::Body;
 
-use super::outgoing::{Outgoing, length_of};
+use super::outgoing::{Outgoing, length_of, to_http2};
 use super::plan::Forward;
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
@@ -35,7 +35,7 @@ pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Ou
         let Some(endpoint) = pick(worker, backend) else {
             continue;
         };
-        let head = outgoing.copy(endpoint.1, endpoint.0.address());
+        let head = outgoing.copy(endpoint.protocol, endpoint.cell.address(), endpoint.is_tls);
         let upload = outgoing.upload.clone();
         let worker = Rc::clone(worker);
         let backend = Arc::clone(backend);
@@ -46,12 +46,23 @@ pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Ou
     }
 }
 
-fn pick(worker: &Worker, backend: &Backend) -> Option<(Arc<EndpointCell>, BackendProtocol)> {
+/// Where a copy goes.
+struct Endpoint {
+    cell: Arc<EndpointCell>,
+    protocol: BackendProtocol,
+    is_tls: bool,
+}
+
+fn pick(worker: &Worker, backend: &Backend) -> Option<Endpoint> {
     let fleet = backend.fleet();
     worker.with_random(|random| match fleet.pick(worker.now(), random, &[]) {
         Pick::Endpoint(candidate) => {
-            let protocol = candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol);
-            Some((Arc::clone(&candidate.cell), protocol))
+            let policy = fleet.policy();
+            Some(Endpoint {
+                cell: Arc::clone(&candidate.cell),
+                protocol: candidate.endpoint.protocol.unwrap_or(policy.protocol),
+                is_tls: policy.tls.is_some(),
+            })
         }
         Pick::Saturated | Pick::None => None,
     })
@@ -60,7 +71,7 @@ fn pick(worker: &Worker, backend: &Backend) -> Option<(Arc<EndpointCell>, Backen
 async fn send(
     worker: Rc<Worker>,
     backend: Arc<Backend>,
-    (cell, protocol): (Arc<EndpointCell>, BackendProtocol),
+    endpoint: Endpoint,
     head: Request<()>,
     upload: Option<Rc<Upload>>,
 ) -> Option<()> {
@@ -68,6 +79,12 @@ async fn send(
         None => RequestBody::default(),
         Some(upload) => RequestBody::whole(body_of(&upload).await?),
     };
+    let Endpoint {
+        cell,
+        protocol,
+        is_tls,
+    } = endpoint;
+    let mut head = head;
     let mut in_flight = EndpointCell::start(&cell, worker.now());
     let fleet = backend.fleet();
     let mut lease = worker.pool.lease(&cell, protocol, fleet.policy()).await.ok()?;
@@ -86,7 +103,12 @@ async fn send(
             };
             lease.send(&request, Some(body), |_, _, _| {}).await.is_ok()
         }
-        Lease::Shared(lease) => lease.send(head.map(|()| body)).await.is_ok(),
+        Lease::Shared(lease) => {
+            if protocol == BackendProtocol::Auto {
+                to_http2(&mut head, is_tls);
+            }
+            lease.send(head.map(|()| body)).await.is_ok()
+        }
     };
     let seen = if sent {
         Observed::Answered

@@ -60,7 +60,8 @@ impl Outgoing {
             client: &from.peer_text,
             address: from.peer.ip(),
             trusted: from.trusted,
-            scheme: "http",
+            scheme: from.scheme(),
+            identity: from.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
         };
         forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version)
             .map_err(Failure::Headers)?;
@@ -85,7 +86,7 @@ impl Outgoing {
         // On HTTP/2 an endpoint may say of what was sent that it has not touched it.
         let may_be_untouched = policy.attempts > 1
             && policy.on.connect_failure
-            && forward.backend.with_fleet(|fleet| fleet.policy().protocol) == BackendProtocol::H2c;
+            && forward.backend.with_fleet(|fleet| fleet.policy().protocol) != BackendProtocol::Http1;
         let may_repeat = may_be_untouched || retry::may_send_again(&method, policy);
         let keeps = may_repeat || forward.rule.does.mirrors || forward.share.does.mirrors;
         let keep = if keeps { policy.max_replay_bytes } else { 0 };
@@ -162,7 +163,7 @@ impl Outgoing {
     }
 
     /// The request for an attempt on HTTP/2.
-    pub fn http2(&mut self, host: &HeaderValue) -> Request<RequestBody> {
+    pub fn http2(&mut self, host: &HeaderValue, is_tls: bool) -> Request<RequestBody> {
         let mut headers = match self.may_repeat {
             true => self.headers.clone(),
             false => {
@@ -171,29 +172,30 @@ impl Outgoing {
             }
         };
         headers.remove(HOST);
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = host.to_str().ok().and_then(|host| host.parse().ok());
-        parts.path_and_query = Some(self.path.clone());
         let mut request = Request::new(self.body().unwrap_or_default());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        *request.uri_mut() = http2_target(host, self.path.clone(), is_tls);
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
         request
     }
 
     /// A copy of the request as it would go to an endpoint, without its body.
-    pub fn copy(&mut self, protocol: BackendProtocol, address: std::net::SocketAddr) -> Request<()> {
+    pub fn copy(
+        &mut self,
+        protocol: BackendProtocol,
+        address: std::net::SocketAddr,
+        is_tls: bool,
+    ) -> Request<()> {
         let host = self.host_or(address);
         match protocol {
             BackendProtocol::H2c => {
                 let may_repeat = std::mem::replace(&mut self.may_repeat, true);
-                let copy = self.http2(&host).map(|_| ());
+                let copy = self.http2(&host, is_tls).map(|_| ());
                 self.may_repeat = may_repeat;
                 copy
             }
-            BackendProtocol::Http1 => {
+            BackendProtocol::Http1 | BackendProtocol::Auto => {
                 let mut copy = Request::new(());
                 *copy.method_mut() = self.method.clone();
                 *copy.uri_mut() = Uri::from(self.path.clone());
@@ -230,4 +232,22 @@ pub(super) fn length_of(headers: &mut HeaderMap) -> BodyLength {
         }
         None => BodyLength::Chunked,
     }
+}
+
+/// Makes an HTTP/1 request one of HTTP/2, where the endpoint turned out to speak that.
+pub fn to_http2<B>(request: &mut Request<B>, is_tls: bool) {
+    let host = request.headers_mut().remove(HOST);
+    let path = request.uri().path_and_query().cloned();
+    if let (Some(host), Some(path)) = (host, path) {
+        *request.uri_mut() = http2_target(&host, path, is_tls);
+    }
+    *request.version_mut() = Version::HTTP_2;
+}
+
+fn http2_target(host: &HeaderValue, path: PathAndQuery, is_tls: bool) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = host.to_str().ok().and_then(|host| host.parse().ok());
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).unwrap_or_default()
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
+use super::downstream::ClientTls;
 use super::failure::Failure;
 use super::headers::{HeaderRefusal, RequestHost, Survey, host_of};
 use super::path::{PathRefusal, normalise};
 use super::refusal::Refusal;
 use super::reply::{Reply, redirect_to};
 use crate::model::{Filter, ListenerName, PathMatch, PathRewrite};
-use crate::snapshot::{self, Backend, Bind, CompiledRule, Found, RequestHead, Share, Target};
+use crate::snapshot::{self, Backend, Bind, CompiledRule, Found, ListenerEntry, RequestHead, Share, Target};
 
 /// The head of a request, as received.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
     /// The port that the client connected to.
     pub port: u16,
+    /// What was agreed on in the connection's TLS handshake.
+    pub tls: Option<&'a ClientTls>,
 }
 
 /// What is done with a request.
@@ -102,9 +105,17 @@ fn try_decide<'s>(
         query: head.uri.query(),
         headers: head.headers,
     };
-    let found = bind
-        .and_then(|bind| bind.find(&request))
-        .ok_or(Failure::NoRoute)?;
+    let found = bind.and_then(|bind| bind.find(&request));
+    if let Some(bind) = bind {
+        let listener = match &found {
+            Some(found) => Some(found.listener),
+            None => bind.listener_of(request.host).map(AsRef::as_ref),
+        };
+        if is_misdirected(head.tls, listener, request.host) {
+            return Err(Failure::Misdirected);
+        }
+    }
+    let found = found.ok_or(Failure::NoRoute)?;
     if let Some(reply) = found.rule.reply() {
         return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
     }
@@ -129,6 +140,32 @@ fn try_decide<'s>(
     }))
 }
 
+/// Whether a request came over a connection that is not for its host (RFC 9110 §15.5.20): clients use one connection
+/// for all names that its certificate has, and some name in a request another host than the one that they connected to.
+///
+/// What a connection is for was settled in its handshake: the listener, and whether the client showed a certificate. So
+/// a host of another listener is refused, and on a listener that asks for client certificates any other name. Within
+/// one listener, a host is refused that another of its certificates is for and the one shown is not.
+fn is_misdirected(tls: Option<&ClientTls>, listener: Option<&ListenerEntry>, host: &str) -> bool {
+    let Some(tls) = tls else {
+        // The listener began to speak TLS after the connection was made.
+        return listener.is_some_and(|listener| listener.listener.tls.is_some());
+    };
+    let Some(listener) = listener.filter(|listener| listener.name == tls.listener) else {
+        return true;
+    };
+    if tls.name.as_deref() == Some(host) {
+        return false;
+    }
+    let others = || {
+        listener
+            .tls
+            .as_ref()
+            .is_some_and(|service| service.certificates.cover(host))
+    };
+    (tls.asked && tls.name.is_some()) || (!tls.certificate.covers(host) && others())
+}
+
 /// The answer that a filter gives in the place of an endpoint.
 fn answer(
     reply: snapshot::Reply<'_>,
@@ -144,7 +181,14 @@ fn answer(
                 Some(rewrite) => rewrite_path(rewrite, found.path, path),
                 None => Cow::Borrowed(path),
             };
-            let location = redirect_to(redirect, host, head.port, &new_path, head.uri.query());
+            let location = redirect_to(
+                redirect,
+                head.tls.is_some(),
+                host,
+                head.port,
+                &new_path,
+                head.uri.query(),
+            );
             Reply::redirect(redirect.status, &location)
         }
     }

@@ -164,12 +164,14 @@ fn grpc_status(status: StatusCode) -> HeaderValue {
 /// scheme is left out.
 pub fn redirect_to(
     redirect: &Redirect,
+    is_tls: bool,
     host: &RequestHost,
     port: u16,
     path: &str,
     query: Option<&str>,
 ) -> String {
-    let scheme = redirect.scheme.as_ref().unwrap_or(&Scheme::HTTP);
+    let own = if is_tls { &Scheme::HTTPS } else { &Scheme::HTTP };
+    let scheme = redirect.scheme.as_ref().unwrap_or(own);
     let name = redirect.hostname.as_deref().unwrap_or(host.name());
     let own_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     let port = match (redirect.port, &redirect.scheme) {
@@ -209,13 +211,15 @@ mod tests {
             port: Some(8443),
             ..https.clone()
         };
-        for (redirect, port, query, expected) in [
-            (&plain, 80, None, "http://a.example/p"),
-            (&plain, 8080, Some("q=1"), "http://a.example:8080/p?q=1"),
-            (&https, 8080, None, "https://a.example/p"),
-            (&other, 80, None, "https://b.example:8443/p"),
+        for (redirect, is_tls, port, query, expected) in [
+            (&plain, false, 80, None, "http://a.example/p"),
+            (&plain, false, 8080, Some("q=1"), "http://a.example:8080/p?q=1"),
+            (&plain, true, 443, None, "https://a.example/p"),
+            (&plain, true, 8443, None, "https://a.example:8443/p"),
+            (&https, false, 8080, None, "https://a.example/p"),
+            (&other, false, 80, None, "https://b.example:8443/p"),
         ] {
-            assert_eq!(redirect_to(redirect, &host, port, "/p", query), expected);
+            assert_eq!(redirect_to(redirect, is_tls, &host, port, "/p", query), expected);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Affinity, BackendName, HashKey};
+use super::{Affinity, BackendName, HashKey, UpstreamTls};
 
 /// The policy of a backend; its endpoints travel apart, because they change far more often.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Backend {
     pub name: BackendName,
     /// What is spoken with the endpoints, unless an endpoint says otherwise.
     pub protocol: BackendProtocol,
+    /// How connections use TLS. None: clear text.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// Which part of a request decides under [`Balance::RingHash`] and [`Balance::Maglev`].
@@ -52,6 +54,7 @@ impl Backend {
         Self {
             name,
             protocol: BackendProtocol::Http1,
+            tls: None,
             balance: Balance::LeastLatency,
             hash: HashKey::Source,
             hash_bound: Some(150),
@@ -73,10 +76,12 @@ impl Backend {
 /// What is spoken with an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendProtocol {
-    /// HTTP/2 in clear text with prior knowledge.
+    /// HTTP/2: in clear text with prior knowledge, over TLS by ALPN.
     H2c,
-    /// HTTP/1.1 in clear text.
+    /// HTTP/1.1.
     Http1,
+    /// Over TLS, HTTP/2 if the endpoint agrees to it, else HTTP/1.1. In clear text nobody is asked: HTTP/1.1.
+    Auto,
 }
 
 /// How an endpoint is chosen.

@@ -1,9 +1,10 @@
 //! Listeners: an address, what is spoken there, which hostnames, and the bounds on what a client may do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HostPattern, ListenerName};
+use super::{HostPattern, ListenerName, ListenerTls};
 
 /// One place where clients arrive.
 ///
@@ -19,16 +20,18 @@ pub struct Listener {
     pub hostname: HostPattern,
     /// What may be spoken.
     pub protocols: Protocols,
+    /// How TLS is ended. None: clear text. Listeners that share an address all have it or none.
+    pub tls: Option<Arc<ListenerTls>>,
     /// What a client may do. Listeners that share an address use the limits of the first by name.
     pub limits: ListenerLimits,
 }
 
-/// HTTP versions a listener accepts in clear text.
+/// HTTP versions a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
     /// HTTP/1.0 and HTTP/1.1.
     pub http1: bool,
-    /// HTTP/2 with prior knowledge (RFC 9113 §3.3).
+    /// HTTP/2: in clear text with prior knowledge (RFC 9113 §3.3), over TLS by ALPN (§3.2).
     pub http2: bool,
 }
 
@@ -62,6 +65,10 @@ pub struct ListenerLimits {
     pub stream_window: u32,
     /// HTTP/2 flow-control window of a connection, in bytes.
     pub connection_window: u32,
+    /// From a connection's start to the end of its TLS handshake.
+    pub handshake_deadline: Duration,
+    /// TLS handshakes under way on the address, over all workers; more connections are closed at once.
+    pub max_handshakes: u32,
     /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
@@ -78,6 +85,8 @@ impl Default for ListenerLimits {
             max_concurrent_streams: 100,
             stream_window: 64 * 1024,
             connection_window: 1024 * 1024,
+            handshake_deadline: Duration::from_secs(10),
+            max_handshakes: 4096,
             trusted_proxies: Vec::new(),
         }
     }

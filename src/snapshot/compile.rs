@@ -138,7 +138,7 @@ impl Compiler {
         for (name, source, holder) in self.policies.waiting() {
             rejects.push(self.name_reject("backend", name.as_str(), source, holder));
         }
-        for (name, _) in self.listeners.waiting() {
+        for name in self.listeners.waiting() {
             rejects.extend(self.slot_reject(name));
         }
         rejects.sort_by(|a, b| (a.source.as_str(), &a.object).cmp(&(b.source.as_str(), &b.object)));
@@ -335,9 +335,29 @@ impl Compiler {
         let given = self.listeners.given.get(name)?;
         let other = self.listeners.in_the_way_of(name)?;
         let Listener {
-            address, hostname, ..
+            address,
+            hostname,
+            tls,
+            ..
         } = &*given.value;
-        let holder = self.listeners.given.get(other)?.source;
+        let held = self.listeners.given.get(other)?;
+        let holder = held.source;
+        if held.value.tls.is_some() != tls.is_some() {
+            let (its, own) = match tls {
+                Some(_) => ("clear text", "TLS"),
+                None => ("TLS", "clear text"),
+            };
+            return Some(Reject {
+                source: self.source_name(given.source),
+                object: format!("listener {name}"),
+                field: Some("tls".to_owned()),
+                reason: format!(
+                    "listener {other} of {} speaks {its} on {address} already, and stays; an address cannot speak \
+                     {own} too, choose another port",
+                    self.source_name(holder)
+                ),
+            });
+        }
         Some(Reject {
             source: self.source_name(given.source),
             object: format!("listener {name}"),
@@ -375,6 +395,7 @@ mod tests {
                 address: ([127, 0, 0, 1], 80).into(),
                 hostname: HostPattern::Any,
                 protocols: model::Protocols::default(),
+                tls: None,
                 limits: model::ListenerLimits::default(),
             };
             delta.listeners.insert(name.into(), Some(Arc::new(listener)));

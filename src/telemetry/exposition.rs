@@ -8,10 +8,10 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use super::Metrics;
 use super::histogram::{EXPOSED, Histogram};
 use super::metrics::{BackendTotals, EJECTIONS, ListenerTotals, PICKS, Totals};
 use super::process::ProcessTotals;
+use super::{HandshakeEnd, Metrics};
 
 /// The content type of [`Exposition::text`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -262,6 +262,28 @@ const FAMILIES: &[Family] = &[
         help: "Connections of clients that one worker gave to another.",
         labels: &["listener"],
         samples: |reading| of_listeners(reading, counter, |listener| listener.handed_off),
+    },
+    Family {
+        name: "tidegate_tls_handshakes_total",
+        kind: MetricType::COUNTER,
+        help: "Ended TLS handshakes of clients, by how they ended.",
+        labels: &["listener", "outcome"],
+        samples: |reading| {
+            let listeners = reading.totals.listeners.iter();
+            listeners
+                .flat_map(|listener| {
+                    HandshakeEnd::ALL
+                        .iter()
+                        .map(|end| (end, listener.handshakes[end.index()]))
+                        // What never happened is left out; so a listener without TLS has none.
+                        .filter(|(_, count)| *count > 0)
+                        .map(|(end, count)| {
+                            let labels = [("listener", &*listener.name), ("outcome", end.code())];
+                            counter(&labels, count as f64)
+                        })
+                })
+                .collect()
+        },
     },
     Family {
         name: "tidegate_reloads_total",

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
 pub use self::totals::{BackendTotals, Exchanges, ListenerTotals, Totals};
-use super::Outcome;
+use super::{HandshakeEnd, Outcome};
 
 /// Names with children of their own, per kind.
 pub const MAX_CHILDREN: usize = 1000;
@@ -333,6 +333,11 @@ impl ListenerMetrics {
     /// Counts a connection given to another worker.
     pub fn handed_off(&self, worker: usize) {
         self.shards.of(worker).handed_off.add(1);
+    }
+
+    /// Counts an ended TLS handshake.
+    pub fn handshake(&self, worker: usize, end: HandshakeEnd) {
+        self.shards.of(worker).handshakes[end.index()].add(1);
     }
 
     /// The sum over all workers.

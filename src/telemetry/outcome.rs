@@ -66,6 +66,8 @@ outcomes! {
     Unsupported = "unsupported", "http_request_error";
     /// The request has been through this proxy too often.
     Loop = "loop", "proxy_loop_detected";
+    /// The client's connection is not for the request's host.
+    Misdirected = "misdirected", "http_request_error";
     /// No listener, hostname or rule is for the request.
     NoRoute = "no_route", "destination_not_found";
     /// The rule's reference to a backend is wrong or not granted.
@@ -81,6 +83,10 @@ outcomes! {
     ConnectTimeout = "connect_timeout", "connection_timeout";
     /// The connection could not be made for another reason.
     ConnectFailed = "connect_failed", "destination_ip_unroutable";
+    /// There is no TLS with the endpoint: no version or protocol in common, or it broke off.
+    ConnectTls = "connect_tls", "tls_protocol_error";
+    /// The endpoint's certificate is not trusted, has expired, or is not for the name.
+    ConnectUntrusted = "connect_untrusted", "tls_certificate_error";
     /// The endpoint closed or reset the connection before its response's head.
     UpstreamReset = "upstream_reset", "connection_terminated";
     /// The endpoint's response breaks the protocol.
@@ -121,6 +127,7 @@ impl Outcome {
             | Self::ExpectationFailed
             | Self::Unsupported
             | Self::Loop
+            | Self::Misdirected
             | Self::NoRoute => false,
             Self::BadReference
             | Self::NoEndpoint
@@ -128,6 +135,8 @@ impl Outcome {
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectFailed
+            | Self::ConnectTls
+            | Self::ConnectUntrusted
             | Self::UpstreamReset
             | Self::UpstreamProtocol
             | Self::UpstreamTruncated

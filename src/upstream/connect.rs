@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::balance::{ConnectionSlot, EndpointCell};
+use crate::model::{Backend, BackendProtocol, UpstreamTls};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,12 @@ pub enum ConnectError {
     /// The protocol's start on the connection failed.
     #[error("the endpoint did not start the protocol: {0}")]
     Handshake(hyper::Error),
+    /// The endpoint's certificate is not trusted, or not for the name.
+    #[error("the endpoint's certificate was refused: {0}")]
+    Untrusted(rustls::Error),
+    /// There is no TLS with the endpoint for another reason.
+    #[error("no TLS with the endpoint: {0}")]
+    Tls(io::Error),
     /// Something else: no route, no free port, no free descriptor.
     #[error("the connection could not be made: {0}")]
     Failed(io::Error),
@@ -35,15 +45,55 @@ pub enum ConnectError {
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A connection, and its place in the count of its endpoint's connections.
+/// A connection to an endpoint.
+pub type Stream = crate::runtime::stream::Stream<TlsStream<TcpStream>>;
+
+/// A connection in a protocol, and its place in the count of its endpoint's connections.
 pub(super) async fn connect(
     cell: &Arc<EndpointCell>,
-    max_connections: u32,
-    timeout: Duration,
-) -> Result<(TcpStream, ConnectionSlot), ConnectError> {
-    let slot = EndpointCell::open_connection(cell, max_connections).ok_or(ConnectError::AtLimit)?;
-    let stream = dial(cell.address(), timeout).await?;
+    protocol: BackendProtocol,
+    policy: &Backend,
+) -> Result<(Stream, ConnectionSlot), ConnectError> {
+    let slot =
+        EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
+    let deadline = Instant::now() + policy.connect_timeout;
+    let stream = dial(cell.address(), policy.connect_timeout).await?;
+    let stream = match &policy.tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let shaken = tokio::time::timeout_at(deadline, shake(stream, tls, protocol)).await;
+            Stream::Tls(Box::new(shaken.map_err(|_elapsed| ConnectError::TimedOut)??))
+        }
+    };
     Ok((stream, slot))
+}
+
+/// The TLS handshake with an endpoint. Nothing that the endpoint sends is taken for HTTP before it is over.
+pub async fn shake(
+    stream: TcpStream,
+    tls: &UpstreamTls,
+    protocol: BackendProtocol,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let connector = TlsConnector::from(Arc::clone(tls.config(protocol)));
+    let shaken = connector.connect(tls.hostname.clone(), stream).await;
+    let stream = shaken.map_err(|error| {
+        let own = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match own {
+            Some(refused @ rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted(refused.clone()),
+            _ => ConnectError::Tls(error),
+        }
+    })?;
+    if protocol == BackendProtocol::H2c && !speaks_http2(&stream) {
+        return Err(ConnectError::Tls(io::Error::other("it does not speak HTTP/2")));
+    }
+    Ok(stream)
+}
+
+/// Whether HTTP/2 was agreed on.
+pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
 /// A plain connection to an address, with the options that all upstream sockets have.

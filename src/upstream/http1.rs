@@ -110,6 +110,8 @@ struct Sending<B> {
     length: BodyLength,
     /// A byte has left.
     begun: bool,
+    /// Nothing that was written is held back by the stream.
+    flushed: bool,
     failed: bool,
 }
 
@@ -150,6 +152,7 @@ where
                 body: None,
                 length: BodyLength::Empty,
                 begun: false,
+                flushed: true,
                 failed: false,
             },
             receiving: Receiving::Nothing,
@@ -174,6 +177,7 @@ where
         sending.body = body.filter(|_| request.length != BodyLength::Empty);
         sending.length = request.length;
         sending.begun = false;
+        sending.flushed = false;
         sending.failed = false;
         self.to_head_request = request.method == Method::HEAD;
         self.receiving = Receiving::Head {
@@ -315,6 +319,20 @@ where
                     }
                 }
             }
+            // TLS may still hold what it was given; nobody else asks it to go on.
+            let flushed = match sending.flushed {
+                true => Poll::Ready(Ok(())),
+                false => Pin::new(&mut self.stream).poll_flush(cx),
+            };
+            match flushed {
+                Poll::Ready(Ok(())) => sending.flushed = true,
+                Poll::Ready(Err(_)) => {
+                    sending.give_up();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending if sending.body.is_none() => return Poll::Pending,
+                Poll::Pending => {}
+            }
             if sending.body.is_none() {
                 return Poll::Ready(Ok(()));
             }
@@ -450,6 +468,7 @@ impl<'a> Unwritten<'a> {
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     fn is_done(&self) -> bool {
         !self.failed
+            && self.flushed
             && self.body.is_none()
             && self.written_head == self.head.len()
             && self.data.is_empty()
@@ -537,6 +556,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
     fn wrote(&mut self, mut bytes: usize) {
         self.begun = true;
+        self.flushed = false;
         let of_head = bytes.min(self.head.len() - self.written_head);
         self.written_head += of_head;
         bytes -= of_head;

@@ -10,16 +10,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::connect;
+use super::http1::{self, Http1, RequestHead};
+use super::pool::{Lane, Stream};
+use crate::balance::ConnectionSlot;
+use crate::model::BackendProtocol;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
-use tokio::net::TcpStream;
-
-use super::http1::{self, Http1, RequestHead};
-use super::pool::{Lane, Stream};
-use crate::balance::ConnectionSlot;
 
 /// One exchange's place on a connection.
 pub enum Lease<B> {
@@ -38,14 +38,14 @@ pub struct Exclusive<B> {
 
 /// An HTTP/1 connection with its place in the count of its endpoint's connections.
 pub(super) struct Kept<B> {
-    pub(super) connection: Http1<TcpStream, B>,
+    pub(super) connection: Http1<connect::Stream, B>,
     pub(super) slot: ConnectionSlot,
 }
 
 /// What is left of a connection after HTTP.
 pub struct Socket {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: connect::Stream,
     /// What was read of what follows.
     pub read: Bytes,
     /// Its place in the count of connections, until dropped.
@@ -151,6 +151,14 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    /// What is spoken on it: never [`BackendProtocol::Auto`].
+    pub fn protocol(&self) -> BackendProtocol {
+        match self {
+            Self::Exclusive(_) => BackendProtocol::Http1,
+            Self::Shared(_) => BackendProtocol::H2c,
+        }
+    }
+
     /// Whether the connection had carried other exchanges before.
     pub fn reused(&self) -> bool {
         match self {

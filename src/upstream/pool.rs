@@ -3,7 +3,12 @@
 //! # Shape
 //! One lane per endpoint and protocol. An HTTP/1 lane keeps idle connections, the last used on top, because it is the
 //! least likely to have been closed meanwhile. An HTTP/2 lane keeps connections with free streams and opens as many as
-//! the streams need; while one is being opened, others wait for it instead of opening their own.
+//! the streams need; while one is being opened, others wait for it instead of opening their own. Where the protocol is
+//! what the endpoint agrees to in its TLS handshake, a lane keeps both kinds, and learns from each new connection whether
+//! the next one is worth waiting for.
+//!
+//! A backend whose TLS changes gets lanes of its own: a connection is never used under other rules than those that it was
+//! made by, and the old ones fall idle and go.
 //!
 //! # Bounds
 //! Idle connections per lane: the backend's `max_idle`. All connections of an endpoint over all workers: the backend's
@@ -24,10 +29,10 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{self, ConnectError, connect, speaks_http2};
 use super::http1::{Http1, MAX_HEAD};
 use super::lease::{Exclusive, Kept, Lease};
-use crate::balance::EndpointCell;
+use crate::balance::{ConnectionSlot, EndpointCell};
 use crate::model::{Backend, BackendProtocol};
 use crate::runtime::local::LocalExecutor;
 
@@ -36,8 +41,8 @@ pub struct Pool<B> {
     lanes: RefCell<Lanes<B>>,
 }
 
-/// Lanes by their endpoint's id and the protocol.
-type Lanes<B> = HashMap<(u64, BackendProtocol), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>;
+/// Lanes by their endpoint's id, the protocol and the number of the TLS.
+type Lanes<B> = HashMap<(u64, BackendProtocol, u64), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>;
 
 /// The connections to one endpoint in one protocol.
 pub struct Lane<B> {
@@ -49,6 +54,8 @@ pub struct Lane<B> {
     /// HTTP/2 connections being opened.
     opening: Cell<u32>,
     opened: Notify,
+    /// Whether the last connection that could speak either turned out to be HTTP/1.
+    learned_http1: Cell<bool>,
     /// The backend's bounds as of the last connection made.
     max_streams: Cell<u32>,
     max_idle: Cell<u32>,
@@ -115,18 +122,24 @@ where
     }
 
     /// A connection to the endpoint that is there already: an idle one or a free stream.
-    pub fn take(&self, cell: &EndpointCell, protocol: BackendProtocol) -> Option<Lease<B>> {
+    ///
+    /// `tls` is the number of the backend's TLS ([`tls_of`]).
+    pub fn take(&self, cell: &EndpointCell, protocol: BackendProtocol, tls: u64) -> Option<Lease<B>> {
         let lanes = self.lanes.borrow();
-        let lane = lanes.get(&(cell.id(), protocol))?;
-        match protocol {
-            BackendProtocol::Http1 => lane.take_idle().map(|kept| {
+        let lane = lanes.get(&(cell.id(), protocol, tls))?;
+        let exclusive = || {
+            lane.take_idle().map(|kept| {
                 Lease::Exclusive(Exclusive {
                     kept,
                     lane: Rc::clone(lane),
                     reused: true,
                 })
-            }),
+            })
+        };
+        match protocol {
+            BackendProtocol::Http1 => exclusive(),
             BackendProtocol::H2c => lane.free_stream().map(Lease::Shared),
+            BackendProtocol::Auto => lane.free_stream().map(Lease::Shared).or_else(exclusive),
         }
     }
 
@@ -137,13 +150,14 @@ where
         protocol: BackendProtocol,
         policy: &Backend,
     ) -> Result<Lease<B>, ConnectError> {
-        if let Some(lease) = self.take(cell, protocol) {
+        if let Some(lease) = self.take(cell, protocol, tls_of(policy)) {
             return Ok(lease);
         }
         let lane = self.lane(cell, protocol, policy);
         match protocol {
             BackendProtocol::Http1 => Self::open_exclusive(lane, policy).await.map(Lease::Exclusive),
             BackendProtocol::H2c => self.stream(lane, policy).await.map(Lease::Shared),
+            BackendProtocol::Auto => self.either(lane, policy).await,
         }
     }
 
@@ -191,18 +205,21 @@ where
 
     fn lane(&self, cell: &Arc<EndpointCell>, protocol: BackendProtocol, policy: &Backend) -> Rc<Lane<B>> {
         let mut lanes = self.lanes.borrow_mut();
-        let lane = lanes.entry((cell.id(), protocol)).or_insert_with(|| {
-            Rc::new(Lane {
-                cell: Arc::clone(cell),
-                idle: RefCell::default(),
-                shared: RefCell::default(),
-                opening: Cell::new(0),
-                opened: Notify::new(),
-                max_streams: Cell::new(0),
-                max_idle: Cell::new(0),
-                idle_timeout: Cell::new(policy.limits.idle_timeout),
-            })
-        });
+        let lane = lanes
+            .entry((cell.id(), protocol, tls_of(policy)))
+            .or_insert_with(|| {
+                Rc::new(Lane {
+                    cell: Arc::clone(cell),
+                    idle: RefCell::default(),
+                    shared: RefCell::default(),
+                    opening: Cell::new(0),
+                    opened: Notify::new(),
+                    learned_http1: Cell::new(false),
+                    max_streams: Cell::new(0),
+                    max_idle: Cell::new(0),
+                    idle_timeout: Cell::new(policy.limits.idle_timeout),
+                })
+            });
         lane.max_streams.set(policy.limits.max_streams);
         lane.max_idle.set(policy.limits.max_idle);
         lane.idle_timeout.set(policy.limits.idle_timeout);
@@ -210,16 +227,20 @@ where
     }
 
     async fn open_exclusive(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Exclusive<B>, ConnectError> {
-        let (stream, slot) =
-            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
-        Ok(Exclusive {
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::Http1, policy).await?;
+        Ok(Self::exclusive_over(lane, stream, slot))
+    }
+
+    /// HTTP/1 on a connection that is there.
+    fn exclusive_over(lane: Rc<Lane<B>>, stream: connect::Stream, slot: ConnectionSlot) -> Exclusive<B> {
+        Exclusive {
             kept: Box::new(Kept {
                 connection: Http1::new(stream),
                 slot,
             }),
             lane,
             reused: false,
-        })
+        }
     }
 
     async fn stream(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
@@ -237,8 +258,44 @@ where
 
     async fn open_shared(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
         let opening = Opening::new(&lane);
-        let (stream, slot) =
-            connect(&lane.cell, policy.limits.max_connections, policy.connect_timeout).await?;
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::H2c, policy).await?;
+        Self::shared_over(&lane, stream, slot, opening).await
+    }
+
+    /// One connection of the protocol that the endpoint agrees to, or a place on one that is there.
+    async fn either(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Lease<B>, ConnectError> {
+        let tls = tls_of(policy);
+        loop {
+            if let Some(lease) = self.take(&lane.cell, BackendProtocol::Auto, tls) {
+                return Ok(lease);
+            }
+            if lane.opening.get() == 0 || lane.learned_http1.get() {
+                break;
+            }
+            // One is on its way that may be for many.
+            lane.opened.notified().await;
+        }
+        let opening = Opening::new(&lane);
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::Auto, policy).await?;
+        let http2 = matches!(&stream, connect::Stream::Tls(stream) if speaks_http2(stream));
+        lane.learned_http1.set(!http2);
+        if http2 {
+            Self::shared_over(&lane, stream, slot, opening)
+                .await
+                .map(Lease::Shared)
+        } else {
+            drop(opening);
+            Ok(Lease::Exclusive(Self::exclusive_over(lane, stream, slot)))
+        }
+    }
+
+    /// HTTP/2 on a connection that is there; those who wait for it are woken.
+    async fn shared_over(
+        lane: &Rc<Lane<B>>,
+        stream: connect::Stream,
+        slot: ConnectionSlot,
+        opening: Opening<B>,
+    ) -> Result<Stream<B>, ConnectError> {
         let handshake = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -271,6 +328,11 @@ where
         drop(opening);
         Ok(first)
     }
+}
+
+/// The number of a backend's TLS; 0 in clear text.
+pub fn tls_of(policy: &Backend) -> u64 {
+    policy.tls.as_ref().map_or(0, |tls| tls.id())
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Lane<B> {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use self::ask::ask;
 use crate::balance::{Clock, EndpointCell};
-use crate::model::{ActiveCheck, BackendProtocol};
+use crate::model::{ActiveCheck, BackendProtocol, UpstreamTls};
 
 /// An endpoint that wants to be asked.
 pub struct Subject<T> {
@@ -28,6 +28,8 @@ pub struct Subject<T> {
     pub check: Arc<ActiveCheck>,
     /// What is spoken with it.
     pub protocol: BackendProtocol,
+    /// How it is connected to.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Whether good answers end an ejection.
     pub ends_ejection: bool,
     /// Who is told of changes.
@@ -228,8 +230,10 @@ impl Prober {
             tally.next = now + subject.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
             let (answers, check) = (self.answers.clone(), Arc::clone(&subject.check));
             let (address, protocol, id) = (subject.cell.address(), subject.protocol, *id);
+            let tls = subject.tls.clone();
             tokio::spawn(async move {
-                let asked = tokio::time::timeout(check.timeout, ask(address, protocol, &check)).await;
+                let asked =
+                    tokio::time::timeout(check.timeout, ask(address, protocol, &check, tls.as_deref())).await;
                 let result = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 drop(slot);
                 let _ = answers.send(Answer { id, result }).await;
@@ -351,6 +355,7 @@ mod tests {
                     cell: Arc::clone(&subject),
                     check: Arc::clone(&check),
                     protocol: BackendProtocol::Http1,
+                    tls: None,
                     ends_ejection: true,
                     owner: (),
                 }]

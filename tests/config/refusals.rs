@@ -47,6 +47,38 @@ fn good_but(part: &str, with: &str) -> String {
 }
 
 const REFUSALS: &[Row] = &[
+    // TLS (see tls.rs)
+    (
+        "listener",
+        r#"address: ":80", protocols: [h1, h2]"#,
+        &[
+            "1:47: h2 needs TLS, and this listener has none (write h2c for HTTP/2 in clear text, or give it tls: {certificates: [..]})",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], protocol: h2"#,
+        &[
+            "4:55: h2 needs TLS, and this backend has none (write h2c for HTTP/2 in clear text, or give it tls: {hostname: ..})",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], protocol: auto"#,
+        &[
+            "4:55: auto needs TLS, where endpoints say what they speak (write h1 or h2c, or give it tls: {hostname: ..})",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], tls: {}"#,
+        &[r#"4:50: "hostname" is missing in tls"#],
+    ),
+    (
+        "listener",
+        r#"address: ":80", tls: {}"#,
+        &[r#"1:41: "certificates" is missing in tls"#],
+    ),
     // YAML
     (
         "raw",
@@ -210,7 +242,7 @@ upstreams: {}
             r#"4:30: "address" is missing in an entry of endpoints"#,
             r#"4:31: unknown key "addr" (known here: address, label, priority, protocol, state, weight, zone)"#,
             r#"4:59: "roundrobin" is no value of balance (did you mean "round-robin"?)"#,
-            r#"4:81: "grpc" is no value of protocol (known here: h1, h2c)"#,
+            r#"4:81: "grpc" is no value of protocol (known here: h1, h2, h2c, auto)"#,
         ],
     ),
     (

@@ -100,7 +100,7 @@ impl Endpoint {
             async move {
                 let io = TokioIo::new(stream);
                 let _ = match protocol {
-                    BackendProtocol::Http1 => {
+                    BackendProtocol::Http1 | BackendProtocol::Auto => {
                         hyper::server::conn::http1::Builder::new()
                             .serve_connection(io, service)
                             .with_upgrades()
@@ -112,6 +112,46 @@ impl Endpoint {
                             .serve_connection(io, service)
                             .await
                     }
+                };
+            }
+        })
+    }
+
+    /// A service behind TLS, of the version that the client agrees to; `lines` then begin with what was agreed on.
+    pub async fn serve_tls<F, Answer>(config: Arc<rustls::ServerConfig>, service: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
+        Answer: Future<Output = Response<Boxed>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(config);
+        Self::accept(listener, move |_, stream, tally| {
+            let (acceptor, service) = (acceptor.clone(), service.clone());
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let connection = stream.get_ref().1;
+                let http2 = connection.alpn_protocol() == Some(b"h2");
+                let name = connection.server_name().unwrap_or("none").to_owned();
+                let known = connection.peer_certificates().is_some();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let version = if http2 { "h2" } else { "h1" };
+                    let client = if known { "known" } else { "unknown" };
+                    tally.saw(&format!("{version} {name} {client} {}", request.uri()));
+                    let answer = service(request);
+                    async move { Ok::<_, std::convert::Infallible>(answer.await) }
+                });
+                let io = TokioIo::new(stream);
+                let _ = if http2 {
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(io, service)
+                        .await
+                } else {
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .with_upgrades()
+                        .await
                 };
             }
         })

@@ -11,6 +11,7 @@ pub mod client;
 pub mod endpoint;
 pub mod frames;
 pub mod proxy;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;

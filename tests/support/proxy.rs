@@ -51,6 +51,7 @@ impl Setup {
                 address: any_port(),
                 hostname: HostPattern::Any,
                 protocols: Protocols::default(),
+                tls: None,
                 limits: ListenerLimits::default(),
             },
             rules: vec![rule_to("web")],

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::{Names, check_name};
-use super::{DAY, Pass, SHORT};
+use super::{DAY, Pass, SHORT, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
@@ -29,7 +29,7 @@ use crate::model::{
 /// Puts all backends and their endpoints into the world.
 pub fn backends(pass: &mut Pass, raw: &RawConfig, names: &mut Names, world: &mut World) {
     for (name, raw) in raw.backends.iter().flat_map(|map| &map.0) {
-        let endpoints = endpoints(pass, &raw.value, raw.place);
+        let endpoints = endpoints(pass, &raw.value, raw.place, raw.value.tls.is_some());
         check_backend_name(pass, name, &endpoints);
         names.define_backend(name);
         let backend = backend(pass, name, &raw.value);
@@ -54,7 +54,16 @@ fn check_backend_name(pass: &mut Pass, name: &Placed<String>, endpoints: &[Endpo
 fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend {
     let default = Backend::new(BackendName::new(name.text()));
     Backend {
-        protocol: raw.protocol.map_or(default.protocol, protocol),
+        protocol: match (&raw.protocol, &raw.tls) {
+            (Some(raw_protocol), tls) => protocol(pass, raw_protocol, tls.is_some()),
+            (None, Some(_)) => BackendProtocol::Auto,
+            (None, None) => default.protocol,
+        },
+        tls: raw
+            .tls
+            .as_ref()
+            .and_then(|raw| tls::upstream(pass, raw))
+            .map(Arc::new),
         balance: raw.balance.map_or(default.balance, balance),
         hash: raw
             .hash
@@ -99,10 +108,25 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
     }
 }
 
-fn protocol(raw: RawBackendProtocol) -> BackendProtocol {
-    match raw {
+fn protocol(pass: &mut Pass, raw: &Placed<RawBackendProtocol>, is_tls: bool) -> BackendProtocol {
+    match (raw.value, is_tls) {
+        (RawBackendProtocol::H2c, true) => pass.say(
+            Diagnostic::error(raw.place, "h2c is clear text, and this backend has TLS").hint("write h2"),
+        ),
+        (RawBackendProtocol::H2, false) => pass.say(
+            Diagnostic::error(raw.place, "h2 needs TLS, and this backend has none")
+                .hint("write h2c for HTTP/2 in clear text, or give it tls: {hostname: ..}"),
+        ),
+        (RawBackendProtocol::Auto, false) => pass.say(
+            Diagnostic::error(raw.place, "auto needs TLS, where endpoints say what they speak")
+                .hint("write h1 or h2c, or give it tls: {hostname: ..}"),
+        ),
+        _ => {}
+    }
+    match raw.value {
         RawBackendProtocol::H1 => BackendProtocol::Http1,
-        RawBackendProtocol::H2c => BackendProtocol::H2c,
+        RawBackendProtocol::H2c | RawBackendProtocol::H2 => BackendProtocol::H2c,
+        RawBackendProtocol::Auto => BackendProtocol::Auto,
     }
 }
 
@@ -131,7 +155,7 @@ fn percent(pass: &mut Pass, text: Option<&PercentText>, default: u8) -> u8 {
         .unwrap_or(default)
 }
 
-fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place) -> Vec<Endpoint> {
+fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place, is_tls: bool) -> Vec<Endpoint> {
     if raw.endpoints.is_empty() {
         pass.say(Diagnostic::warning(
             place,
@@ -145,7 +169,7 @@ fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place) -> Vec<Endpoint> {
             TextOr::Text(text) => pass
                 .unit(entry.place, units::endpoint_address(text))
                 .map(Endpoint::at),
-            TextOr::Map(raw) => endpoint(pass, raw),
+            TextOr::Map(raw) => endpoint(pass, raw, is_tls),
         };
         let Some(endpoint) = endpoint else { continue };
         if let Some(first) = seen.insert(endpoint.address, entry.place) {
@@ -163,7 +187,7 @@ fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place) -> Vec<Endpoint> {
     endpoints
 }
 
-fn endpoint(pass: &mut Pass, raw: &RawEndpoint) -> Option<Endpoint> {
+fn endpoint(pass: &mut Pass, raw: &RawEndpoint, is_tls: bool) -> Option<Endpoint> {
     let weight = pass.count("weight", raw.weight.as_ref(), 1, 1..=65_535);
     let priority = pass.count("priority", raw.priority.as_ref(), 0, 0..=u32::from(MAX_PRIORITY));
     let text = |text: &Option<Placed<String>>| text.as_ref().map(|text| Arc::from(text.text()));
@@ -174,7 +198,7 @@ fn endpoint(pass: &mut Pass, raw: &RawEndpoint) -> Option<Endpoint> {
             Some(RawEndpointState::Draining) => EndpointState::Draining,
             Some(RawEndpointState::Active) | None => EndpointState::Active,
         },
-        protocol: raw.protocol.map(protocol),
+        protocol: raw.protocol.as_ref().map(|raw| protocol(pass, raw, is_tls)),
         zone: text(&raw.zone),
         priority: u8::try_from(priority).unwrap_or(MAX_PRIORITY),
         label: text(&raw.label),

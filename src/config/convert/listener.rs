@@ -1,9 +1,10 @@
 //! Listeners: addresses, hostnames, limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::check_name;
-use super::{DAY, Pass, SHORT};
+use super::{DAY, Pass, SHORT, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::text::ListenAddress;
@@ -34,6 +35,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
                     address,
                     hostname: HostPattern::Any,
                     protocols: Protocols::default(),
+                    tls: None,
                     limits: ListenerLimits::default(),
                 },
                 listen.place(),
@@ -82,7 +84,12 @@ fn listener(pass: &mut Pass, name: &Placed<String>, raw: &RawListener) -> (Liste
         name: ListenerName::new(name.text()),
         address: address(pass, &raw.address),
         hostname,
-        protocols: protocols(pass, raw.protocols.as_ref()),
+        protocols: protocols(pass, raw.protocols.as_ref(), raw.tls.is_some()),
+        tls: raw
+            .tls
+            .as_ref()
+            .and_then(|raw| tls::listener(pass, &raw.value))
+            .map(Arc::new),
         limits,
     };
     (listener, raw.address.place())
@@ -105,18 +112,33 @@ pub fn hostname(pass: &mut Pass, text: &Placed<String>) -> HostPattern {
     })
 }
 
-fn protocols(pass: &mut Pass, raw: Option<&Placed<Vec<RawListenerProtocol>>>) -> Protocols {
+fn protocols(pass: &mut Pass, raw: Option<&Placed<Vec<RawListenerProtocol>>>, is_tls: bool) -> Protocols {
     let Some(raw) = raw else {
         return Protocols::default();
     };
     if raw.value.is_empty() {
         pass.say(
-            Diagnostic::error(raw.place, "a listener speaks at least one protocol").hint("write [h1, h2c]"),
+            Diagnostic::error(raw.place, "a listener speaks at least one protocol").hint(match is_tls {
+                true => "write [h1, h2]",
+                false => "write [h1, h2c]",
+            }),
+        );
+    }
+    let has = |protocol| raw.value.contains(&protocol);
+    if is_tls && has(RawListenerProtocol::H2c) {
+        pass.say(
+            Diagnostic::error(raw.place, "h2c is clear text, and this listener has TLS").hint("write h2"),
+        );
+    }
+    if !is_tls && has(RawListenerProtocol::H2) {
+        pass.say(
+            Diagnostic::error(raw.place, "h2 needs TLS, and this listener has none")
+                .hint("write h2c for HTTP/2 in clear text, or give it tls: {certificates: [..]}"),
         );
     }
     Protocols {
-        http1: raw.value.contains(&RawListenerProtocol::H1),
-        http2: raw.value.contains(&RawListenerProtocol::H2c),
+        http1: has(RawListenerProtocol::H1),
+        http2: has(RawListenerProtocol::H2c) || has(RawListenerProtocol::H2),
     }
 }
 
@@ -183,6 +205,18 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
             raw.connection_window.as_ref(),
             default.connection_window,
             65_535..=MAX_WINDOW,
+        ),
+        handshake_deadline: pass.duration(
+            "handshake_deadline",
+            raw.handshake_deadline.as_ref(),
+            default.handshake_deadline,
+            Duration::from_millis(10)..=DAY,
+        ),
+        max_handshakes: pass.count(
+            "max_handshakes",
+            raw.max_handshakes.as_ref(),
+            default.max_handshakes,
+            1..=1_000_000,
         ),
         trusted_proxies: default.trusted_proxies,
     };

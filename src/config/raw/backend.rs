@@ -7,6 +7,7 @@ use super::text::{
     AffinityText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText, PercentText,
     StatusRanges,
 };
+use super::tls::RawUpstreamTls;
 use crate::config::place::{Placed, PlacedMap, TextOr};
 
 /// A group of endpoints with one policy.
@@ -15,8 +16,10 @@ use crate::config::place::{Placed, PlacedMap, TextOr};
 pub struct RawBackend {
     /// Its endpoints: `10.0.0.1:3000`, or `{address: 10.0.0.1:3000, weight: 2, zone: a}`.
     pub endpoints: Vec<Placed<TextOr<RawEndpoint>>>,
-    /// What is spoken with the endpoints. Default: h1.
-    pub protocol: Option<RawBackendProtocol>,
+    /// What is spoken with the endpoints. Default: h1, with `tls` auto.
+    pub protocol: Option<Placed<RawBackendProtocol>>,
+    /// How connections use TLS. Default: clear text.
+    pub tls: Option<Placed<RawUpstreamTls>>,
     /// How an endpoint is chosen. Default: least-latency.
     pub balance: Option<RawBalance>,
     /// What `ring-hash` and `maglev` go by. Default: source.
@@ -60,7 +63,7 @@ pub struct RawEndpoint {
     /// 0 is used first, later ones when too few of the earlier ones are available; up to 7. Default: 0.
     pub priority: Option<Placed<u32>>,
     /// What it speaks. Default: as its backend.
-    pub protocol: Option<RawBackendProtocol>,
+    pub protocol: Option<Placed<RawBackendProtocol>>,
     /// Its zone.
     pub zone: Option<Placed<String>>,
     /// A name to show. Default: its address.
@@ -81,10 +84,14 @@ pub enum RawEndpointState {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawBackendProtocol {
-    /// HTTP/1.1 in clear text.
+    /// HTTP/1.1.
     H1,
+    /// HTTP/2 over TLS.
+    H2,
     /// HTTP/2 in clear text with prior knowledge.
     H2c,
+    /// Over TLS: HTTP/2 if the endpoint agrees to it, else HTTP/1.1.
+    Auto,
 }
 
 /// How an endpoint is chosen.

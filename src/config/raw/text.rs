@@ -81,6 +81,11 @@ text!(
     { "type": ["string", "integer"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" }
 );
 text!(
+    /// `"1.2"` or `"1.3"`, in quotes.
+    TlsVersionText,
+    { "type": "string", "pattern": "^1\\.[23]$" }
+);
+text!(
     /// What is worth another try: `connect-failure`, `reset`, `timeout`, or a status like `503`.
     RetryCondition,
     { "type": ["string", "integer"], "pattern": "^(connect-failure|reset|timeout|[45][0-9]{2})$" }

@@ -1,17 +1,19 @@
 //! Backends with every default filled in.
 
 use super::yaml::{Fields, Yaml};
-use super::{fields, list, text, time, time_or_none, word};
+use super::{fields, list, text, time, time_or_none, tls, word};
 use crate::config::units::{show_excess, show_status_ranges};
 use crate::model::{
     ActiveCheck, Affinity, AffinityBy, AffinityMode, Backend, BackendProtocol, CheckKind, Comparable,
     Ejection, Endpoint, EndpointState,
 };
 
-fn protocol(protocol: BackendProtocol) -> Yaml {
-    word(match protocol {
-        BackendProtocol::H2c => "h2c",
-        BackendProtocol::Http1 => "h1",
+fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
+    word(match (protocol, is_tls) {
+        (BackendProtocol::H2c, true) => "h2",
+        (BackendProtocol::H2c, false) => "h2c",
+        (BackendProtocol::Http1, _) | (BackendProtocol::Auto, false) => "h1",
+        (BackendProtocol::Auto, true) => "auto",
     })
 }
 
@@ -31,8 +33,12 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .with("aggression", word(backend.slow_start_shape.aggression))
         .with("minimum", percent(backend.slow_start_shape.minimum_percent));
     Fields::default()
-        .with("endpoints", list(endpoints, endpoint))
-        .with("protocol", protocol(backend.protocol))
+        .with(
+            "endpoints",
+            list(endpoints, |one| endpoint(one, backend.tls.is_some())),
+        )
+        .with("protocol", protocol(backend.protocol, backend.tls.is_some()))
+        .maybe("tls", backend.tls.as_deref().map(tls::upstream))
         .with("balance", word(backend.balance.word()))
         .with("hash", text(backend.hash.to_string()))
         .with("hash_bound", word(show_excess(backend.hash_bound)))
@@ -80,7 +86,7 @@ fn affinity(affinity: &Affinity) -> Yaml {
         .yaml()
 }
 
-fn endpoint(endpoint: &Endpoint) -> Yaml {
+fn endpoint(endpoint: &Endpoint, is_tls: bool) -> Yaml {
     let state = match endpoint.state {
         EndpointState::Active => "active",
         EndpointState::Draining => "draining",
@@ -90,7 +96,7 @@ fn endpoint(endpoint: &Endpoint) -> Yaml {
         .with("weight", word(endpoint.weight))
         .with("state", word(state))
         .with("priority", word(endpoint.priority))
-        .maybe("protocol", endpoint.protocol.map(protocol))
+        .maybe("protocol", endpoint.protocol.map(|one| protocol(one, is_tls)))
         .maybe("zone", endpoint.zone.as_ref().map(text))
         .maybe("label", endpoint.label.as_ref().map(text))
         .yaml()

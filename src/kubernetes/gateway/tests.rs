@@ -157,7 +157,7 @@ fn listeners_that_do_not_differ_are_all_refused() {
         "spec.listeners[0].hostname: HostnameConflict: listener \"b\"",
         "spec.listeners[1].hostname: HostnameConflict: listener \"a\"",
         "spec.listeners[3].protocol: ProtocolConflict: listener \"e\"",
-        "spec.listeners[4].protocol: UnsupportedProtocol: HTTPS is not available in this version",
+        "spec.listeners[4].protocol: ProtocolConflict: listener \"d\"",
         "spec.listeners[5].protocol: UnsupportedProtocol: TCP is not available in this version",
         "spec.listeners[6].hostname: UnsupportedValue: \"*.*\" is not a hostname",
         "spec.listeners[7].protocol: UnsupportedProtocol: \"SMTP\" is not known",
@@ -291,7 +291,7 @@ fn parents_choose_listeners_by_section_port_and_hostname() {
 - {name: any, port: 80, protocol: HTTP}
 - {name: shop, port: 80, protocol: HTTP, hostname: '*.shop.example'}
 - {name: exact, port: 81, protocol: HTTP, hostname: www.example.com}
-- {name: tls, port: 443, protocol: HTTPS}",
+- {name: tls, port: 443, protocol: TLS}",
     );
     let refused = |reason: &str| Err(reason.to_owned());
     let listeners = |names: &[&str]| {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::kubernetes::objects::Id;
+use crate::model::Certificate;
 
 /// Complaints kept of one object; a broken object need not say more than that.
 const MAX_COMPLAINTS: usize = 16;
@@ -38,6 +39,8 @@ pub struct Dependencies {
     pub services: BTreeSet<Id>,
     /// Gateways it wants to attach to.
     pub gateways: BTreeSet<Id>,
+    /// Secrets whose certificates were asked for.
+    pub secrets: BTreeSet<Id>,
     /// Namespaces whose grants were asked for.
     pub granting: BTreeSet<Arc<str>>,
 }
@@ -49,6 +52,8 @@ pub struct Findings {
     pub complaints: Vec<Complaint>,
     /// What it depends on.
     pub on: Dependencies,
+    /// The certificates with which it is served.
+    pub certificates: Vec<Arc<Certificate>>,
 }
 
 impl Findings {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::kubernetes::objects::{
-    EndpointSlice, Gateway, HttpRoute, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant, Service,
+    EndpointSlice, Gateway, HttpRoute, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant, Secret,
+    Service,
 };
 
 /// All objects by key. Ordered by kind, namespace, name, so that a kind or a namespace is one range.
@@ -34,6 +35,7 @@ impl Store {
         ingress: Ingress;
         namespace: Namespace;
         http_route: HttpRoute;
+        secret: Secret;
         service: Service;
     }
 

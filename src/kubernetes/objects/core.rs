@@ -1,4 +1,4 @@
-//! Core kinds: Service, Namespace, Secret.
+//! Core kinds: Service, Namespace.
 
 use std::sync::Arc;
 
@@ -58,12 +58,4 @@ pub fn is_tcp(protocol: Option<&str>) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Namespace {
     pub metadata: Meta,
-}
-
-/// `v1 Secret`; only its type is read, never its data.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Secret {
-    pub metadata: Meta,
-    #[serde(default)]
-    pub r#type: Option<Box<str>>,
 }

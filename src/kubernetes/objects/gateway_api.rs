@@ -66,8 +66,32 @@ pub struct GatewayListener {
     pub hostname: Option<Arc<str>>,
     pub port: PortNumber,
     pub protocol: Box<str>,
+    #[serde(default)]
+    pub tls: Option<GatewayTls>,
     #[serde(default, deserialize_with = "or_default")]
     pub allowed_routes: AllowedRoutes,
+}
+
+/// The TLS of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayTls {
+    /// `Terminate` when not said.
+    pub mode: Option<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub certificate_refs: Vec<SecretRef>,
+}
+
+/// A reference to a Secret.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SecretRef {
+    #[serde(default)]
+    pub group: Option<Box<str>>,
+    #[serde(default)]
+    pub kind: Option<Box<str>>,
+    pub name: Arc<str>,
+    #[serde(default)]
+    pub namespace: Option<Arc<str>>,
 }
 
 /// Which routes may attach to a listener.

@@ -81,10 +81,11 @@ pub struct IngressPort {
 
 /// Hosts that the Ingress wants served with TLS; none listed means all.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct IngressTls {
     #[serde(deserialize_with = "or_default")]
     pub hosts: Vec<Arc<str>>,
+    pub secret_name: Option<Arc<str>>,
 }
 
 /// `networking.k8s.io/v1 IngressClass`.

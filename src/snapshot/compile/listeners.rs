@@ -1,7 +1,8 @@
 //! Listeners under compilation: which are live, and the tables that grow inside them.
 //!
 //! A listener holds the slot of its address and hostname. A later one that wants the same slot waits,
-//! and goes live when the slot is free again.
+//! and goes live when the slot is free again. An address speaks TLS or clear text, as the first who wanted
+//! it does; a later one of the other kind waits too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use foldhash::fast::RandomState;
 use super::super::hosts::HostIndex;
 use super::super::paths::{Entry, PathTable};
 use super::super::rule::CompiledRoute;
+use super::super::tls::{Tickets, TlsService};
 use super::super::union::Union;
 use super::super::{Bind, ListenerEntry};
 use crate::model::{HostPattern, Listener, ListenerName};
@@ -19,23 +21,27 @@ use crate::model::{HostPattern, Listener, ListenerName};
 type Tables = HostIndex<Arc<PathTable>>;
 
 /// All listeners that the sources gave, and the tables of those that are live.
-#[derive(Default)]
 pub(super) struct Listeners {
     pub(super) given: Union<ListenerName, Arc<Listener>>,
     /// Who wants a slot, in order of arrival; the first has it.
     slots: HashMap<Slot, Vec<ListenerName>>,
     wanted: HashMap<ListenerName, Slot>,
+    /// Who wants an address, in order of arrival; the first decides whether it speaks TLS.
+    arrivals: HashMap<SocketAddr, Vec<ListenerName>>,
     live: HashMap<ListenerName, Live>,
     by_address: HashMap<SocketAddr, BTreeSet<ListenerName>>,
     /// Addresses whose bind has to be made anew.
     stale: BTreeSet<SocketAddr>,
+    tickets: Tickets,
 }
 
-type Slot = (SocketAddr, HostPattern);
+/// An address, a hostname, and whether it speaks TLS.
+type Slot = (SocketAddr, HostPattern, bool);
 
 struct Live {
     listener: Arc<Listener>,
     tables: Tables,
+    tls: Option<Arc<TlsService>>,
     /// As last published, while nothing has changed since.
     entry: Option<Arc<ListenerEntry>>,
 }
@@ -50,6 +56,21 @@ pub(super) struct Edit {
 /// Changes of the tables of one listener.
 pub(super) type Edits = BTreeMap<HostPattern, Edit>;
 
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            given: Union::default(),
+            slots: HashMap::new(),
+            wanted: HashMap::new(),
+            arrivals: HashMap::new(),
+            live: HashMap::new(),
+            by_address: HashMap::new(),
+            stale: BTreeSet::new(),
+            tickets: Tickets::new(),
+        }
+    }
+}
+
 impl Listeners {
     /// Follows what has been given under these names; says which listeners are live with empty tables now.
     pub(super) fn follow(&mut self, names: &[ListenerName]) -> HashSet<ListenerName> {
@@ -60,18 +81,33 @@ impl Listeners {
             if before == slot.as_ref() {
                 continue;
             }
-            if let Some(before) = before
-                && let Some(line) = self.slots.get_mut(before)
-            {
-                line.retain(|other| other != name);
-                concerned.extend(line.first().cloned());
-                if line.is_empty() {
-                    self.slots.remove(before);
+            if let Some(before) = before {
+                if let Some(line) = self.slots.get_mut(before) {
+                    line.retain(|other| other != name);
+                    concerned.extend(line.first().cloned());
+                    if line.is_empty() {
+                        self.slots.remove(before);
+                    }
+                }
+                let address = before.0;
+                if let Some(line) = self.arrivals.get_mut(&address) {
+                    // Who waited for the kind of the address may have it now, or no longer.
+                    concerned.extend(line.iter().cloned());
+                    if slot.as_ref().is_none_or(|slot| slot.0 != address) {
+                        line.retain(|other| other != name);
+                    }
+                    if line.is_empty() {
+                        self.arrivals.remove(&address);
+                    }
                 }
             }
             match slot {
                 Some(slot) => {
                     self.slots.entry(slot.clone()).or_default().push(name.clone());
+                    let line = self.arrivals.entry(slot.0).or_default();
+                    if !line.contains(name) {
+                        line.push(name.clone());
+                    }
                     self.wanted.insert(name.clone(), slot);
                 }
                 None => {
@@ -89,14 +125,20 @@ impl Listeners {
 
     /// Who has the slot that this listener wants, if it is another.
     pub(super) fn in_the_way_of(&self, name: &ListenerName) -> Option<&ListenerName> {
-        let holder = self.slots.get(self.wanted.get(name)?)?.first()?;
+        let slot = self.wanted.get(name)?;
+        let first = self.arrivals.get(&slot.0)?.first()?;
+        if self.wanted.get(first).is_some_and(|other| other.2 != slot.2) {
+            return Some(first);
+        }
+        let holder = self.slots.get(slot)?.first()?;
         (holder != name).then_some(holder)
     }
 
     /// Listeners that wait for a slot.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&ListenerName, &ListenerName)> {
-        let lines = self.slots.values();
-        lines.flat_map(|line| line.iter().skip(1).filter_map(|name| Some((name, line.first()?))))
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &ListenerName> {
+        self.wanted
+            .keys()
+            .filter(|name| self.in_the_way_of(name).is_some())
     }
 
     /// Changes the tables of a listener.
@@ -143,6 +185,7 @@ impl Listeners {
                         Arc::new(ListenerEntry {
                             name: name.clone(),
                             listener: Arc::clone(&live.listener),
+                            tls: live.tls.clone(),
                             hosts: live.tables.clone(),
                         })
                     })));
@@ -188,9 +231,18 @@ impl Listeners {
             .entry(listener.address)
             .or_default()
             .insert(name.clone());
+        // Made anew only when it has to be: what a client may ask for is decided by protocols and TLS alone.
+        let same = before.as_ref().filter(|before| {
+            before.listener.tls == listener.tls && before.listener.protocols == listener.protocols
+        });
+        let tls = match same {
+            Some(before) => before.tls.clone(),
+            None => TlsService::of(&listener, &self.tickets),
+        };
         let kept = before.filter(|before| before.listener.hostname == listener.hostname);
         let fresh = kept.is_none();
         let live = Live {
+            tls,
             listener,
             tables: kept.map(|kept| kept.tables).unwrap_or_default(),
             entry: None,
@@ -201,7 +253,11 @@ impl Listeners {
 }
 
 fn slot(listener: &Listener) -> Slot {
-    (listener.address, listener.hostname.clone())
+    (
+        listener.address,
+        listener.hostname.clone(),
+        listener.tls.is_some(),
+    )
 }
 
 #[cfg(test)]
@@ -210,6 +266,7 @@ impl Listeners {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
             && self.wanted.is_empty()
+            && self.arrivals.is_empty()
             && self.live.is_empty()
             && self.by_address.is_empty()
             && self.stale.is_empty()

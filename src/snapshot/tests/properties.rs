@@ -123,6 +123,7 @@ fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
             address: address.parse().unwrap(),
             hostname,
             protocols: Protocols::default(),
+            tls: None,
             limits: ListenerLimits::default(),
         })
     })
@@ -294,6 +295,7 @@ fn a_large_world_that_changes_is_answered_as_specified() {
         address: ADDRESSES[0].parse().unwrap(),
         hostname: HostPattern::Any,
         protocols: Protocols::default(),
+        tls: None,
         limits: ListenerLimits::default(),
     };
     delta.listeners.insert("l".into(), Some(Arc::new(listener)));

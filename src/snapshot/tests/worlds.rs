@@ -19,6 +19,7 @@ pub(super) fn listener(name: &str, address: &str, hostname: &str) -> Listener {
         address: address.parse::<SocketAddr>().unwrap(),
         hostname: HostPattern::parse(hostname).unwrap(),
         protocols: Protocols::default(),
+        tls: None,
         limits: ListenerLimits::default(),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use super::super::Outcome;
 use super::super::histogram::{Cell, HistogramCells};
+use super::super::{HandshakeEnd, Outcome};
 use super::{BackendTotals, CLASSES, ListenerTotals, PICKS};
 
 /// One shard for each worker.
@@ -91,6 +91,7 @@ pub(super) struct ListenerShard {
     pub(super) closed: Cell,
     pub(super) refused: Cell,
     pub(super) handed_off: Cell,
+    pub(super) handshakes: [Cell; HandshakeEnd::ALL.len()],
 }
 
 impl ListenerShard {
@@ -99,5 +100,8 @@ impl ListenerShard {
         totals.closed += self.closed.get();
         totals.refused += self.refused.get();
         totals.handed_off += self.handed_off.get();
+        for (count, cell) in totals.handshakes.iter_mut().zip(&self.handshakes) {
+            *count += cell.get();
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::Outcome;
 use super::super::histogram::Histogram;
+use super::super::{HandshakeEnd, Outcome};
 use super::{CLASSES, EJECTIONS, PICKS};
 
 /// Everything that is counted, at one moment (each number for itself; a record that is being
@@ -152,6 +152,8 @@ pub struct ListenerTotals {
     pub refused: u64,
     /// Connections given to another worker.
     pub handed_off: u64,
+    /// Ended TLS handshakes by [`HandshakeEnd::index`].
+    pub handshakes: [u64; HandshakeEnd::ALL.len()],
 }
 
 impl ListenerTotals {

@@ -14,17 +14,47 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use memchr::memmem;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::model::{ActiveCheck, BackendProtocol, CheckKind, HttpCheck};
-use crate::upstream::connect::dial;
+use crate::model::{ActiveCheck, BackendProtocol, CheckKind, HttpCheck, UpstreamTls};
+use crate::upstream::connect::{dial, shake, speaks_http2};
 
 /// Asks once. The error says what is wrong; the caller bounds the time.
-pub async fn ask(endpoint: SocketAddr, protocol: BackendProtocol, check: &ActiveCheck) -> Result<(), String> {
+pub async fn ask(
+    endpoint: SocketAddr,
+    protocol: BackendProtocol,
+    check: &ActiveCheck,
+    tls: Option<&UpstreamTls>,
+) -> Result<(), String> {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or(endpoint.port()));
     let stream = dial(address, check.timeout)
         .await
         .map_err(|error| error.to_string())?;
+    let wanted = match check.kind {
+        CheckKind::Tcp => return Ok(()),
+        CheckKind::Grpc { .. } => BackendProtocol::H2c,
+        CheckKind::Http(_) => protocol,
+    };
+    let Some(tls) = tls else {
+        return question(stream, address, wanted, check, "http").await;
+    };
+    let stream = shake(stream, tls, wanted)
+        .await
+        .map_err(|error| error.to_string())?;
+    let spoken = match wanted {
+        BackendProtocol::Auto if speaks_http2(&stream) => BackendProtocol::H2c,
+        known => known,
+    };
+    question(stream, address, spoken, check, "https").await
+}
+
+async fn question<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    address: SocketAddr,
+    protocol: BackendProtocol,
+    check: &ActiveCheck,
+    scheme: &str,
+) -> Result<(), String> {
     match &check.kind {
         CheckKind::Tcp => Ok(()),
         CheckKind::Http(http) => {
@@ -32,7 +62,7 @@ pub async fn ask(endpoint: SocketAddr, protocol: BackendProtocol, check: &Active
                 .host
                 .as_deref()
                 .map_or_else(|| address.to_string(), str::to_owned);
-            let request = http_request(http, &host, protocol)?;
+            let request = http_request(http, scheme, &host, protocol)?;
             exchange(stream, request, protocol, |response| judge_http(http, response)).await
         }
         CheckKind::Grpc { service } => {
@@ -46,8 +76,11 @@ pub async fn ask(endpoint: SocketAddr, protocol: BackendProtocol, check: &Active
 const MAX_BODY: usize = 64 * 1024;
 
 /// Sends a request and has its answer judged, while the connection is driven.
-async fn exchange<J: Future<Output = Result<(), String>>>(
-    stream: TcpStream,
+async fn exchange<
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    J: Future<Output = Result<(), String>>,
+>(
+    stream: S,
     request: Request<Full<Bytes>>,
     protocol: BackendProtocol,
     judge: impl FnOnce(Response<Incoming>) -> J,
@@ -55,7 +88,7 @@ async fn exchange<J: Future<Output = Result<(), String>>>(
     let io = TokioIo::new(stream);
     let broken = |error: hyper::Error| format!("the connection broke: {error}");
     match protocol {
-        BackendProtocol::Http1 => {
+        BackendProtocol::Http1 | BackendProtocol::Auto => {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
             let asked = async { judge(sender.send_request(request).await.map_err(broken)?).await };
             driven(asked, connection).await
@@ -83,14 +116,15 @@ async fn driven(
 
 fn http_request(
     check: &HttpCheck,
+    scheme: &str,
     host: &str,
     protocol: BackendProtocol,
 ) -> Result<Request<Full<Bytes>>, String> {
     let request = match protocol {
-        BackendProtocol::Http1 => Request::get(&*check.path)
+        BackendProtocol::Http1 | BackendProtocol::Auto => Request::get(&*check.path)
             .header(HOST, host)
             .header(http::header::CONNECTION, "close"),
-        BackendProtocol::H2c => Request::get(format!("http://{host}{}", check.path)),
+        BackendProtocol::H2c => Request::get(format!("{scheme}://{host}{}", check.path)),
     };
     let mut request = request
         .header(USER_AGENT, AGENT)
