@@ -109,6 +109,9 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         Arc::clone(&live),
     );
     let mut opened = Vec::new();
+    if sources.iter().any(|source| matches!(source, Source::Kubernetes(_))) {
+        gates.close(sources::KUBERNETES_GATE, "nothing is read yet");
+    }
     for source in sources {
         let (name, delta, rejects, follow) =
             tokio::task::spawn_blocking(move || sources::open(source)).await??;
@@ -133,6 +136,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
                 metrics: Arc::clone(&metrics),
                 process: Arc::clone(&process),
                 workers: Arc::clone(&workers),
+                gates: Arc::clone(&gates),
+                live: Arc::clone(&live),
             },
         )));
     }

@@ -2,9 +2,8 @@
 //!
 //! The heart is [`Index`]: synchronous, with one owner, fed with plain objects by `apply`, `delete`
 //! and `reset`, and asked for what changed by `take_delta`. It does no I/O and knows nobody but the
-//! model, so that every rule is tested with plain objects. Who feeds it is another matter: today
-//! [`Manifests`], a directory of YAML files that plays the API server; a watch of a real one feeds
-//! the same index.
+//! model, so that every rule is tested with plain objects. Who feeds it is another matter:
+//! [`Cluster`], which follows an API server, or [`Manifests`], a directory of YAML files that plays one.
 //!
 //! ```text
 //! files / API server ─► objects ─► index ─► gateway, routes, ingress, service, endpoint_slice ─► Delta
@@ -15,6 +14,7 @@
 //! reason for it (`RefNotPermitted`, `NoMatchingListenerHostname`) the text starts with that.
 
 mod certificates;
+mod cluster;
 mod endpoint_slice;
 mod gateway;
 mod index;
@@ -23,12 +23,17 @@ mod manifests;
 mod objects;
 mod routes;
 mod service;
+mod status;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health};
 pub use index::Index;
 pub use manifests::{Manifests, OpenError};
 pub use objects::{Id, Key, Kind, Object};
+
+/// The name of a cluster as a source, in messages.
+pub const SOURCE: &str = "kubernetes";
 
 /// The class name that is ours without any class object, where [`Settings::class_by_name`] allows it.
 pub const CLASS_NAME: &str = "tidegate";

@@ -171,7 +171,9 @@ fn ready(state: &AdminState, query: &str) -> Reply {
     let mut body = String::new();
     for gate in &gates {
         if gate.open {
-            if parameter(query, "verbose").is_some() {
+            if !gate.reason.is_empty() {
+                body.push_str(&format!("[+] {}: {}\n", gate.name, gate.reason));
+            } else if parameter(query, "verbose").is_some() {
                 body.push_str(&format!("[+] {}\n", gate.name));
             }
         } else {

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::conductor::Message;
 use super::process::Process;
+use super::view::Live;
 use crate::config::{self, Settings, watch};
 use crate::downstream::workers::Workers;
-use crate::kubernetes::{self, Manifests};
+use crate::kubernetes::{self, Cluster, Manifests};
 use crate::model::{Delta, Reject, SourceName, World};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::gates::Gates;
+use crate::telemetry::metrics::{Kubernetes, Metrics};
 
 /// Where a part of the world comes from.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub enum Source {
     Given(SourceName, Box<World>),
     /// A directory of Kubernetes objects, followed.
     Manifests(PathBuf, kubernetes::Settings),
+    /// A Kubernetes cluster, followed.
+    Kubernetes(kubernetes::ClusterOptions),
 }
 
 /// What is left to do for a source once it was read.
@@ -35,6 +39,7 @@ pub(super) enum Follow {
         settings: Box<Settings>,
     },
     Manifests(Manifests),
+    Kubernetes(Cluster),
 }
 
 /// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
@@ -72,6 +77,12 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
                 .with_context(|| format!("cannot use {} as manifests", path.display()))?;
             Ok((name, delta, rejects, Follow::Manifests(manifests)))
         }
+        // What is there comes later, as the first change: the API server may be away, and nothing else waits for it.
+        Source::Kubernetes(options) => {
+            let cluster = tokio::runtime::Handle::current().block_on(Cluster::open(&options))?;
+            let name = SourceName::new(kubernetes::SOURCE);
+            Ok((name, Delta::default(), Vec::new(), Follow::Kubernetes(cluster)))
+        }
     }
 }
 
@@ -84,6 +95,8 @@ pub(super) struct Follower {
     pub(super) metrics: Arc<Metrics>,
     pub(super) process: Arc<Process>,
     pub(super) workers: Arc<Workers>,
+    pub(super) gates: Arc<Gates>,
+    pub(super) live: Arc<Live>,
 }
 
 /// Follows a source for the life of the process.
@@ -94,6 +107,8 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
         metrics,
         process,
         workers,
+        gates,
+        live: live_view,
     } = with;
     match follow {
         Follow::Nothing => {}
@@ -109,6 +124,34 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
                 return;
             }
         },
+        Follow::Kubernetes(mut cluster) => {
+            let mut health = cluster.health();
+            let mut is_live = false;
+            loop {
+                let now = health.borrow_and_update().clone();
+                report(&now, is_live, &gates, &metrics);
+                tokio::select! {
+                    changed = health.changed() => if changed.is_err() { return },
+                    change = cluster.next() => {
+                        let Some(kubernetes::Change { delta, rejects }) = change else {
+                            return;
+                        };
+                        let (done, live) = oneshot::channel();
+                        let change = Message::Change {
+                            source: name.clone(),
+                            delta,
+                            rejects: Some(rejects),
+                            done: Some(done),
+                        };
+                        if messages.send(change).await.is_err() || live.await.is_err() {
+                            return;
+                        }
+                        is_live = true;
+                        cluster.bound(live_view.bound());
+                    }
+                }
+            }
+        }
         Follow::File {
             path,
             mut watch,
@@ -163,4 +206,25 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
             }
         }
     }
+}
+
+/// The gate of a cluster: `/readyz` says by this name whether it was read, and what is not well with it.
+pub(super) const KUBERNETES_GATE: &str = "kubernetes";
+
+/// Tells readiness and metrics how things stand with the API server. Once its world is live, that stays, and so does
+/// readiness.
+fn report(health: &kubernetes::Health, is_live: bool, gates: &Gates, metrics: &Metrics) {
+    let remark = health.remark();
+    if is_live {
+        gates.open_but(KUBERNETES_GATE, remark);
+    } else {
+        gates.close(KUBERNETES_GATE, remark);
+    }
+    metrics.kubernetes(Kubernetes {
+        synced: is_live,
+        away: health.away.len() as u64,
+        events: health.events,
+        lists: health.lists,
+        failures: health.failures,
+    });
 }

@@ -1,6 +1,6 @@
 //! What is live, for those who ask: the admin listener, the demo, tests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -71,6 +71,11 @@ impl Live {
 
     pub(super) fn set_bound(&self, bound: &BTreeMap<SocketAddr, SocketAddr>) {
         self.facts().bound.clone_from(bound);
+    }
+
+    /// The addresses that are bound, as configured.
+    pub(super) fn bound(&self) -> BTreeSet<SocketAddr> {
+        self.facts().bound.keys().copied().collect()
     }
 
     pub(super) fn follow(&self, delta: &Delta) {

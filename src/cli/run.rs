@@ -1,4 +1,4 @@
-//! `tidegate run`: serves what a configuration file or a directory of manifests says, until told to end.
+//! `tidegate run`: serves what a configuration file, a directory of manifests or a Kubernetes cluster says, until told to end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,18 +13,30 @@ use crate::kubernetes;
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     /// The configuration file; read again when it changes, and on SIGHUP.
-    #[arg(short, long, value_name = "FILE", required_unless_present = "manifests")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["manifests", "kubernetes"])]
     config: Option<PathBuf>,
     /// A directory of Kubernetes objects as YAML files; edits are live.
     #[arg(short, long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Where Ingresses of the manifests are served.
+    /// Follow a Kubernetes cluster, as its ingress controller: the pod's service account, or the kubeconfig of KUBECONFIG.
+    #[arg(short, long)]
+    kubernetes: bool,
+    /// A kubeconfig instead of these.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Whether the replica that holds the lease tells Gateways, routes and Ingresses how they fare.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, requires = "kubernetes")]
+    update_status: bool,
+    /// The address that they are told, where they are served on every address: the load balancer's.
+    #[arg(long, value_name = "IP", requires = "kubernetes")]
+    status_address: Option<IpAddr>,
+    /// Where Ingresses are served.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:80")]
     ingress_address: SocketAddr,
-    /// Where hosts with TLS of the manifests' Ingresses are served.
+    /// Where hosts with TLS of Ingresses are served.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:443")]
     ingress_tls_address: SocketAddr,
-    /// Where Gateways of the manifests without an address of their own are served.
+    /// Where Gateways without an address of their own are served.
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     gateway_address: IpAddr,
     /// Data-plane threads; as many as there are cores for the process if not given.
@@ -63,14 +75,30 @@ pub fn run(args: &RunArgs) -> ExitCode {
     };
     settings.zone = args.zone.clone().or_else(of_environment).or(settings.zone);
     settings.admin.address = args.admin.or(settings.admin.address);
+    let kubernetes = kubernetes::Settings {
+        ingress_address: args.ingress_address,
+        ingress_tls_address: args.ingress_tls_address,
+        gateway_address: args.gateway_address,
+        ..kubernetes::Settings::default()
+    };
     if let Some(directory) = args.manifests.clone().or_else(|| settings.manifests.clone()) {
-        let kubernetes = kubernetes::Settings {
-            ingress_address: args.ingress_address,
-            ingress_tls_address: args.ingress_tls_address,
-            gateway_address: args.gateway_address,
-            ..kubernetes::Settings::default()
+        sources.push(Source::Manifests(directory, kubernetes.clone()));
+    }
+    if args.kubernetes {
+        let access = match &args.kubeconfig {
+            Some(path) => kubernetes::Access::Kubeconfig(path.clone()),
+            None => kubernetes::Access::Infer,
         };
-        sources.push(Source::Manifests(directory, kubernetes));
+        let shared = kubernetes::Settings {
+            class_by_name: false, // others may serve that name there
+            ..kubernetes
+        };
+        sources.push(Source::Kubernetes(kubernetes::ClusterOptions {
+            access,
+            settings: shared,
+            update_status: args.update_status,
+            status_address: args.status_address,
+        }));
     }
     process::run(Plan {
         options: Options { settings, sources },

@@ -138,7 +138,8 @@ pub fn gateways(store: &Store, settings: &Settings, taken: &[SocketAddr]) -> Gat
     all
 }
 
-fn is_ours(store: &Store, settings: &Settings, gateway: &Gateway) -> bool {
+/// Whether a Gateway is ours, by its class.
+pub fn is_ours(store: &Store, settings: &Settings, gateway: &Gateway) -> bool {
     let name = &gateway.spec.gateway_class_name;
     let key = Key {
         kind: Kind::GatewayClass,

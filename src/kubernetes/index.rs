@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dependents::Dependents;
-pub use findings::{Complaint, Findings};
+pub use findings::{Complaint, Findings, condition};
 pub use store::Store;
 
 use crate::kubernetes::gateway::{AllowedNamespaces, Gateways, gateways};
@@ -40,6 +40,9 @@ use crate::model::{
 
 /// The rejects that are given out; what is beyond is only counted.
 const MAX_REJECTS: usize = 1000;
+
+/// The kinds whose objects are told how they fare.
+const STATUS_KINDS: &[Kind] = &[Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::Ingress];
 
 /// All objects and the model they make.
 #[derive(Debug)]
@@ -66,6 +69,41 @@ pub struct Index {
     backends: BTreeMap<Id, BTreeMap<u16, Published>>,
     /// What is wrong, by object.
     complaints: BTreeMap<Key, Vec<Complaint>>,
+    /// Objects whose status may be different now; none: nobody asks.
+    touched: Option<BTreeSet<Key>>,
+}
+
+/// What the objects came out as.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome<'index> {
+    pub store: &'index Store,
+    pub settings: &'index Settings,
+    pub gateways: &'index Gateways,
+    routes: &'index BTreeMap<Key, Vec<Arc<Route>>>,
+    dependents: &'index Dependents,
+    complaints: &'index BTreeMap<Key, Vec<Complaint>>,
+}
+
+impl<'index> Outcome<'index> {
+    /// The routes of an HTTPRoute or Ingress.
+    pub fn routes(&self, key: &Key) -> &'index [Arc<Route>] {
+        self.routes.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is wrong with an object.
+    pub fn complaints(&self, key: &Key) -> &'index [Complaint] {
+        self.complaints.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many HTTPRoutes are attached to a listener of a Gateway.
+    pub fn attached(&self, gateway: &Id, listener: &ListenerName) -> usize {
+        let wanting = self.dependents.of_gateway(gateway);
+        let attached = wanting.iter().filter(|key| {
+            let mut routes = self.routes(key).iter();
+            routes.any(|route| route.listeners.contains(listener))
+        });
+        attached.count()
+    }
 }
 
 /// A backend as it last came out.
@@ -103,12 +141,65 @@ impl Index {
             slices: BTreeMap::new(),
             backends: BTreeMap::new(),
             complaints: BTreeMap::new(),
+            touched: None,
+        }
+    }
+
+    /// From now on notes objects whose status may be different, beginning with all that have one; or no longer does.
+    pub fn note_statuses(&mut self, notes: bool) {
+        self.touched = notes.then(|| {
+            let all = STATUS_KINDS.iter().flat_map(|kind| self.store.of_kind(*kind));
+            all.map(|(key, _)| key.clone()).collect()
+        });
+    }
+
+    /// An object whose status may be different since it was last given here. Ask after [`take_delta`](Self::take_delta).
+    pub fn next_touched(&mut self) -> Option<Key> {
+        self.touched.as_mut()?.pop_first()
+    }
+
+    /// Whether there is one.
+    pub fn is_touched(&self) -> bool {
+        self.touched.as_ref().is_some_and(|touched| !touched.is_empty())
+    }
+
+    /// Notes that an object's status may be different.
+    pub fn touch_status(&mut self, key: &Key) {
+        if let Some(touched) = &mut self.touched
+            && STATUS_KINDS.contains(&key.kind)
+        {
+            touched.insert(key.clone());
+        }
+    }
+
+    /// The same for all objects of some kinds.
+    pub fn touch_statuses(&mut self, kinds: &[Kind]) {
+        if let Some(touched) = &mut self.touched {
+            let all = kinds.iter().flat_map(|kind| self.store.of_kind(*kind));
+            touched.extend(all.map(|(key, _)| key.clone()));
+        }
+    }
+
+    /// All objects, and what they came out as: for statuses.
+    pub(super) fn outcome(&self) -> Outcome<'_> {
+        Outcome {
+            store: &self.store,
+            settings: &self.settings,
+            gateways: &self.gateways,
+            routes: &self.routes,
+            dependents: &self.dependents,
+            complaints: &self.complaints,
         }
     }
 
     /// How many objects are known.
     pub fn len(&self) -> usize {
         self.store.len()
+    }
+
+    /// An object as it is known.
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.store.get(key)
     }
 
     /// Gives back the room that filling up has left: a tree filled in order is half empty. For a few large trees, once
@@ -226,6 +317,7 @@ impl Index {
 
     /// Marks what an object touches; `old` is what it was, `new` what it is.
     fn touch(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
+        self.touch_status(key);
         match key.kind {
             Kind::Secret => {
                 self.mark(self.dependents.of_secret(&key.id));
@@ -357,6 +449,17 @@ impl Index {
         services: &mut BTreeSet<Id>,
         delta: &mut Delta,
     ) {
+        if self.touched.is_some() {
+            self.touch_status(key);
+            // The Gateways count their routes.
+            let before = self.dependents.gateways_of(key);
+            for id in before.iter().chain(&findings.on.gateways) {
+                self.touch_status(&Key {
+                    kind: Kind::Gateway,
+                    id: id.clone(),
+                });
+            }
+        }
         let old = self.routes.remove(key).unwrap_or_default();
         let mut kept: Vec<Arc<Route>> = Vec::with_capacity(routes.len());
         for route in routes {
@@ -449,6 +552,15 @@ impl Index {
             if now.listeners.get(name) != Some(listener) {
                 delta.listeners.insert(name.clone(), Some(Arc::clone(listener)));
             }
+        }
+        let differs = |id: &&Id| {
+            changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id)
+        };
+        for id in next.views.keys().filter(differs) {
+            self.touch_status(&Key {
+                kind: Kind::Gateway,
+                id: id.clone(),
+            });
         }
         for id in now.complaints.keys().chain(next.complaints.keys()) {
             let key = Key {

@@ -137,7 +137,7 @@ pub fn listeners<'a>(
 }
 
 /// Whether an Ingress is ours, by the old annotation, its class, or the default class.
-fn is_ours(ingress: &Ingress, store: &Store, settings: &Settings) -> bool {
+pub fn is_ours(ingress: &Ingress, store: &Store, settings: &Settings) -> bool {
     let annotation = ingress.metadata.annotation(OLD_CLASS);
     let named = annotation.or(ingress.spec.ingress_class_name.as_deref());
     match named {

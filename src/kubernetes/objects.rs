@@ -25,7 +25,7 @@ pub use gateway_api::{
 };
 pub use meta::{Meta, is_object_name};
 pub use networking::{Ingress, IngressBackend, IngressClass, IngressPath};
-pub use scalar::{PortNumber, PortRef, parse_duration};
+pub use scalar::{PortNumber, PortRef, format_time, parse_duration};
 pub use secret::Secret;
 
 macro_rules! kinds {

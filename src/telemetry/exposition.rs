@@ -9,7 +9,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily,
 use prometheus::{Registry, TextEncoder};
 
 use super::histogram::{EXPOSED, Histogram};
-use super::metrics::{BackendTotals, EJECTIONS, ListenerTotals, PICKS, Totals};
+use super::metrics::{BackendTotals, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals};
 use super::process::ProcessTotals;
 use super::{HandshakeEnd, Metrics};
 
@@ -312,6 +312,41 @@ const FAMILIES: &[Family] = &[
         samples: |reading| vec![gauge(&[], reading.totals.settings_waiting as f64)],
     },
     Family {
+        name: "tidegate_kubernetes_synced",
+        kind: MetricType::GAUGE,
+        help: "1 once the Kubernetes cluster was read whole and is live, else 0.",
+        labels: &[],
+        samples: |reading| of_kubernetes(reading, gauge, |now| u64::from(now.synced)),
+    },
+    Family {
+        name: "tidegate_kubernetes_away",
+        kind: MetricType::GAUGE,
+        help: "Kinds of Kubernetes objects that cannot be followed at the moment; what is known of them stays.",
+        labels: &[],
+        samples: |reading| of_kubernetes(reading, gauge, |now| now.away),
+    },
+    Family {
+        name: "tidegate_kubernetes_events_total",
+        kind: MetricType::COUNTER,
+        help: "Changes of single objects that the Kubernetes API server sent.",
+        labels: &[],
+        samples: |reading| of_kubernetes(reading, counter, |now| now.events),
+    },
+    Family {
+        name: "tidegate_kubernetes_lists_total",
+        kind: MetricType::COUNTER,
+        help: "Lists of objects that were read whole from the Kubernetes API server.",
+        labels: &[],
+        samples: |reading| of_kubernetes(reading, counter, |now| now.lists),
+    },
+    Family {
+        name: "tidegate_kubernetes_failures_total",
+        kind: MetricType::COUNTER,
+        help: "Questions to the Kubernetes API server that failed.",
+        labels: &[],
+        samples: |reading| of_kubernetes(reading, counter, |now| now.failures),
+    },
+    Family {
         name: "tidegate_snapshot_generation",
         kind: MetricType::GAUGE,
         help: "The number of the live snapshot.",
@@ -421,6 +456,16 @@ fn of_listeners(
     listeners
         .map(|listener| kind(&[("listener", &*listener.name)], count(listener) as f64))
         .collect()
+}
+
+/// Only where a cluster is followed.
+fn of_kubernetes(
+    reading: &Reading,
+    kind: fn(&[(&str, &str)], f64) -> Metric,
+    value: fn(&Kubernetes) -> u64,
+) -> Vec<Metric> {
+    let now = reading.totals.kubernetes.iter();
+    now.map(|now| kind(&[], value(now) as f64)).collect()
 }
 
 fn known(value: Option<f64>, kind: fn(&[(&str, &str)], f64) -> Metric) -> Vec<Metric> {

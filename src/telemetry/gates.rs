@@ -10,7 +10,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The gates, by name. Names are written in the source, so their number is bounded.
 #[derive(Debug, Default)]
-pub struct Gates(Mutex<BTreeMap<&'static str, Option<String>>>);
+pub struct Gates(Mutex<BTreeMap<&'static str, State>>);
+
+/// How a gate stands.
+#[derive(Debug)]
+enum State {
+    /// With a remark, which may be empty.
+    Open(String),
+    /// With the reason.
+    Closed(String),
+}
 
 /// One gate as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,7 +28,7 @@ pub struct GateView {
     pub name: Cow<'static, str>,
     /// Whether it is open.
     pub open: bool,
-    /// Why it is closed; empty when open.
+    /// Why it is closed; of an open one what is not well all the same, most often nothing.
     pub reason: String,
 }
 
@@ -29,39 +38,52 @@ impl Gates {
         Self(Mutex::new(
             gates
                 .into_iter()
-                .map(|(name, reason)| (name, Some(reason.to_owned())))
+                .map(|(name, reason)| (name, State::Closed(reason.to_owned())))
                 .collect(),
         ))
     }
 
     /// Opens a gate; one that is new is added.
     pub fn open(&self, name: &'static str) {
-        self.lock().insert(name, None);
+        self.open_but(name, "");
+    }
+
+    /// Opens a gate with a remark on what is not well, but no reason to send traffic elsewhere.
+    pub fn open_but(&self, name: &'static str, remark: impl Into<String>) {
+        self.lock().insert(name, State::Open(remark.into()));
     }
 
     /// Closes a gate, with the reason for the people who will ask; one that is new is added.
     pub fn close(&self, name: &'static str, reason: impl Into<String>) {
-        self.lock().insert(name, Some(reason.into()));
+        self.lock().insert(name, State::Closed(reason.into()));
     }
 
     /// Whether all gates are open.
     pub fn ready(&self) -> bool {
-        self.lock().values().all(Option::is_none)
+        self.lock()
+            .values()
+            .all(|state| matches!(state, State::Open(_)))
     }
 
     /// All gates, by name.
     pub fn list(&self) -> Vec<GateView> {
         self.lock()
             .iter()
-            .map(|(name, closed)| GateView {
-                name: Cow::Borrowed(name),
-                open: closed.is_none(),
-                reason: closed.clone().unwrap_or_default(),
+            .map(|(name, state)| {
+                let (open, reason) = match state {
+                    State::Open(remark) => (true, remark),
+                    State::Closed(reason) => (false, reason),
+                };
+                GateView {
+                    name: Cow::Borrowed(name),
+                    open,
+                    reason: reason.clone(),
+                }
             })
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,6 +100,8 @@ mod tests {
         assert!(!gates.ready());
         gates.open("listeners");
         assert!(gates.ready());
+        gates.open_but("snapshot", "its source is away");
+        assert!(gates.ready());
         gates.close("draining", "asked to end");
         assert!(!gates.ready());
         assert_eq!(
@@ -89,7 +113,7 @@ mod tests {
             [
                 ("draining", false, "asked to end"),
                 ("listeners", true, ""),
-                ("snapshot", true, "")
+                ("snapshot", true, "its source is away")
             ]
         );
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
-pub use self::totals::{BackendTotals, Exchanges, ListenerTotals, Totals};
+pub use self::totals::{BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
 use super::{HandshakeEnd, Outcome};
 
 /// Names with children of their own, per kind.
@@ -59,6 +59,7 @@ pub struct Metrics {
     reloads_failed: AtomicU64,
     last_reload_failed: AtomicU64,
     settings_waiting: AtomicU64,
+    kubernetes: Mutex<Option<Kubernetes>>,
     access_log_dropped: AtomicU64,
 }
 
@@ -78,6 +79,7 @@ impl Metrics {
             reloads_failed: AtomicU64::new(0),
             last_reload_failed: AtomicU64::new(0),
             settings_waiting: AtomicU64::new(0),
+            kubernetes: Mutex::new(None),
             access_log_dropped: AtomicU64::new(0),
         })
     }
@@ -131,6 +133,11 @@ impl Metrics {
         self.settings_waiting.store(settings as u64, Relaxed);
     }
 
+    /// Notes how things stand with the API server of a Kubernetes cluster.
+    pub fn kubernetes(&self, now: Kubernetes) {
+        *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
     /// Notes lines of the access log that were thrown away because the writer could not keep up or failed.
     pub fn access_log_dropped(&self, lines: u64) {
         self.access_log_dropped.fetch_add(lines, Relaxed);
@@ -176,6 +183,7 @@ impl Metrics {
             reloads_failed: self.reloads_failed.load(Relaxed),
             last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
             settings_waiting: self.settings_waiting.load(Relaxed),
+            kubernetes: *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner),
             access_log_dropped: self.access_log_dropped.load(Relaxed),
         }
     }

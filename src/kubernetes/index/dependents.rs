@@ -34,6 +34,11 @@ impl Dependents {
         self.gateways.get(id).into_iter().flatten().cloned().collect()
     }
 
+    /// The Gateways that a route wants to attach to.
+    pub fn gateways_of(&self, key: &Key) -> Vec<Id> {
+        self.of.get(key).map_or_else(Vec::new, |kept| kept.gateways.to_vec())
+    }
+
     /// Who asks for a grant in a namespace.
     pub fn of_grants_in(&self, namespace: &str) -> Vec<Key> {
         self.granting

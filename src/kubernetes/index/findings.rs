@@ -28,6 +28,21 @@ impl Complaint {
     }
 }
 
+impl Complaint {
+    /// The reason for a condition that the text begins with, and the rest of the text.
+    pub fn condition(&self) -> Option<(&str, &str)> {
+        condition(&self.reason)
+    }
+}
+
+/// The reason for a condition that a text begins with (`BackendNotFound: …`), and the rest of it.
+pub fn condition(text: &str) -> Option<(&str, &str)> {
+    let (reason, message) = text.split_once(": ")?;
+    let is_reason = reason.starts_with(|first: char| first.is_ascii_uppercase())
+        && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_reason.then_some((reason, message))
+}
+
 /// What a route or Ingress depends on: what makes a change of another object a change of this one.
 ///
 /// Noted for what is missing as well, because it may come.

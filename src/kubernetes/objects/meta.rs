@@ -25,6 +25,8 @@ pub struct Meta {
     pub name: Arc<str>,
     /// Seconds since 1970 when it was made; 0 when not said (a manifest).
     pub created: u64,
+    /// Counts changes of the `spec`; 0 when not said (a manifest).
+    pub generation: i64,
     /// Labels; kept for Namespaces only.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Those annotations that are read.
@@ -60,6 +62,8 @@ impl<'de> Deserialize<'de> for Meta {
             namespace: Option<Arc<str>>,
             #[serde(default)]
             creation_timestamp: Option<Box<str>>,
+            #[serde(default)]
+            generation: i64,
             #[serde(default, deserialize_with = "or_default")]
             labels: BTreeMap<Arc<str>, Arc<str>>,
             #[serde(default, deserialize_with = "or_default")]
@@ -87,6 +91,7 @@ impl<'de> Deserialize<'de> for Meta {
             namespace: raw.namespace.unwrap_or_default(),
             name: raw.name,
             created,
+            generation: raw.generation,
             labels: raw.labels,
             annotations: raw.annotations,
         })

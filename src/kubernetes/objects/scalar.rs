@@ -110,6 +110,28 @@ pub fn parse_time(text: &str) -> Option<u64> {
     Some(u64::try_from(seconds).unwrap_or(0))
 }
 
+/// Seconds since 1970 as RFC 3339 in UTC, like `2026-01-31T12:00:00Z`.
+pub fn format_time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // The reverse of the above, by the same source.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// A Gateway API duration (GEP-2257): one to four of up to five digits with `h`, `m`, `s` or `ms`, like `1m30s`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let fail = || format!("{text:?} is no duration like 500ms, 10s or 1m30s (GEP-2257)");
@@ -162,6 +184,15 @@ mod tests {
             ("２０２４-01-01T00:00:00Z", None),
         ] {
             assert_eq!(parse_time(text), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_there_and_back() {
+        assert_eq!(format_time(0), "1970-01-01T00:00:00Z");
+        for day in 0..60_000 {
+            let seconds = day * 86_400 + day % 86_400;
+            assert_eq!(parse_time(&format_time(seconds)), Some(seconds));
         }
     }
 

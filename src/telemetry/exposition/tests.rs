@@ -93,6 +93,7 @@ fn with_traffic() -> (Arc<Metrics>, Exposition) {
     metrics.snapshot_published(7, 2, 1_700_000_000_500_000);
     metrics.reload(false);
     metrics.access_log_dropped(3);
+    metrics.kubernetes(super::super::metrics::Kubernetes::default());
     // Handles are kept by the snapshot; here nobody keeps them, and they are told one last time.
     (metrics, exposition)
 }
@@ -231,6 +232,11 @@ fn names_and_labels_are_stable() {
             "counter tidegate_connections_refused_total{listener}",
             "counter tidegate_connections_total{listener}",
             "counter tidegate_ejections_total{backend, reason}",
+            "gauge tidegate_kubernetes_away{}",
+            "counter tidegate_kubernetes_events_total{}",
+            "counter tidegate_kubernetes_failures_total{}",
+            "counter tidegate_kubernetes_lists_total{}",
+            "gauge tidegate_kubernetes_synced{}",
             "gauge tidegate_last_reload_ok{}",
             "counter tidegate_panics_total{backend}",
             "counter tidegate_picks_total{backend, how}",

@@ -30,8 +30,25 @@ pub struct Totals {
     pub last_reload_ok: bool,
     /// Settings of the file that wait for a restart.
     pub settings_waiting: u64,
+    /// How things stand with the API server; none: no cluster is followed.
+    pub kubernetes: Option<Kubernetes>,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
+}
+
+/// How things stand with the API server of a Kubernetes cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Whether the cluster was read whole and is live.
+    pub synced: bool,
+    /// Kinds of objects that cannot be followed at the moment.
+    pub away: u64,
+    /// Changes of single objects that came.
+    pub events: u64,
+    /// Lists that were read whole.
+    pub lists: u64,
+    /// Questions that failed.
+    pub failures: u64,
 }
 
 /// The sums of one backend.

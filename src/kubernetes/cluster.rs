@@ -1,0 +1,120 @@
+//! A cluster: the API server feeds the index.
+//!
+//! One task per kind lists and watches ([`watch`]), what it does next being decided by a pure state machine ([`follow`]). What it
+//! reads goes straight into the index, as the pruned types of [`objects`](crate::kubernetes::objects); there is no cache of
+//! whole objects beside it. One task owns the index ([`hub`]): it gathers what comes closely together and gives it out as one
+//! change.
+//!
+//! ```text
+//! API server ─► watch (one task per kind) ─► hub: index, gather ─► Change ─► conductor
+//!                  └ follow: pure               └ Health ─► readiness, metrics, log
+//! ```
+//!
+//! Nothing is given out before every kind was read once. After that the last good world stays whatever becomes of the API
+//! server: a list that is read anew is compared with what is known and gives the difference, and nothing is emptied in between.
+//!
+//! The replica that holds the lease ([`lease`]) tells the objects how they fare ([`writer`]); every replica serves.
+//!
+//! Kinds of the Gateway API may be missing, or be there in an older version: that is asked of the API server, and asked again.
+
+mod access;
+mod backoff;
+mod events;
+mod follow;
+mod hub;
+mod lease;
+mod requests;
+mod watch;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio::task::JoinSet;
+
+pub use access::{Access, AccessError};
+pub use hub::{Change, Health};
+use hub::Hub;
+
+use crate::kubernetes::{Kind, Settings};
+
+/// What was read and waits for the index; then its readers wait, and with them the API server.
+const MAX_WAITING: usize = 1024;
+
+/// Which cluster is followed, and how.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where its API server is.
+    pub access: Access,
+    /// What the objects do not say.
+    pub settings: Settings,
+    /// Whether objects are told how they fare.
+    pub update_status: bool,
+    /// The address that Gateways and Ingresses are told of when they are bound on every address.
+    pub status_address: Option<IpAddr>,
+}
+
+/// A cluster that is followed. Dropping it ends that.
+#[derive(Debug)]
+pub struct Cluster {
+    changes: mpsc::Receiver<Change>,
+    health: latest::Receiver<Health>,
+    bound: latest::Sender<BTreeSet<SocketAddr>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Cluster {
+    /// Finds the API server's address and our identity there, and begins to follow it. Call it within a runtime.
+    ///
+    /// # Errors
+    /// Only what waiting cannot mend: no configuration, or one that cannot be used. An API server that does not answer is
+    /// asked again, for ever.
+    pub async fn open(options: &ClusterOptions) -> Result<Self, AccessError> {
+        let client = options.access.client().await?;
+        let mut tasks = JoinSet::new();
+        let (said, inbox) = mpsc::channel(MAX_WAITING);
+        for kind in Kind::ALL {
+            tasks.spawn(watch::follow(client.clone(), *kind, said.clone()));
+        }
+        let (sender, changes) = mpsc::channel(1);
+        let (tell, health) = latest::channel(Health::default());
+        let hub = Hub::new(options.settings.clone(), options.status_address);
+        let wake = Arc::new(Notify::new());
+        let (bound, are_bound) = latest::channel(BTreeSet::new());
+        tasks.spawn(hub::run(hub, inbox, sender, tell, Arc::clone(&wake), are_bound));
+        if options.update_status {
+            let (lead, leading) = latest::channel(false);
+            tasks.spawn(lease::hold(client.clone(), identity(), lead));
+            tasks.spawn(writer::write(client, said.clone(), leading, wake));
+        }
+        Ok(Self {
+            changes,
+            health,
+            bound,
+            _tasks: tasks,
+        })
+    }
+
+    /// Waits for the next change; the first is all there is. None: it has ended. Cancel-safe: a change is given or kept.
+    pub async fn next(&mut self) -> Option<Change> {
+        self.changes.recv().await
+    }
+
+    /// Says which addresses are bound: what is served on them may be called so.
+    pub fn bound(&self, addresses: BTreeSet<SocketAddr>) {
+        self.bound.send_replace(addresses);
+    }
+
+    /// How things stand with the API server, now and later.
+    pub fn health(&self) -> latest::Receiver<Health> {
+        self.health.clone()
+    }
+}
+
+/// A name for this replica that no other has: the pod's, and a number, because a pod's name may come again.
+fn identity() -> String {
+    let host = rustix::system::uname();
+    format!("{}_{:016x}", host.nodename().to_string_lossy(), fastrand::u64(..))
+}

@@ -1,0 +1,466 @@
+//! The owner of the index: takes what the watches say, gathers, gives out changes.
+//!
+//! A change after a quiet moment goes out at once; what follows within 5 ms is gathered, as in a manifest directory. While
+//! nobody takes a change, what comes gathers in the index, where the same object counts once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
+use tokio::time::{Instant, timeout_at};
+
+use super::events::Read;
+use super::follow::Said;
+use crate::kubernetes::index::Index;
+use crate::kubernetes::objects::{Key, Kind};
+use crate::kubernetes::status::{self, Serving, Status};
+use crate::kubernetes::{SOURCE, Settings};
+use crate::model::{Delta, Reject, SourceName};
+
+/// How long changes are gathered that follow closely on one.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// The objects that cannot be read of which the reason is kept; of later ones nothing is said.
+const MAX_BROKEN: usize = 1000;
+
+/// What changed in the cluster.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// What is different.
+    pub delta: Delta,
+    /// All that is left out now.
+    pub rejects: Vec<Reject>,
+}
+
+/// How things stand with the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Whether every kind was read once: from then on there is a world that stays.
+    pub synced: bool,
+    /// Kinds that were not read yet.
+    pub unread: BTreeSet<Kind>,
+    /// Kinds that cannot be followed at the moment, and why.
+    pub away: BTreeMap<Kind, String>,
+    /// Kinds that the API server does not have.
+    pub missing: BTreeSet<Kind>,
+    /// Changes of single objects that came so far.
+    pub events: u64,
+    /// Lists that were read whole so far.
+    pub lists: u64,
+    /// Questions that failed so far.
+    pub failures: u64,
+}
+
+impl Health {
+    /// In a line, what is not well; empty when all is.
+    pub fn remark(&self) -> String {
+        let mut parts = Vec::new();
+        // They are often all away for one reason.
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (kind, why) in &self.away {
+            reasons.entry(why).or_default().push(kind.name());
+        }
+        for (why, kinds) in reasons {
+            parts.push(format!("cannot follow {}: {why}", kinds.join(", ")));
+        }
+        let unread: Vec<_> = self
+            .unread
+            .iter()
+            .filter(|kind| !self.away.contains_key(kind))
+            .map(|kind| kind.name())
+            .collect();
+        if !unread.is_empty() {
+            parts.push(format!("still reading {}", unread.join(", ")));
+        }
+        parts.join("; ")
+    }
+}
+
+/// What the owner of the index is told and asked.
+#[derive(Debug)]
+pub enum Told {
+    /// A watch says something.
+    Said(Said),
+    /// Whether statuses are written here; from the moment they are, those of all objects.
+    Leading(bool),
+    /// The next object whose status may be different, with its status.
+    Next(oneshot::Sender<Option<(Key, Status)>>),
+    /// That status was not written.
+    Again(Key),
+}
+
+/// The index and what is known about how complete it is.
+#[derive(Debug)]
+pub struct Hub {
+    index: Index,
+    health: Health,
+    /// Objects that cannot be read; the last good ones stay in the index.
+    broken: BTreeMap<Key, String>,
+    /// What was rejected when last said; none: nothing was said yet.
+    rejects: Option<Vec<Reject>>,
+    serving: Serving,
+}
+
+impl Hub {
+    /// With nothing read. `public` is the address that statuses name for what is bound on every address.
+    pub fn new(settings: Settings, public: Option<IpAddr>) -> Self {
+        Self {
+            index: Index::new(SourceName::new(SOURCE), settings),
+            health: Health {
+                unread: Kind::ALL.iter().copied().collect(),
+                ..Health::default()
+            },
+            broken: BTreeMap::new(),
+            rejects: None,
+            serving: Serving {
+                bound: BTreeSet::new(),
+                public,
+            },
+        }
+    }
+
+    /// Begins or ends to note objects whose status may be different.
+    pub fn lead(&mut self, leads: bool) {
+        self.index.note_statuses(leads);
+    }
+
+    /// Whether there is an object whose status may be different.
+    pub fn has_status(&self) -> bool {
+        self.health.synced && self.index.is_touched()
+    }
+
+    /// The next of them that has a status.
+    pub fn next_status(&mut self) -> Option<(Key, Status)> {
+        if !self.health.synced {
+            return None;
+        }
+        while let Some(key) = self.index.next_touched() {
+            if let Some(status) = status::of(&key, self.index.outcome(), &self.serving) {
+                return Some((key, status));
+            }
+        }
+        None
+    }
+
+    /// An object's status was not written.
+    pub fn again(&mut self, key: &Key) {
+        self.index.touch_status(key);
+    }
+
+    /// These addresses are bound now.
+    pub fn bound(&mut self, bound: BTreeSet<SocketAddr>) {
+        if self.serving.bound != bound {
+            self.serving.bound = bound;
+            self.index.touch_statuses(&[Kind::Gateway, Kind::Ingress]);
+        }
+    }
+
+    /// Takes what a watch says. True: how things stand is different from before.
+    pub fn take(&mut self, said: Said) -> bool {
+        let health = &mut self.health;
+        match said {
+            Said::All(kind, read) => {
+                self.broken.retain(|key, _| key.kind != kind);
+                let mut objects = Vec::with_capacity(read.len());
+                for read in read {
+                    match read {
+                        Read::Good(object) => objects.push(object),
+                        Read::Broken(key, why) => {
+                            objects.extend(self.index.get(&key).cloned());
+                            if self.broken.len() < MAX_BROKEN {
+                                self.broken.insert(key, why);
+                            }
+                        }
+                    }
+                }
+                self.index.reset(kind, objects);
+                health.lists += 1;
+                health.missing.remove(&kind);
+                self.read(kind);
+                true
+            }
+            Said::Missing(kind) => {
+                self.broken.retain(|key, _| key.kind != kind);
+                self.index.reset(kind, Vec::new());
+                health.away.remove(&kind);
+                let is_news = health.missing.insert(kind);
+                self.read(kind) || is_news
+            }
+            Said::Put(Read::Good(object)) => {
+                self.broken.remove(&object.key());
+                self.index.apply(object);
+                health.events += 1;
+                false
+            }
+            Said::Put(Read::Broken(key, why)) => {
+                health.events += 1;
+                if self.broken.len() < MAX_BROKEN {
+                    self.broken.insert(key, why);
+                }
+                false
+            }
+            Said::Gone(key) => {
+                self.broken.remove(&key);
+                self.index.delete(&key);
+                health.events += 1;
+                false
+            }
+            Said::Away(kind, why) => {
+                health.failures += 1;
+                health.away.insert(kind, why.clone()) != Some(why)
+            }
+            Said::Back(kind) => health.away.remove(&kind).is_some(),
+        }
+    }
+
+    /// What changed since the last call, if anything did and everything was read once.
+    pub fn change(&mut self) -> Option<Change> {
+        if !self.health.synced {
+            return None;
+        }
+        let delta = self.index.take_delta();
+        let rejects = self.all_rejects();
+        match &self.rejects {
+            None => self.index.compact(),
+            Some(before) if delta.is_empty() && *before == rejects => return None,
+            Some(_) => {}
+        }
+        self.rejects = Some(rejects.clone());
+        Some(Change { delta, rejects })
+    }
+
+    /// How things stand.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// A kind was read.
+    fn read(&mut self, kind: Kind) -> bool {
+        let is_news = self.health.unread.remove(&kind);
+        self.health.synced |= self.health.unread.is_empty();
+        is_news
+    }
+
+    fn all_rejects(&self) -> Vec<Reject> {
+        let mut rejects = self.index.rejects();
+        rejects.extend(self.broken.iter().map(|(key, why)| Reject {
+            source: SourceName::new(SOURCE),
+            object: key.to_string(),
+            field: None,
+            reason: format!("it cannot be read, and what it was before stays: {why}"),
+        }));
+        rejects
+    }
+}
+
+/// Runs until nobody takes changes. `wake` is notified while there are statuses to ask for.
+pub async fn run(
+    mut hub: Hub,
+    mut inbox: mpsc::Receiver<Told>,
+    changes: mpsc::Sender<Change>,
+    tell: latest::Sender<Health>,
+    wake: Arc<Notify>,
+    mut bound: latest::Receiver<BTreeSet<SocketAddr>>,
+) {
+    let mut quiet_until = Instant::now();
+    let mut asked = Vec::new();
+    tell.send_replace(hub.health().clone());
+    loop {
+        tokio::select! {
+            told = inbox.recv() => match told {
+                Some(told) => hear(&mut hub, told, &tell, &mut asked),
+                None => return,
+            },
+            Ok(()) = bound.changed() => {
+                let bound = bound.borrow_and_update().clone();
+                hub.bound(bound);
+            }
+        }
+        loop {
+            while let Ok(told) = inbox.try_recv() {
+                hear(&mut hub, told, &tell, &mut asked);
+            }
+            match timeout_at(quiet_until, inbox.recv()).await {
+                Ok(Some(told)) => hear(&mut hub, told, &tell, &mut asked),
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+        let change = hub.change();
+        tell.send_if_modified(|health| {
+            health.clone_from(hub.health());
+            false // nobody waits for counts
+        });
+        // Answered after the change was translated, so that what is said belongs to what is known.
+        for reply in asked.drain(..) {
+            let _ = reply.send(hub.next_status());
+        }
+        if hub.has_status() {
+            wake.notify_one();
+        }
+        if let Some(change) = change {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+            quiet_until = Instant::now() + GATHER;
+        }
+    }
+}
+
+fn hear(
+    hub: &mut Hub,
+    told: Told,
+    tell: &latest::Sender<Health>,
+    asked: &mut Vec<oneshot::Sender<Option<(Key, Status)>>>,
+) {
+    match told {
+        Told::Said(said) => take(hub, said, tell),
+        Told::Leading(leads) => hub.lead(leads),
+        Told::Next(reply) => asked.push(reply), // the writer asks one at a time
+        Told::Again(key) => hub.again(&key),
+    }
+}
+
+fn take(hub: &mut Hub, said: Said, tell: &latest::Sender<Health>) {
+    match &said {
+        Said::Away(kind, why) => {
+            let is_known = hub.health().away.get(kind) == Some(why);
+            if is_known {
+                tracing::debug!(kind = kind.name(), "the API server cannot be followed: {why}");
+            } else {
+                tracing::warn!(
+                    kind = kind.name(),
+                    "the API server cannot be followed, what is known stays: {why}"
+                );
+            }
+        }
+        Said::Back(kind) => tracing::info!(kind = kind.name(), "the API server is followed again"),
+        Said::Missing(kind) if !hub.health().missing.contains(kind) => {
+            tracing::info!(kind = kind.name(), "the API server does not have this kind");
+        }
+        Said::All(kind, objects) => {
+            tracing::info!(kind = kind.name(), objects = objects.len(), "read");
+        }
+        _ => {}
+    }
+    if hub.take(said) {
+        tell.send_replace(hub.health().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::testing::{WEB_AND_EDGE, key, object, objects, route_with_rule};
+
+    fn hub_with(yaml: &str) -> Hub {
+        let mut hub = Hub::new(Settings::default(), None);
+        let mut all: BTreeMap<Kind, Vec<Read>> = Kind::ALL.iter().map(|kind| (*kind, Vec::new())).collect();
+        for object in objects(yaml) {
+            all.entry(object.kind()).or_default().push(Read::Good(object));
+        }
+        for (kind, read) in all {
+            assert!(hub.change().is_none(), "nothing before every kind was read");
+            hub.take(Said::All(kind, read));
+        }
+        hub
+    }
+
+    fn good(yaml: &str) -> Read {
+        Read::Good(object(yaml))
+    }
+
+    #[test]
+    fn nothing_before_every_kind_was_read_and_then_everything() {
+        let mut hub = hub_with(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
+        assert!(hub.health().synced);
+        let change = hub.change().unwrap();
+        assert_eq!(
+            (change.delta.routes.len(), change.delta.backends.len()),
+            (1, 1),
+            "{change:?}"
+        );
+        assert!(hub.change().is_none());
+        let mut empty = Hub::new(Settings::default(), None);
+        for kind in Kind::ALL {
+            assert!(!empty.health().synced);
+            empty.take(Said::Missing(*kind));
+        }
+        assert!(empty.change().is_some(), "the first is given even when empty");
+        assert!(empty.change().is_none());
+    }
+
+    #[test]
+    fn a_list_read_anew_is_one_difference() {
+        let yaml = format!("{WEB_AND_EDGE}---\n{}", route_with_rule(""));
+        let mut hub = hub_with(&yaml);
+        hub.change();
+        let services = || -> Vec<Read> {
+            objects(&yaml)
+                .into_iter()
+                .filter(|object| object.kind() == Kind::Service)
+                .map(Read::Good)
+                .collect()
+        };
+        hub.take(Said::All(Kind::Service, services()));
+        assert!(hub.change().is_none(), "the same again is no change");
+        hub.take(Said::All(Kind::Service, Vec::new()));
+        let change = hub.change().unwrap();
+        assert_eq!(change.delta.backends.values().filter(|gone| gone.is_none()).count(), 1);
+        assert!(change.rejects[0].reason.contains("BackendNotFound"), "{change:?}");
+        hub.take(Said::All(Kind::Service, services()));
+        assert_eq!(hub.change().unwrap().rejects, []);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_stays_as_it_was() {
+        let mut hub = hub_with(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
+        hub.change();
+        let web = key(Kind::Service, "default", "web");
+        let broken = || Read::Broken(web.clone(), "0 is no port".to_owned());
+        for said in [Said::Put(broken()), Said::All(Kind::Service, vec![broken()])] {
+            hub.take(said);
+            if let Some(change) = hub.change() {
+                assert!(change.delta.is_empty(), "{change:?}");
+            }
+            assert_eq!(
+                hub.all_rejects()[0].to_string(),
+                "kubernetes: Service default/web: it cannot be read, and what it was before stays: 0 is no port"
+            );
+        }
+        hub.take(Said::Put(good(WEB_AND_EDGE.split("---").next().unwrap())));
+        assert_eq!(hub.change().unwrap().rejects, []);
+        hub.take(Said::Put(broken()));
+        hub.take(Said::Gone(web));
+        assert_eq!(
+            hub.change().unwrap().rejects.len(),
+            1,
+            "only the route, which misses it"
+        );
+    }
+
+    #[test]
+    fn what_is_not_well_is_said_in_a_line() {
+        let mut hub = Hub::new(Settings::default(), None);
+        for kind in Kind::ALL {
+            hub.take(Said::Missing(*kind));
+        }
+        assert_eq!(hub.health().remark(), "");
+        for kind in [Kind::Gateway, Kind::Service] {
+            assert!(hub.take(Said::Away(kind, "refused".to_owned())));
+            assert!(!hub.take(Said::Away(kind, "refused".to_owned())), "no news");
+        }
+        assert_eq!(hub.health().remark(), "cannot follow Service, Gateway: refused");
+        assert!(hub.take(Said::Back(Kind::Service)));
+        assert!(!hub.take(Said::Back(Kind::Service)));
+        assert_eq!(hub.health().remark(), "cannot follow Gateway: refused");
+        assert!(hub.health().synced, "what was read stays");
+        assert_eq!(
+            Hub::new(Settings::default(), None).health().remark(),
+            "still reading Service, Namespace, Secret, EndpointSlice, Ingress, IngressClass, GatewayClass, Gateway, \
+             HTTPRoute, ReferenceGrant"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! The lease: which replica writes status.
+//!
+//! One Lease object in our own namespace (`coordination.k8s.io/v1`), with the manners of Kubernetes' own leader election: the
+//! holder renews it every 5 s; who wants it takes it when it has not been renewed for 15 s. That is judged by one's own
+//! clock, from when a renewal was first *seen*, so clocks need not agree. Every write names the version it changes, so of two that
+//! take it at once one fails. A holder that could not renew for 10 s stops writing before another may begin.
+//!
+//! It gates the writing of status alone: every replica watches and serves.
+
+use std::time::{Duration, SystemTime};
+
+use http::Request;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::kubernetes::objects::format_time;
+
+/// The name of the Lease.
+const NAME: &str = "tidegate";
+
+/// How long it holds without renewal.
+const DURATION: Duration = Duration::from_secs(15);
+
+/// How often it is looked at, and renewed by the holder.
+const RENEW: Duration = Duration::from_secs(5);
+
+/// When a holder that could not renew stops writing.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// A lease as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Held {
+    holder: String,
+    renewed: String,
+    transitions: i64,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// It is another's.
+    Wait,
+    /// It is ours already.
+    Renew,
+    /// It is nobody's, or no longer its holder's.
+    Take,
+}
+
+/// What to do about a lease that has been seen as it is for this long.
+fn decide(me: &str, held: &Held, unchanged: Duration) -> Act {
+    if held.holder == me {
+        Act::Renew
+    } else if held.holder.is_empty() || unchanged >= DURATION {
+        Act::Take
+    } else {
+        Act::Wait
+    }
+}
+
+/// Holds the lease when it can be had; says whether it does.
+pub async fn hold(client: Client, me: String, leading: watch::Sender<bool>) {
+    let namespace = client.default_namespace().to_owned();
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    let mut seen = (Held::default(), Instant::now());
+    let mut renewed = Instant::now();
+    loop {
+        let held = match timeout(RENEW, turn(&client, &path, &me, &mut seen)).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => {
+                tracing::debug!("the lease {namespace}/{NAME} cannot be had: {error}");
+                *leading.borrow() && renewed.elapsed() < GIVE_UP
+            }
+            Err(_) => *leading.borrow() && renewed.elapsed() < GIVE_UP,
+        };
+        if held && !*leading.borrow() {
+            tracing::info!("this replica writes status now, as {me}");
+        }
+        leading.send_if_modified(|now| std::mem::replace(now, held) != held);
+        if held {
+            renewed = seen.1.max(renewed);
+        }
+        if leading.is_closed() {
+            return;
+        }
+        tokio::time::sleep(RENEW).await;
+    }
+}
+
+/// Looks at the lease, and renews or takes it; whether it is ours then.
+async fn turn(
+    client: &Client,
+    path: &str,
+    me: &str,
+    seen: &mut (Held, Instant),
+) -> Result<bool, kube::Error> {
+    let now = format_time(unix_now()).replace('Z', ".000000Z");
+    let mine = |acquired: &Value, transitions: i64| {
+        json!({
+            "holderIdentity": me,
+            "leaseDurationSeconds": DURATION.as_secs(),
+            "acquireTime": acquired,
+            "renewTime": now,
+            "leaseTransitions": transitions,
+        })
+    };
+    let found: Result<Value, kube::Error> = client.request(ask("GET", &format!("{path}/{NAME}"), None)?).await;
+    let mut lease = match found {
+        Ok(lease) => lease,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": NAME},
+                "spec": mine(&json!(now), 0),
+            });
+            let _: Value = client.request(ask("POST", path, Some(&lease))?).await?;
+            seen.1 = Instant::now();
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
+    };
+    let text = |name: &str| lease["spec"][name].as_str().unwrap_or_default().to_owned();
+    let held = Held {
+        holder: text("holderIdentity"),
+        renewed: text("renewTime"),
+        transitions: lease["spec"]["leaseTransitions"].as_i64().unwrap_or(0),
+    };
+    if seen.0 != held {
+        *seen = (held.clone(), Instant::now());
+    }
+    let spec = match decide(me, &held, seen.1.elapsed()) {
+        Act::Wait => return Ok(false),
+        Act::Renew => mine(&lease["spec"]["acquireTime"], held.transitions),
+        Act::Take => mine(&json!(now), held.transitions.saturating_add(1)),
+    };
+    lease["spec"] = spec;
+    let _: Value = client.request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?).await?;
+    seen.1 = Instant::now();
+    Ok(true)
+}
+
+/// A request with a body of JSON.
+pub(super) fn ask(method: &str, path: &str, body: Option<&Value>) -> Result<Request<Vec<u8>>, kube::Error> {
+    let kind = match method {
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::CONTENT_TYPE, kind)
+        .body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default())
+        .map_err(kube::Error::HttpError)
+}
+
+/// Seconds since 1970.
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_renewed_taken_or_waited_for() {
+        let held = |holder: &str| Held {
+            holder: holder.to_owned(),
+            ..Held::default()
+        };
+        for (holder, unchanged, act) in [
+            ("me", 0, Act::Renew),
+            ("me", 100, Act::Renew),
+            ("other", 0, Act::Wait),
+            ("other", 14, Act::Wait),
+            ("other", 15, Act::Take),
+            ("", 0, Act::Take),
+        ] {
+            assert_eq!(
+                decide("me", &held(holder), Duration::from_secs(unchanged)),
+                act,
+                "{holder} {unchanged}"
+            );
+        }
+    }
+}

@@ -1,0 +1,160 @@
+"""What the scenarios share: kubectl, the API server, Tidegate as a process, a client. tests/cluster/run sets the environment."""
+import http.client, json, os, pathlib, ssl, subprocess, sys, time, urllib.request
+
+RUN, BIN, ROOT = (pathlib.Path(os.environ[name]) for name in ("RUN", "BIN", "ROOT"))
+API = "https://10.99.0.1:6443"
+ADMIN = "10.99.0.1:9900"
+GATEWAY, INGRESS = "10.99.250.1", "10.99.250.2"
+IMAGE = "registry.k8s.io/gateway-api/echo-basic:v1.5.1"
+tls = ssl.create_default_context(cafile=f"{RUN}/ca.crt")
+tls.load_cert_chain(f"{RUN}/admin.crt", f"{RUN}/admin.key")
+
+
+def kubectl(*args, text=None):
+    done = subprocess.run([f"{BIN}/kubectl", *args], input=text, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"kubectl {' '.join(args)}: {done.stderr}")
+    return done.stdout
+
+
+def apply(text):
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+
+
+def api(method, path, body=None, kind="application/merge-patch+json"):
+    request = urllib.request.Request(API + path, method=method, headers={"Content-Type": kind},
+                                     data=None if body is None else json.dumps(body).encode())
+    with urllib.request.urlopen(request, context=tls, timeout=30) as answer:
+        return json.load(answer)
+
+
+def until(what, holds, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        found = holds()
+        if found:
+            return found
+        if time.monotonic() > end:
+            sys.exit(f"it never came to hold: {what}")
+        time.sleep(0.02)
+
+
+def get(address, host, path="/", port=80):
+    """Status and body of a GET; status 0 when nothing was answered."""
+    try:
+        connection = http.client.HTTPConnection(address, port, timeout=10)
+        connection.request("GET", path, headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except OSError:
+        return 0, b""
+
+
+def setup():
+    """The CRDs, what is in deploy/kubernetes, and its classes."""
+    kubectl("apply", "--server-side", "-f", os.environ["CRDS"])
+    until("the CRDs to be served", lambda: "httproutes" in kubectl("api-resources", "--api-group=gateway.networking.k8s.io"))
+    kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/rbac.yaml")
+    for name in sorted((ROOT / "deploy/kubernetes").glob("*.yaml")):
+        kubectl("apply", "--dry-run=server", "-f", str(name))
+    kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/classes.yaml")
+
+
+class Tidegate:
+    """The process, with the rights of deploy/kubernetes/rbac.yaml and no others."""
+
+    def __init__(self, *args):
+        token = kubectl("create", "token", "tidegate", "-n", "tidegate", "--duration=24h").strip()
+        path = RUN / "tidegate.kubeconfig"
+        path.write_text(json.dumps({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "tidegate"}}],
+            "clusters": [{"name": "c", "cluster": {"server": API, "certificate-authority": f"{RUN}/ca.crt"}}],
+            "users": [{"name": "u", "user": {"token": token}}]}))
+        log = open(RUN / "tidegate.log", "ab")
+        self.process = subprocess.Popen(
+            [os.environ["TIDEGATE"], "run", "--kubernetes", "--kubeconfig", str(path), "--admin", ADMIN,
+             "--ingress-address", f"{INGRESS}:80", *args], stdout=log, stderr=log)
+        (RUN / "tidegate.pid").write_text(str(self.process.pid))
+        self.started = time.monotonic()
+
+    def admin(self, path):
+        return get("10.99.0.1", "10.99.0.1", path, 9900)
+
+    def ready(self):
+        until("Tidegate to be ready", lambda: self.admin("/readyz")[0] == 200)
+        return time.monotonic() - self.started
+
+    def metric(self, name):
+        lines = self.admin("/metrics")[1].decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(60)
+        (RUN / "tidegate.pid").unlink()
+        return code
+
+
+def deployment(name, replicas, namespace="default"):
+    return f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: echo
+        image: {IMAGE}
+        ports: [{{containerPort: 3000}}]
+        env:
+        - {{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
+        - {{name: NAMESPACE, valueFrom: {{fieldRef: {{fieldPath: metadata.namespace}}}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{selector: {{app: {name}}}, ports: [{{port: 80, targetPort: 3000}}]}}
+---"""
+
+
+def gateway(name, address, namespace="default"):
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  gatewayClassName: tidegate
+  addresses: [{{type: IPAddress, value: {address}}}]
+  listeners: [{{name: http, port: 80, protocol: HTTP}}]
+---"""
+
+
+def route(name, service, host, parent="edge", namespace="default"):
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  parentRefs: [{{name: {parent}}}]
+  hostnames: [{host}]
+  rules: [{{backendRefs: [{{name: {service}, port: 80}}]}}]
+---"""
+
+
+def ingress(name, service, host, namespace="default"):
+    return f"""
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  ingressClassName: tidegate
+  rules:
+  - host: {host}
+    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}]}}
+---"""

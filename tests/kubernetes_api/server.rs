@@ -1,0 +1,335 @@
+//! An API server that does as it is told: lists in pages or as streams, watches, versions that are too old, absence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::support::{Boxed, fed, full};
+
+/// Kinds that the server has, by the path of their collection.
+const COLLECTIONS: &[&str] = &[
+    "/api/v1/services",
+    "/api/v1/namespaces",
+    "/api/v1/secrets",
+    "/apis/discovery.k8s.io/v1/endpointslices",
+    "/apis/networking.k8s.io/v1/ingresses",
+    "/apis/networking.k8s.io/v1/ingressclasses",
+    "/apis/gateway.networking.k8s.io/v1/gatewayclasses",
+    "/apis/gateway.networking.k8s.io/v1/gateways",
+    "/apis/gateway.networking.k8s.io/v1/httproutes",
+    "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
+];
+
+/// Objects per page, whatever is asked for.
+const PAGE: usize = 2;
+
+/// What the server knows, and how it behaves.
+#[derive(Default)]
+pub struct World {
+    version: u64,
+    /// By collection, then `namespace/name`.
+    objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
+    /// What happened: version, collection, line.
+    log: Vec<(u64, &'static str, Value)>,
+    /// What happened before is not known any more.
+    oldest: u64,
+    /// Collections that are not there.
+    pub missing: BTreeSet<&'static str>,
+    /// Collections whose answers are held back.
+    pub held: BTreeSet<&'static str>,
+    /// Whether lists come as streams.
+    pub streams: bool,
+    /// What was asked, as path and query.
+    pub asked: Vec<String>,
+}
+
+/// The server; it ends when dropped.
+pub struct ApiServer {
+    pub address: SocketAddr,
+    state: Arc<State>,
+    task: Option<JoinHandle<()>>,
+}
+
+struct State {
+    world: Mutex<World>,
+    /// Counts changes of the world.
+    changed: watch::Sender<u64>,
+}
+
+impl ApiServer {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let world = World {
+            version: 100,
+            streams: true,
+            ..World::default()
+        };
+        let state = Arc::new(State {
+            world: Mutex::new(world),
+            changed: watch::channel(0).0,
+        });
+        let task = Some(tokio::spawn(serve(listener, Arc::clone(&state))));
+        Self { address, state, task }
+    }
+
+    /// Changes how it behaves; who waits looks again.
+    pub fn set(&self, edit: impl FnOnce(&mut World)) {
+        edit(&mut self.state.world());
+        self.state.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Puts an object, or many, from YAML.
+    pub fn put(&self, yaml: &str) {
+        let documents: Vec<Value> = yaml
+            .split("\n---\n")
+            .map(|text| serde_saphyr::from_str(text).unwrap())
+            .collect();
+        self.set(|world| {
+            for object in documents {
+                world.put(object);
+            }
+        });
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, collection: &'static str, name: &str) {
+        self.set(|world| {
+            let mut object = world.objects.get_mut(collection).unwrap().remove(name).unwrap();
+            world.version += 1;
+            object["metadata"]["resourceVersion"] = json!(world.version.to_string());
+            let line = json!({"type": "DELETED", "object": object});
+            world.log.push((world.version, collection, line));
+        });
+    }
+
+    /// Forgets what happened: who watched from before must read anew.
+    pub fn compact(&self) {
+        self.set(|world| {
+            world.version += 1;
+            world.oldest = world.version;
+            world.log.clear();
+        });
+    }
+
+    /// Ends all connections and listens no more.
+    pub async fn stop(&mut self) {
+        let task = self.task.take().unwrap();
+        task.abort();
+        let _ = task.await;
+    }
+
+    /// Listens again, where it did.
+    pub async fn resume(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.task = Some(tokio::spawn(serve(listener, Arc::clone(&self.state))));
+    }
+
+    /// Whether a question with these parts was asked.
+    pub fn was_asked(&self, parts: &[&str]) -> bool {
+        let world = self.state.world();
+        let mut asked = world.asked.iter();
+        asked.any(|asked| parts.iter().all(|part| asked.contains(part)))
+    }
+
+    /// A kubeconfig that leads here.
+    pub fn kubeconfig(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n",
+            self.address
+        )
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+}
+
+impl World {
+    fn put(&mut self, mut object: Value) {
+        let kind = object["kind"].as_str().unwrap().to_lowercase();
+        let plural = if kind.ends_with("ss") {
+            format!("{kind}es")
+        } else {
+            format!("{kind}s")
+        };
+        let collection = COLLECTIONS
+            .iter()
+            .find(|path| path.ends_with(&format!("/{plural}")))
+            .unwrap();
+        self.version += 1;
+        let version = self.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let is_cluster_wide = ["/namespaces", "/ingressclasses", "/gatewayclasses"]
+            .iter()
+            .any(|end| collection.ends_with(end));
+        if !is_cluster_wide && object["metadata"]["namespace"].is_null() {
+            object["metadata"]["namespace"] = json!("default");
+        }
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("");
+        let name = format!("{namespace}/{}", object["metadata"]["name"].as_str().unwrap());
+        let old = self
+            .objects
+            .entry(collection)
+            .or_default()
+            .insert(name, object.clone());
+        let what = if old.is_some() { "MODIFIED" } else { "ADDED" };
+        let line = json!({"type": what, "object": object});
+        self.log.push((version, collection, line));
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new(); // dropped with the task: their ends are ends without a word
+    while let Ok((socket, _)) = listener.accept().await {
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let state = Arc::clone(&state);
+                async move { Ok::<_, Infallible>(answer(request, state).await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed> {
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    state.world().asked.push(format!("{path}?{query}"));
+    let Some(collection) = COLLECTIONS.iter().copied().find(|known| *known == path) else {
+        return resources(&path, &state);
+    };
+    let mut changed = state.changed.subscribe();
+    while state.world().held.contains(collection) {
+        changed.changed().await.unwrap();
+    }
+    if state.world().missing.contains(collection) {
+        return status(404, "the server could not find the requested resource");
+    }
+    let parameter = |name: &str| -> Option<String> {
+        let pairs = query.split('&');
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+    };
+    if parameter("watch").is_some() {
+        let streams = parameter("sendInitialEvents").is_some();
+        if streams && !state.world().streams {
+            return status(422, "sendInitialEvents is forbidden for watch unless the feature gate is on");
+        }
+        let since = parameter("resourceVersion").map(|version| version.parse::<u64>().unwrap());
+        if since.is_some_and(|since| since < state.world().oldest) {
+            return status(410, "too old resource version");
+        }
+        return follow(collection, since, state);
+    }
+    let first: usize = parameter("continue").map_or(0, |token| token.parse().unwrap());
+    let world = state.world();
+    let all: Vec<&Value> = world.objects.get(collection).into_iter().flat_map(|all| all.values()).collect();
+    let items: Vec<&&Value> = all.iter().skip(first).take(PAGE).collect();
+    let next = (first + PAGE < all.len()).then(|| (first + PAGE).to_string());
+    json_answer(
+        200,
+        &json!({
+            "metadata": {"resourceVersion": world.version.to_string(), "continue": next},
+            "items": items,
+        }),
+    )
+}
+
+/// Lines of a watch; without a version all objects first.
+fn follow(collection: &'static str, since: Option<u64>, state: Arc<State>) -> Response<Boxed> {
+    let (sender, body) = fed();
+    tokio::spawn(async move {
+        let mut changed = state.changed.subscribe();
+        let mut seen = since.unwrap_or_default();
+        let mut first = Vec::new();
+        if since.is_none() {
+            let world = state.world();
+            seen = world.version;
+            let objects = world.objects.get(collection).into_iter().flat_map(|all| all.values());
+            first.extend(objects.map(|object| json!({"type": "ADDED", "object": object})));
+            first.push(json!({"type": "BOOKMARK", "object": {"metadata": {
+                "resourceVersion": seen.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}}));
+        }
+        loop {
+            let mut lines = std::mem::take(&mut first);
+            {
+                let world = state.world();
+                let news = world.log.iter().filter(|(version, of, _)| *version > seen && *of == collection);
+                lines.extend(news.map(|(_, _, line)| line.clone()));
+                if seen < world.oldest {
+                    lines.push(json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}));
+                }
+                seen = world.version;
+            }
+            for line in lines {
+                // In two pieces, as a network may cut them.
+                let text = format!("{line}\n");
+                let (head, tail) = text.split_at(text.len() / 2);
+                for piece in [head, tail] {
+                    let data = Frame::data(Bytes::copy_from_slice(piece.as_bytes()));
+                    if sender.send(Ok(data)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                changed = changed.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+    Response::new(body)
+}
+
+fn resources(path: &str, state: &State) -> Response<Boxed> {
+    let world = state.world();
+    let names: Vec<Value> = COLLECTIONS
+        .iter()
+        .filter(|known| !world.missing.contains(*known))
+        .filter_map(|known| known.strip_prefix(path)?.strip_prefix('/'))
+        .map(|name| json!({"name": name}))
+        .collect();
+    if names.is_empty() {
+        return status(404, "the server could not find the requested resource");
+    }
+    json_answer(200, &json!({"kind": "APIResourceList", "resources": names}))
+}
+
+fn status(code: u16, message: &str) -> Response<Boxed> {
+    json_answer(code, &json!({"kind": "Status", "code": code, "message": message}))
+}
+
+fn json_answer(code: u16, value: &Value) -> Response<Boxed> {
+    let mut response = Response::new(full(value.to_string()));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
