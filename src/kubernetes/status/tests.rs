@@ -230,7 +230,7 @@ spec: {{ingressClassName: other, defaultBackend: {{service: {{name: web, port: {
 #[test]
 fn what_may_fare_differently_is_asked_for() {
     let mut fixture = fixture(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
-    let mut touched = |fixture: &mut Fixture| -> Vec<String> {
+    let touched = |fixture: &mut Fixture| -> Vec<String> {
         std::iter::from_fn(|| fixture.index.next_touched())
             .map(|key| key.to_string())
             .collect()
