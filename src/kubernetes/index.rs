@@ -553,9 +553,7 @@ impl Index {
                 delta.listeners.insert(name.clone(), Some(Arc::clone(listener)));
             }
         }
-        let differs = |id: &&Id| {
-            changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id)
-        };
+        let differs = |id: &&Id| changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id);
         for id in next.views.keys().filter(differs) {
             self.touch_status(&Key {
                 kind: Kind::Gateway,
