@@ -109,7 +109,10 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         Arc::clone(&live),
     );
     let mut opened = Vec::new();
-    if sources.iter().any(|source| matches!(source, Source::Kubernetes(_))) {
+    if sources
+        .iter()
+        .any(|source| matches!(source, Source::Kubernetes(_)))
+    {
         gates.close(sources::KUBERNETES_GATE, "nothing is read yet");
     }
     for source in sources {

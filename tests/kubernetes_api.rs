@@ -17,7 +17,7 @@ use tidegate::kubernetes::{self, Access, Change, Cluster, ClusterOptions, Kind};
 use tidegate::model::{Delta, World};
 
 use self::server::ApiServer;
-use self::support::{Client, Down, client, Endpoint, soon, until};
+use self::support::{Client, Down, Endpoint, client, soon, until};
 
 /// How long is waited for what must not come.
 const QUIET: Duration = Duration::from_millis(200);
@@ -121,7 +121,9 @@ impl Followed {
 
     async fn until_health(&self, holds: impl Fn(&kubernetes::Health) -> bool) {
         let mut health = self.cluster.health();
-        soon("the health", health.wait_for(|health| holds(health))).await.unwrap();
+        soon("the health", health.wait_for(|health| holds(health)))
+            .await
+            .unwrap();
     }
 }
 
@@ -162,7 +164,10 @@ async fn all_there_is_comes_as_one_change_and_then_what_changes() {
             "streams: {streams}, {:?}",
             followed.rejects
         );
-        assert_eq!(followed.endpoints(), ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]);
+        assert_eq!(
+            followed.endpoints(),
+            ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]
+        );
         assert_eq!(followed.rejects, [""; 0]);
         assert!(server.was_asked(&["/api/v1/secrets?", "fieldSelector=type%3Dkubernetes.io%2Ftls"]));
         assert_eq!(server.was_asked(&[SLICES, "continue=2"]), !streams);
@@ -172,7 +177,9 @@ async fn all_there_is_comes_as_one_change_and_then_what_changes() {
             .until_endpoints(&["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.9:8080"])
             .await;
         server.delete(SLICES, "default/b");
-        followed.until_endpoints(&["10.0.0.3:8080", "10.0.0.9:8080"]).await;
+        followed
+            .until_endpoints(&["10.0.0.3:8080", "10.0.0.9:8080"])
+            .await;
         server.put(&route("other"));
         followed.change().await;
         assert!(followed.world.backends.contains_key("default/other:80"));
@@ -230,9 +237,10 @@ async fn what_is_too_old_is_read_anew_as_one_difference() {
         server.set(|world| world.held.clear());
         while followed.endpoints() != ["10.0.0.1:8081", "10.0.0.3:8080"] {
             let delta = followed.change().await;
-            let emptied = delta.endpoints.values().any(|endpoints| {
-                endpoints.as_ref().is_none_or(|endpoints| endpoints.is_empty())
-            });
+            let emptied = delta
+                .endpoints
+                .values()
+                .any(|endpoints| endpoints.as_ref().is_none_or(|endpoints| endpoints.is_empty()));
             assert!(!emptied, "{delta:?}");
             assert!(delta.routes.is_empty() && delta.backends.is_empty() && delta.listeners.is_empty());
         }
@@ -249,10 +257,19 @@ async fn without_the_api_server_everything_stays() {
     followed.change().await;
     for compacted in [false, true] {
         server.stop().await;
-        followed.until_health(|health| health.away.len() == Kind::ALL.len()).await;
+        followed
+            .until_health(|health| health.away.len() == Kind::ALL.len())
+            .await;
         followed.stays_quiet().await;
         assert!(followed.cluster.health().borrow().synced);
-        assert!(followed.cluster.health().borrow().remark().contains("cannot follow Service"));
+        assert!(
+            followed
+                .cluster
+                .health()
+                .borrow()
+                .remark()
+                .contains("cannot follow Service")
+        );
         let (address, expected) = match compacted {
             false => ("10.0.0.2", "10.0.0.2:8080"),
             true => ("10.0.0.3", "10.0.0.3:8080"),
@@ -266,7 +283,10 @@ async fn without_the_api_server_everything_stays() {
         followed.until_health(|health| health.away.is_empty()).await;
         assert_eq!(followed.cluster.health().borrow().remark(), "");
     }
-    assert_eq!((followed.world.routes.len(), followed.world.backends.len()), (1, 1));
+    assert_eq!(
+        (followed.world.routes.len(), followed.world.backends.len()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -291,7 +311,15 @@ async fn kinds_that_are_missing_are_looked_for_again() {
     server.put(BASE);
     let mut followed = Followed::open(&server).await;
     followed.change().await;
-    assert!(followed.cluster.health().borrow().missing.iter().eq([&Kind::HttpRoute]));
+    assert!(
+        followed
+            .cluster
+            .health()
+            .borrow()
+            .missing
+            .iter()
+            .eq([&Kind::HttpRoute])
+    );
     assert_eq!(followed.cluster.health().borrow().remark(), "", "no error");
     server.put(&route("web"));
     server.set(|world| world.missing.clear());
@@ -372,7 +400,9 @@ async fn a_process_serves_what_the_cluster_says_and_stays_ready_without_it() {
     server.stop().await;
     until("a word about it", || {
         let gates = running.gates().list();
-        gates.iter().any(|gate| gate.name == "kubernetes" && gate.open && !gate.reason.is_empty())
+        gates
+            .iter()
+            .any(|gate| gate.name == "kubernetes" && gate.open && !gate.reason.is_empty())
     })
     .await;
     let (status, text) = ready().await;

@@ -35,8 +35,8 @@ use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
-pub use hub::{Change, Health};
 use hub::Hub;
+pub use hub::{Change, Health};
 
 use crate::kubernetes::{Kind, Settings};
 

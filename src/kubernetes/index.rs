@@ -529,7 +529,7 @@ impl Index {
             .flatten()
             .map(|listener| listener.address)
             .collect();
-        let next = gateways(&self.store, &self.settings, &taken);
+        let next = gateways(&self.store, &self.settings, &taken, &self.gateways.given);
         let now = std::mem::take(&mut self.gateways);
 
         let mut changed = std::mem::take(&mut dirty.changed_gateways);
@@ -553,9 +553,7 @@ impl Index {
                 delta.listeners.insert(name.clone(), Some(Arc::clone(listener)));
             }
         }
-        let differs = |id: &&Id| {
-            changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id)
-        };
+        let differs = |id: &&Id| changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id);
         for id in next.views.keys().filter(differs) {
             self.touch_status(&Key {
                 kind: Kind::Gateway,

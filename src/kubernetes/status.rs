@@ -104,7 +104,10 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             if !gateway::is_ours(outcome.store, outcome.settings, gateway) {
                 return None;
             }
-            (gateway.metadata.generation, of_gateway(key, gateway, outcome, serving))
+            (
+                gateway.metadata.generation,
+                of_gateway(key, gateway, outcome, serving),
+            )
         }
         Object::HttpRoute(route) => (
             route.metadata.generation,
@@ -118,7 +121,9 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             let served = [settings.ingress_address, settings.ingress_tls_address]
                 .into_iter()
                 .filter(|address| !outcome.routes(key).is_empty() && serving.bound.contains(address));
-            let mut addresses: Vec<IpAddr> = served.filter_map(|address| public(address.ip(), serving)).collect();
+            let mut addresses: Vec<IpAddr> = served
+                .filter_map(|address| public(address.ip(), serving))
+                .collect();
             addresses.dedup();
             (ingress.metadata.generation, Body::Ingress(addresses))
         }
@@ -134,7 +139,10 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
     let mut next = Map::new();
     match &status.body {
         Body::GatewayClass(conditions) => {
-            next.insert("conditions".to_owned(), dress(conditions, there.get("conditions")));
+            next.insert(
+                "conditions".to_owned(),
+                dress(conditions, there.get("conditions")),
+            );
             let features: Vec<Value> = FEATURES.iter().map(|name| json!({"name": name})).collect();
             next.insert("supportedFeatures".to_owned(), Value::Array(features));
         }
@@ -148,7 +156,10 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
                 .map(|address| json!({"type": "IPAddress", "value": address}))
                 .collect();
             next.insert("addresses".to_owned(), Value::Array(addresses));
-            next.insert("conditions".to_owned(), dress(conditions, there.get("conditions")));
+            next.insert(
+                "conditions".to_owned(),
+                dress(conditions, there.get("conditions")),
+            );
             let listeners = listeners.iter().map(|listener| {
                 let before = entry(there.get("listeners"), "name", &json!(listener.name));
                 let kinds: &[Value] = &[json!({"group": GROUP, "kind": Kind::HttpRoute.name()})];
@@ -183,7 +194,10 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
             let is_same = match there.pointer("/loadBalancer/ingress").and_then(Value::as_array) {
                 Some(known) => {
                     known.len() == addresses.len()
-                        && known.iter().zip(&addresses).all(|(known, new)| known["ip"] == new["ip"])
+                        && known
+                            .iter()
+                            .zip(&addresses)
+                            .all(|(known, new)| known["ip"] == new["ip"])
                 }
                 None => addresses.is_empty(),
             };
@@ -204,7 +218,8 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
 fn dress(conditions: &[Condition], before: Option<&Value>, generation: i64, now: &str) -> Value {
     let known = before.and_then(Value::as_array);
     let foreign = known.into_iter().flatten().filter(|known| {
-        !conditions.iter().any(|condition| known["type"] == condition.kind) && known["type"] != "PartiallyInvalid"
+        !conditions.iter().any(|condition| known["type"] == condition.kind)
+            && known["type"] != "PartiallyInvalid"
     });
     let ours = conditions.iter().map(|condition| {
         let status = if condition.is_true { "True" } else { "False" };
@@ -256,17 +271,31 @@ fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, serving: &Serv
             (complaint.field.starts_with("spec.addresses") && found == reason).then_some(message)
         })
     };
-    let good = listeners.iter().filter(|listener| said(listener, "Accepted")).count();
+    let good = listeners
+        .iter()
+        .filter(|listener| said(listener, "Accepted"))
+        .count();
     let accepted = match (addressed("UnsupportedAddress"), good) {
         (Some(message), _) => Condition::new("Accepted", false, "UnsupportedAddress", message),
-        (None, 0) => Condition::new("Accepted", false, "ListenersNotValid", "no listener can be served"),
-        (None, good) if good < listeners.len() => {
-            Condition::new("Accepted", true, "ListenersNotValid", "some listeners cannot be served")
-        }
+        (None, 0) => Condition::new(
+            "Accepted",
+            false,
+            "ListenersNotValid",
+            "no listener can be served",
+        ),
+        (None, good) if good < listeners.len() => Condition::new(
+            "Accepted",
+            true,
+            "ListenersNotValid",
+            "some listeners cannot be served",
+        ),
         (None, _) => Condition::new("Accepted", true, "Accepted", "all listeners can be served"),
     };
-    let programmed = match addressed("AddressNotUsable") {
-        Some(message) => Condition::new("Programmed", false, "AddressNotUsable", message),
+    let unaddressed = ["AddressNotUsable", "AddressNotAssigned"]
+        .into_iter()
+        .find_map(|reason| Some((reason, addressed(reason)?)));
+    let programmed = match unaddressed {
+        Some((reason, message)) => Condition::new("Programmed", false, reason, message),
         None if listeners.iter().any(|listener| said(listener, "Programmed")) => {
             Condition::new("Programmed", true, "Programmed", "it is served")
         }
@@ -276,7 +305,11 @@ fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, serving: &Serv
     let mut addresses: Vec<IpAddr> = Vec::new();
     for view in views {
         for name in view.names.iter().flatten() {
-            let bound = outcome.gateways.listeners.get(name).map(|listener| listener.address.ip());
+            let bound = outcome
+                .gateways
+                .listeners
+                .get(name)
+                .map(|listener| listener.address.ip());
             if let Some(address) = bound.and_then(|address| public(address, serving))
                 && !addresses.contains(&address)
             {
@@ -316,12 +349,22 @@ fn of_listener(
     });
     let resolved = match unresolved {
         Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message),
-        None => Condition::new("ResolvedRefs", true, "ResolvedRefs", "all references lead somewhere"),
+        None => Condition::new(
+            "ResolvedRefs",
+            true,
+            "ResolvedRefs",
+            "all references lead somewhere",
+        ),
     };
     let conflict = refusal.filter(|(reason, _)| reason.ends_with("Conflict"));
     let conflicted = match conflict {
         Some((reason, message)) => Condition::new("Conflicted", true, reason, message),
-        None => Condition::new("Conflicted", false, "NoConflicts", "it shares its port with no other in the same way"),
+        None => Condition::new(
+            "Conflicted",
+            false,
+            "NoConflicts",
+            "it shares its port with no other in the same way",
+        ),
     };
     // A listener whose certificates cannot be had is accepted for what it is, and not programmed.
     let accepted = match refusal {
@@ -370,17 +413,29 @@ fn of_route(key: &Key, route: &HttpRoute, outcome: Outcome<'_>) -> Vec<(Value, V
         let refusal = of(&|complaint, _| complaint.field == field);
         let accepted = match (&refusal, is_served, &partial) {
             (Some((reason, message)), _, _) => Condition::new("Accepted", false, reason, message),
-            (None, false, Some((_, message))) => Condition::new("Accepted", false, "UnsupportedValue", message),
+            (None, false, Some((_, message))) => {
+                Condition::new("Accepted", false, "UnsupportedValue", message)
+            }
             (None, false, None) => Condition::new("Accepted", false, "Pending", "it is not served yet"),
             (None, true, _) => Condition::new("Accepted", true, "Accepted", "it is attached"),
         };
         let mut conditions = vec![accepted];
         conditions.push(match &unresolved {
             Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message),
-            None => Condition::new("ResolvedRefs", true, "ResolvedRefs", "all references lead somewhere"),
+            None => Condition::new(
+                "ResolvedRefs",
+                true,
+                "ResolvedRefs",
+                "all references lead somewhere",
+            ),
         });
         if let (None, true, Some((_, message))) = (&refusal, is_served, &partial) {
-            conditions.push(Condition::new("PartiallyInvalid", true, "UnsupportedValue", message));
+            conditions.push(Condition::new(
+                "PartiallyInvalid",
+                true,
+                "UnsupportedValue",
+                message,
+            ));
         }
         parents.push((parent_ref(parent), conditions));
     }

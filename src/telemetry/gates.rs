@@ -60,9 +60,7 @@ impl Gates {
 
     /// Whether all gates are open.
     pub fn ready(&self) -> bool {
-        self.lock()
-            .values()
-            .all(|state| matches!(state, State::Open(_)))
+        self.lock().values().all(|state| matches!(state, State::Open(_)))
     }
 
     /// All gates, by name.

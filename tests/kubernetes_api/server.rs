@@ -242,7 +242,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
     if parameter("watch").is_some() {
         let streams = parameter("sendInitialEvents").is_some();
         if streams && !state.world().streams {
-            return status(422, "sendInitialEvents is forbidden for watch unless the feature gate is on");
+            return status(
+                422,
+                "sendInitialEvents is forbidden for watch unless the feature gate is on",
+            );
         }
         let since = parameter("resourceVersion").map(|version| version.parse::<u64>().unwrap());
         if since.is_some_and(|since| since < state.world().oldest) {
@@ -252,7 +255,12 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
     }
     let first: usize = parameter("continue").map_or(0, |token| token.parse().unwrap());
     let world = state.world();
-    let all: Vec<&Value> = world.objects.get(collection).into_iter().flat_map(|all| all.values()).collect();
+    let all: Vec<&Value> = world
+        .objects
+        .get(collection)
+        .into_iter()
+        .flat_map(|all| all.values())
+        .collect();
     let items: Vec<&&Value> = all.iter().skip(first).take(PAGE).collect();
     let next = (first + PAGE < all.len()).then(|| (first + PAGE).to_string());
     json_answer(
@@ -274,7 +282,11 @@ fn follow(collection: &'static str, since: Option<u64>, state: Arc<State>) -> Re
         if since.is_none() {
             let world = state.world();
             seen = world.version;
-            let objects = world.objects.get(collection).into_iter().flat_map(|all| all.values());
+            let objects = world
+                .objects
+                .get(collection)
+                .into_iter()
+                .flat_map(|all| all.values());
             first.extend(objects.map(|object| json!({"type": "ADDED", "object": object})));
             first.push(json!({"type": "BOOKMARK", "object": {"metadata": {
                 "resourceVersion": seen.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}}));
@@ -283,7 +295,10 @@ fn follow(collection: &'static str, since: Option<u64>, state: Arc<State>) -> Re
             let mut lines = std::mem::take(&mut first);
             {
                 let world = state.world();
-                let news = world.log.iter().filter(|(version, of, _)| *version > seen && *of == collection);
+                let news = world
+                    .log
+                    .iter()
+                    .filter(|(version, of, _)| *version > seen && *of == collection);
                 lines.extend(news.map(|(_, _, line)| line.clone()));
                 if seen < world.oldest {
                     lines.push(json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}));

@@ -241,7 +241,13 @@ mod tests {
             .unwrap(),
             Event::Failed(410, "too old".to_owned())
         );
-        for bad in ["", "{", "[]", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":3}"#] {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            r#"{"type":"ADDED"}"#,
+            r#"{"type":"ADDED","object":3}"#,
+        ] {
             assert!(event(Kind::Service, bad).is_err(), "{bad}");
         }
     }

@@ -408,7 +408,15 @@ mod tests {
         assert!(hub.change().is_none(), "the same again is no change");
         hub.take(Said::All(Kind::Service, Vec::new()));
         let change = hub.change().unwrap();
-        assert_eq!(change.delta.backends.values().filter(|gone| gone.is_none()).count(), 1);
+        assert_eq!(
+            change
+                .delta
+                .backends
+                .values()
+                .filter(|gone| gone.is_none())
+                .count(),
+            1
+        );
         assert!(change.rejects[0].reason.contains("BackendNotFound"), "{change:?}");
         hub.take(Said::All(Kind::Service, services()));
         assert_eq!(hub.change().unwrap().rejects, []);

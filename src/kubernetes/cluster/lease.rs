@@ -105,7 +105,8 @@ async fn turn(
             "leaseTransitions": transitions,
         })
     };
-    let found: Result<Value, kube::Error> = client.request(ask("GET", &format!("{path}/{NAME}"), None)?).await;
+    let found: Result<Value, kube::Error> =
+        client.request(ask("GET", &format!("{path}/{NAME}"), None)?).await;
     let mut lease = match found {
         Ok(lease) => lease,
         Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -136,7 +137,9 @@ async fn turn(
         Act::Take => mine(&json!(now), held.transitions.saturating_add(1)),
     };
     lease["spec"] = spec;
-    let _: Value = client.request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?).await?;
+    let _: Value = client
+        .request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?)
+        .await?;
     seen.1 = Instant::now();
     Ok(true)
 }

@@ -135,7 +135,10 @@ mod tests {
                 object(&key(Kind::GatewayClass, "", "c")),
                 "/apis/gateway.networking.k8s.io/v1/gatewayclasses/c",
             ),
-            (resources(Kind::Gateway, "v1"), "/apis/gateway.networking.k8s.io/v1"),
+            (
+                resources(Kind::Gateway, "v1"),
+                "/apis/gateway.networking.k8s.io/v1",
+            ),
             (resources(Kind::Service, "v1"), "/api/v1"),
         ] {
             assert_eq!(path, expected);

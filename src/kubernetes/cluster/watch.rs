@@ -47,9 +47,11 @@ pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>) {
                 .await
             }
             Ask::Page(version, token) => {
-                whole(&client, &requests::page(kind, version, token.as_deref()), |text| {
-                    events::page(kind, text).map(Heard::Page)
-                })
+                whole(
+                    &client,
+                    &requests::page(kind, version, token.as_deref()),
+                    |text| events::page(kind, text).map(Heard::Page),
+                )
                 .await
             }
             Ask::Stream(version) => {

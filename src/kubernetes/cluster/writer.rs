@@ -94,6 +94,8 @@ async fn put(client: &Client, key: &Key, status: &Status) -> Result<bool, kube::
         "metadata": {"resourceVersion": object["metadata"]["resourceVersion"]},
         "status": next,
     });
-    let _: Value = client.request(ask("PATCH", &format!("{path}/status"), Some(&patch))?).await?;
+    let _: Value = client
+        .request(ask("PATCH", &format!("{path}/status"), Some(&patch))?)
+        .await?;
     Ok(true)
 }

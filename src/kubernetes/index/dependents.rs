@@ -36,7 +36,9 @@ impl Dependents {
 
     /// The Gateways that a route wants to attach to.
     pub fn gateways_of(&self, key: &Key) -> Vec<Id> {
-        self.of.get(key).map_or_else(Vec::new, |kept| kept.gateways.to_vec())
+        self.of
+            .get(key)
+            .map_or_else(Vec::new, |kept| kept.gateways.to_vec())
     }
 
     /// Who asks for a grant in a namespace.

@@ -11,7 +11,7 @@ fn fixture(yaml: &str) -> Fixture {
         gateway_address: "10.0.0.1".parse().unwrap(),
         ingress_address: "10.0.0.2:80".parse().unwrap(),
         ingress_tls_address: "10.0.0.2:443".parse().unwrap(),
-        class_by_name: true,
+        ..Settings::default()
     };
     let mut fixture = Fixture::with(settings, yaml);
     fixture.index.note_statuses(true);
@@ -56,7 +56,10 @@ fn a_gateway_is_programmed_when_it_is_bound() {
         conditions(&served),
         ["Accepted=True Accepted", "Programmed=True Programmed"]
     );
-    assert_eq!(served["addresses"], json!([{"type": "IPAddress", "value": "10.0.0.1"}]));
+    assert_eq!(
+        served["addresses"],
+        json!([{"type": "IPAddress", "value": "10.0.0.1"}])
+    );
     let listener = &served["listeners"][0];
     assert_eq!(
         (&listener["name"], &listener["attachedRoutes"]),
@@ -138,7 +141,10 @@ fn routes_say_to_each_parent_how_they_fare() {
         ),
         (
             "rules: [{matches: [{path: {value: bad}}]}]",
-            vec!["Accepted=False UnsupportedValue", "ResolvedRefs=True ResolvedRefs"],
+            vec![
+                "Accepted=False UnsupportedValue",
+                "ResolvedRefs=True ResolvedRefs",
+            ],
         ),
         (
             "rules: [{matches: [{path: {value: bad}}, {path: {value: /good}}]}]",
@@ -156,8 +162,10 @@ fn routes_say_to_each_parent_how_they_fare() {
         assert_eq!(parent["controllerName"], GATEWAY_CONTROLLER);
         assert_eq!(conditions(parent), expected, "{spec}");
     }
-    let yaml = format!("{WEB_AND_EDGE}---\n{}", route("hostnames: [a.example]"))
-        .replace("[{name: edge}]", "[{name: edge, sectionName: no}, {name: edge, port: 80}, {name: not-ours}]");
+    let yaml = format!("{WEB_AND_EDGE}---\n{}", route("hostnames: [a.example]")).replace(
+        "[{name: edge}]",
+        "[{name: edge, sectionName: no}, {name: edge, port: 80}, {name: not-ours}]",
+    );
     let status = written(&fixture(&yaml), Kind::HttpRoute, "r", &bound(&[]));
     let parents = status["parents"].as_array().unwrap();
     assert_eq!(parents.len(), 2, "{status}");
@@ -171,15 +179,24 @@ fn only_what_differs_is_written_and_times_stay() {
     let mut fixture = fixture(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
     let route_key = key(Kind::HttpRoute, "default", "r");
     let status = |fixture: &Fixture| of(&route_key, fixture.index.outcome(), &bound(&[])).unwrap();
-    let foreign = json!({"controllerName": "example.com/other", "parentRef": {"name": "x"}, "conditions": []});
+    let foreign =
+        json!({"controllerName": "example.com/other", "parentRef": {"name": "x"}, "conditions": []});
     let before = json!({"parents": [foreign.clone()]});
     let first = merge(&status(&fixture), &before, NOW).unwrap();
     assert_eq!(first["parents"][0], foreign, "others' entries stay");
     assert_eq!(merge(&status(&fixture), &first, "later"), None);
     fixture.delete(Kind::Service, "default", "web");
     let second = merge(&status(&fixture), &first, "later").unwrap();
-    let since = |at: usize| second["parents"][1]["conditions"][at]["lastTransitionTime"].as_str().unwrap();
-    assert_eq!((since(0), since(1)), (NOW, "later"), "only what turned has a new time");
+    let since = |at: usize| {
+        second["parents"][1]["conditions"][at]["lastTransitionTime"]
+            .as_str()
+            .unwrap()
+    };
+    assert_eq!(
+        (since(0), since(1)),
+        (NOW, "later"),
+        "only what turned has a new time"
+    );
     // Of another class now: ours goes, the other's stays.
     fixture.delete(Kind::Gateway, "default", "edge");
     assert_eq!(
@@ -216,11 +233,27 @@ spec: {{ingressClassName: other, defaultBackend: {{service: {{name: web, port: {
     let class = written(&fixture, Kind::GatewayClass, "ours", &bound(&[]));
     assert_eq!(conditions(&class), ["Accepted=True Accepted"]);
     assert_eq!(class["conditions"][0]["observedGeneration"], 7);
-    assert!(class["supportedFeatures"].as_array().unwrap().contains(&json!({"name": "HTTPRoute"})));
+    assert!(
+        class["supportedFeatures"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"name": "HTTPRoute"}))
+    );
     for (kind, namespace) in [(Kind::GatewayClass, ""), (Kind::Ingress, "default")] {
-        assert_eq!(of(&key(kind, namespace, "theirs"), fixture.index.outcome(), &bound(&[])), None);
+        assert_eq!(
+            of(
+                &key(kind, namespace, "theirs"),
+                fixture.index.outcome(),
+                &bound(&[])
+            ),
+            None
+        );
     }
-    assert_eq!(written(&fixture, Kind::Ingress, "i", &bound(&[])), Value::Null, "not bound");
+    assert_eq!(
+        written(&fixture, Kind::Ingress, "i", &bound(&[])),
+        Value::Null,
+        "not bound"
+    );
     assert_eq!(
         written(&fixture, Kind::Ingress, "i", &bound(&["10.0.0.2:80"])),
         json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.2"}]}})
@@ -230,16 +263,25 @@ spec: {{ingressClassName: other, defaultBackend: {{service: {{name: web, port: {
 #[test]
 fn what_may_fare_differently_is_asked_for() {
     let mut fixture = fixture(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
-    let mut touched = |fixture: &mut Fixture| -> Vec<String> {
+    let touched = |fixture: &mut Fixture| -> Vec<String> {
         std::iter::from_fn(|| fixture.index.next_touched())
             .map(|key| key.to_string())
             .collect()
     };
-    assert_eq!(touched(&mut fixture), ["Gateway default/edge", "HTTPRoute default/r"]);
+    assert_eq!(
+        touched(&mut fixture),
+        ["Gateway default/edge", "HTTPRoute default/r"]
+    );
     fixture.delete(Kind::Service, "default", "web");
-    assert_eq!(touched(&mut fixture), ["Gateway default/edge", "HTTPRoute default/r"]);
+    assert_eq!(
+        touched(&mut fixture),
+        ["Gateway default/edge", "HTTPRoute default/r"]
+    );
     fixture.delete(Kind::HttpRoute, "default", "r");
-    assert_eq!(touched(&mut fixture), ["Gateway default/edge", "HTTPRoute default/r"]);
+    assert_eq!(
+        touched(&mut fixture),
+        ["Gateway default/edge", "HTTPRoute default/r"]
+    );
     fixture.apply("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 1}]}");
     assert_eq!(touched(&mut fixture), [""; 0]);
     fixture.index.note_statuses(false);

@@ -78,7 +78,10 @@ fn the_core_is_there_and_the_rest_is_looked_for() {
         (vec![], Then::Ask)
     );
     assert_eq!(follow.ask(), Ask::Resources("v1beta1"));
-    assert_eq!(feed(&mut follow, vec![Heard::Resource(true)]), (vec![], Then::Ask));
+    assert_eq!(
+        feed(&mut follow, vec![Heard::Resource(true)]),
+        (vec![], Then::Ask)
+    );
     assert_eq!(follow.ask(), Ask::Stream("v1beta1"));
 
     let mut follow = Follow::new(ROUTE);
@@ -171,10 +174,7 @@ fn pages_where_streams_are_refused() {
         let (said, then) = feed(&mut follow, vec![page(&["a"], Some("t")), page(&["b"], None)]);
         assert_eq!(
             said,
-            [
-                Said::All(ROUTE, vec![read("a"), read("b")]),
-                Said::Back(ROUTE)
-            ]
+            [Said::All(ROUTE, vec![read("a"), read("b")]), Said::Back(ROUTE)]
         );
         assert_eq!((then, follow.ask()), (Then::Ask, Ask::Watch("v1", "5".into())));
         // What was learnt about streams stays learnt.
