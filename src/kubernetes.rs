@@ -27,6 +27,8 @@ mod status;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health};
 pub use index::Index;
 pub use manifests::{Manifests, OpenError};
@@ -54,6 +56,9 @@ pub struct Settings {
     pub ingress_tls_address: SocketAddr,
     /// Where the listeners of a Gateway without an address of its own are bound; the port is the listener's.
     pub gateway_address: IpAddr,
+    /// Addresses of which every Gateway without one gets its own, instead of [`gateway_address`](Self::gateway_address); they
+    /// must be this host's. Then Gateways may have the same ports.
+    pub gateway_pool: Option<IpNet>,
     /// Whether the class name [`CLASS_NAME`] makes a Gateway or Ingress ours when no object of that
     /// class exists, and an Ingress without any class is ours too. For manifest directories, where
     /// nobody else is there to serve them; never for a shared cluster.
@@ -67,6 +72,7 @@ impl Default for Settings {
             ingress_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80),
             ingress_tls_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443),
             gateway_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            gateway_pool: None,
             class_by_name: true,
         }
     }

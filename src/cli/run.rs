@@ -39,6 +39,9 @@ pub struct RunArgs {
     /// Where Gateways without an address of their own are served.
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     gateway_address: IpAddr,
+    /// Addresses of this host, of which every Gateway without one gets its own: `10.0.250.0/24`.
+    #[arg(long, value_name = "NETWORK", conflicts_with = "gateway_address")]
+    gateway_pool: Option<ipnet::IpNet>,
     /// Data-plane threads; as many as there are cores for the process if not given.
     #[arg(short, long)]
     workers: Option<usize>,
@@ -79,6 +82,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         ingress_address: args.ingress_address,
         ingress_tls_address: args.ingress_tls_address,
         gateway_address: args.gateway_address,
+        gateway_pool: args.gateway_pool,
         ..kubernetes::Settings::default()
     };
     if let Some(directory) = args.manifests.clone().or_else(|| settings.manifests.clone()) {

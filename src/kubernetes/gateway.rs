@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Gateway, GatewayListener, Id, Key, Kind, LabelSelector, Object};
@@ -24,6 +26,8 @@ pub struct Gateways {
     pub views: BTreeMap<Id, Vec<ListenerView>>,
     /// The listeners to bind.
     pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    /// The addresses of the pool that were given.
+    pub given: BTreeMap<Id, IpAddr>,
     /// What is wrong, by Gateway.
     pub complaints: BTreeMap<Id, Vec<Complaint>>,
 }
@@ -98,8 +102,13 @@ fn selects<'labels>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'l
 }
 
 /// All Gateways that are ours, with their listeners. `taken` are the addresses of the
-/// Ingress listeners that are served.
-pub fn gateways(store: &Store, settings: &Settings, taken: &[SocketAddr]) -> Gateways {
+/// Ingress listeners that are served, `given` the addresses of the pool that Gateways have; they keep them.
+pub fn gateways(
+    store: &Store,
+    settings: &Settings,
+    taken: &[SocketAddr],
+    given: &BTreeMap<Id, IpAddr>,
+) -> Gateways {
     let mut ours: Vec<(&Key, &Gateway)> = store
         .of_kind(Kind::Gateway)
         .filter_map(|(key, object)| match object {
@@ -114,9 +123,22 @@ pub fn gateways(store: &Store, settings: &Settings, taken: &[SocketAddr]) -> Gat
         owners.insert(*address, "the Ingresses".to_owned());
     }
     let mut all = Gateways::default();
+    let of_pool = |gateway: &Gateway| {
+        settings
+            .gateway_pool
+            .filter(|_| gateway.spec.addresses.is_empty())
+    };
+    for (key, _) in ours.iter().filter(|(_, gateway)| of_pool(gateway).is_some()) {
+        if let Some(address) = given.get(&key.id) {
+            all.given.insert(key.id.clone(), *address);
+        }
+    }
     for (key, gateway) in ours {
         let mut complaints = Vec::new();
-        let addresses = addresses(gateway, settings, &mut complaints);
+        let addresses = match of_pool(gateway) {
+            Some(pool) => give(&key.id, pool, &mut all.given, &mut complaints),
+            None => addresses(gateway, settings, &mut complaints),
+        };
         let views: Vec<ListenerView> = (0..gateway.spec.listeners.len())
             .map(|at| {
                 let (view, listeners) =
@@ -150,6 +172,33 @@ pub fn is_ours(store: &Store, settings: &Settings, gateway: &Gateway) -> bool {
             class.spec.controller_name.as_deref() == Some(GATEWAY_CONTROLLER)
         }
         _ => settings.class_by_name && **name == *CLASS_NAME,
+    }
+}
+
+/// The address of the pool that a Gateway has or gets: the first that no other has.
+fn give(
+    id: &Id,
+    pool: IpNet,
+    given: &mut BTreeMap<Id, IpAddr>,
+    complaints: &mut Vec<Complaint>,
+) -> Vec<IpAddr> {
+    if let Some(address) = given.get(id) {
+        return vec![*address];
+    }
+    let others: BTreeSet<IpAddr> = given.values().copied().collect();
+    // As many as there are others are taken, so the search ends before the pool, however large.
+    match pool.hosts().find(|address| !others.contains(address)) {
+        Some(address) => {
+            given.insert(id.clone(), address);
+            vec![address]
+        }
+        None => {
+            complaints.push(Complaint::new(
+                "spec.addresses",
+                format!("AddressNotAssigned: all addresses of {pool} are given to others"),
+            ));
+            Vec::new()
+        }
     }
 }
 

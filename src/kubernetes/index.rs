@@ -529,7 +529,7 @@ impl Index {
             .flatten()
             .map(|listener| listener.address)
             .collect();
-        let next = gateways(&self.store, &self.settings, &taken);
+        let next = gateways(&self.store, &self.settings, &taken, &self.gateways.given);
         let now = std::mem::take(&mut self.gateways);
 
         let mut changed = std::mem::take(&mut dirty.changed_gateways);

@@ -291,8 +291,11 @@ fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, serving: &Serv
         ),
         (None, _) => Condition::new("Accepted", true, "Accepted", "all listeners can be served"),
     };
-    let programmed = match addressed("AddressNotUsable") {
-        Some(message) => Condition::new("Programmed", false, "AddressNotUsable", message),
+    let unaddressed = ["AddressNotUsable", "AddressNotAssigned"]
+        .into_iter()
+        .find_map(|reason| Some((reason, addressed(reason)?)));
+    let programmed = match unaddressed {
+        Some((reason, message)) => Condition::new("Programmed", false, reason, message),
         None if listeners.iter().any(|listener| said(listener, "Programmed")) => {
             Condition::new("Programmed", true, "Programmed", "it is served")
         }

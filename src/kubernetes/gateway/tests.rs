@@ -362,3 +362,38 @@ fn parents_choose_listeners_by_section_port_and_hostname() {
         }
     }
 }
+
+#[test]
+fn every_gateway_has_its_own_address_of_the_pool_and_keeps_it() {
+    let settings = Settings {
+        gateway_pool: Some("10.0.0.0/30".parse().unwrap()),
+        ..Settings::default()
+    };
+    let gateway = |name: &str, more: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec: {{gatewayClassName: \
+             tidegate, listeners: [{{name: l, port: 80, protocol: HTTP}}]{more}}}\n"
+        )
+    };
+    let mut fixture = Fixture::with(settings, &gateway("b", ""));
+    assert_eq!(fixture.listeners(), ["default/b/l 10.0.0.1:80 *"]);
+    fixture.apply(&gateway("a", ""));
+    fixture.apply(&gateway("c", ", addresses: [{value: 10.9.9.9}]"));
+    let all = [
+        "default/a/l 10.0.0.2:80 *",
+        "default/b/l 10.0.0.1:80 *",
+        "default/c/l 10.9.9.9:80 *",
+    ];
+    assert_eq!(fixture.listeners(), all);
+    fixture.apply(&gateway("d", ""));
+    assert_eq!(fixture.listeners(), all);
+    assert!(
+        fixture.rejects()[0].contains("spec.addresses: AddressNotAssigned: all addresses of 10.0.0.0/30"),
+        "{:?}",
+        fixture.rejects()
+    );
+    fixture.delete(Kind::Gateway, "default", "b");
+    assert_eq!(fixture.listeners()[0], all[0]);
+    assert_eq!(fixture.listeners()[2], "default/d/l 10.0.0.1:80 *");
+    assert_eq!(fixture.rejects(), [""; 0]);
+}

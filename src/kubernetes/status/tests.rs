@@ -11,7 +11,7 @@ fn fixture(yaml: &str) -> Fixture {
         gateway_address: "10.0.0.1".parse().unwrap(),
         ingress_address: "10.0.0.2:80".parse().unwrap(),
         ingress_tls_address: "10.0.0.2:443".parse().unwrap(),
-        class_by_name: true,
+        ..Settings::default()
     };
     let mut fixture = Fixture::with(settings, yaml);
     fixture.index.note_statuses(true);
