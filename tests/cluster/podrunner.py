@@ -99,7 +99,7 @@ def start(p):
     log = open(f"{RUN}/pods/{m['namespace']}_{m['name']}.log", "ab")
     proc = subprocess.Popen(["nsenter", f"--net=/run/netns/{ns}", "chroot", root, "/app", *c.get("args", [])],
                             env={**env, "PATH": os.environ["PATH"]}, stdout=log, stderr=log)
-    port = 53 if "coredns" in c["image"] else 3000
+    port = 53 if exe.endswith("/coredns") else 3000
     if "UDP_ECHO_SERVER" in env:
         port = None
     pods[uid] = dict(proc=proc, ns=ns, ip=ip, root=root, port=port, ready=False, started=now(),
