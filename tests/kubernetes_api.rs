@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_millis(200);
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const SERVICES: &str = "/api/v1/services";
+const CLASSES: &str = "/apis/gateway.networking.k8s.io/v1/gatewayclasses";
+const GATEWAYS: &str = "/apis/gateway.networking.k8s.io/v1/gateways";
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
 
 const BASE: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -83,9 +85,13 @@ struct Followed {
 
 impl Followed {
     async fn open(server: &ApiServer) -> Self {
+        Self::open_with(server, false).await
+    }
+
+    async fn open_with(server: &ApiServer, update_status: bool) -> Self {
         let (directory, access) = access(server);
         Self {
-            cluster: Cluster::open(&options(access, false)).await.unwrap(),
+            cluster: Cluster::open(&options(access, update_status)).await.unwrap(),
             world: World::default(),
             rejects: Vec::new(),
             _directory: directory,
@@ -349,6 +355,71 @@ async fn an_object_that_cannot_be_read_harms_itself_alone() {
     server.delete(SERVICES, "default/web");
     followed.change().await;
     assert!(followed.world.backends.is_empty());
+}
+
+/// The lease as of somebody, or of nobody.
+fn lease(holder: &str) -> String {
+    format!(
+        "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {{name: tidegate}}\nspec: {{holderIdentity: '{holder}', \
+         renewTime: '2026-01-01T00:00:00.000000Z', leaseDurationSeconds: 15}}"
+    )
+}
+
+#[tokio::test]
+async fn who_holds_the_lease_says_how_objects_fare() {
+    let server = ApiServer::start().await;
+    server.put(BASE);
+    server.put(&route("none"));
+    server.put(&lease("another"));
+    let mut followed = Followed::open_with(&server, true).await;
+    followed.change().await;
+    until("the lease to be looked at", || {
+        server.was_asked(&["/leases/tidegate"])
+    })
+    .await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(server.written(), [""; 0], "it is another's to say");
+
+    let said = |collection: &str, name: &str, pointer: &str| -> String {
+        let status = server.status(collection, name);
+        let conditions = status.pointer(pointer).and_then(serde_json::Value::as_array);
+        let texts = conditions.into_iter().flatten().map(|condition| {
+            let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+            format!("{}={}", text("type"), text("status"))
+        });
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    server.put(&lease(""));
+    until("a Gateway that waits", || {
+        said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=False"
+    })
+    .await;
+    followed.cluster.bound(["127.0.0.1:8080".parse().unwrap()].into());
+    until("a Gateway that is served", || {
+        said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=True"
+    })
+    .await;
+    until("a route without its backend", || {
+        said(ROUTES, "default/r", "/parents/0/conditions") == "Accepted=True ResolvedRefs=False"
+    })
+    .await;
+    server.put(&route("web"));
+    until("a route with one", || {
+        said(ROUTES, "default/r", "/parents/0/conditions") == "Accepted=True ResolvedRefs=True"
+    })
+    .await;
+    until("the class", || {
+        said(CLASSES, "/tidegate", "/conditions") == "Accepted=True"
+    })
+    .await;
+
+    // What is said already is not said again.
+    tokio::time::sleep(QUIET).await;
+    let written = server.written();
+    server.put(&slice("a", 8080, &["10.0.0.1"]));
+    followed.until_endpoints(&["10.0.0.1:8080"]).await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(server.written(), written);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

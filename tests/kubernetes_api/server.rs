@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -30,6 +31,7 @@ const COLLECTIONS: &[&str] = &[
     "/apis/gateway.networking.k8s.io/v1/gateways",
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
+    "/apis/coordination.k8s.io/v1/leases",
 ];
 
 /// Objects per page, whatever is asked for.
@@ -53,6 +55,8 @@ pub struct World {
     pub streams: bool,
     /// What was asked, as path and query.
     pub asked: Vec<String>,
+    /// Statuses that were written, by the paths of their objects.
+    pub written: Vec<String>,
 }
 
 /// The server; it ends when dropped.
@@ -144,6 +148,17 @@ impl ApiServer {
         asked.any(|asked| parts.iter().all(|part| asked.contains(part)))
     }
 
+    /// An object's status.
+    pub fn status(&self, collection: &str, name: &str) -> Value {
+        let world = self.state.world();
+        world.objects[collection][name]["status"].clone()
+    }
+
+    /// The paths of the objects whose status was written.
+    pub fn written(&self) -> Vec<String> {
+        self.state.world().written.clone()
+    }
+
     /// A kubeconfig that leads here.
     pub fn kubeconfig(&self) -> String {
         format!(
@@ -222,6 +237,9 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     state.world().asked.push(format!("{path}?{query}"));
+    if let Some(place) = place(&path) {
+        return one(request, place, &state).await;
+    }
     let Some(collection) = COLLECTIONS.iter().copied().find(|known| *known == path) else {
         return resources(&path, &state);
     };
@@ -270,6 +288,68 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
             "items": items,
         }),
     )
+}
+
+/// A collection, an object's `namespace/name` in it (no name: a new one), and whether its status is meant.
+type Place = (&'static str, String, bool);
+
+/// The object that a path leads to, if it is not that of a collection.
+fn place(path: &str) -> Option<Place> {
+    COLLECTIONS.iter().copied().find_map(|collection| {
+        let (prefix, plural) = collection.rsplit_once('/')?;
+        let rest: Vec<&str> = path.strip_prefix(prefix)?.strip_prefix('/')?.split('/').collect();
+        match rest.as_slice() {
+            ["namespaces", namespace, of, rest @ ..] if *of == plural => match rest {
+                [] => Some((collection, String::new(), false)),
+                [name] => Some((collection, format!("{namespace}/{name}"), false)),
+                [name, "status"] => Some((collection, format!("{namespace}/{name}"), true)),
+                _ => None,
+            },
+            [of, name] if *of == plural => Some((collection, format!("/{name}"), false)),
+            [of, name, "status"] if *of == plural => Some((collection, format!("/{name}"), true)),
+            _ => None,
+        }
+    })
+}
+
+/// Reads, makes or changes one object. What is changed must be the version that is there.
+async fn one(
+    request: Request<Incoming>,
+    (collection, name, is_status): Place,
+    state: &State,
+) -> Response<Boxed> {
+    let method = request.method().clone();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut world = state.world();
+    let known = world
+        .objects
+        .get(collection)
+        .and_then(|all| all.get(&name))
+        .cloned();
+    if method == Method::GET {
+        return match known {
+            Some(object) => json_answer(200, &object),
+            None => status(404, "not found"),
+        };
+    }
+    let sent: Value = serde_json::from_slice(&body).unwrap();
+    let mut next = match known {
+        Some(known) if sent["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] => {
+            return status(409, "the object has been modified");
+        }
+        Some(known) if method == Method::PATCH && is_status => known,
+        _ => sent.clone(),
+    };
+    if is_status {
+        for (name, value) in sent["status"].as_object().unwrap() {
+            next["status"][name] = value.clone();
+        }
+        world.written.push(format!("{collection}/{name}"));
+    }
+    world.put(next.clone());
+    drop(world);
+    state.changed.send_modify(|count| *count += 1);
+    json_answer(200, &next)
 }
 
 /// Lines of a watch; without a version all objects first.
