@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::body::{Body, Relay};
 use super::downstream::Downstream;
 use super::failure::{Blame, Failure};
-use super::headers::forward_response;
+use super::headers::{forward_response, websocket_of};
 use super::outgoing::Outgoing;
 use super::plan::{self, Forward, Head, Plan};
 use super::record::Record;
@@ -502,7 +502,7 @@ async fn switch(
     client: &Client,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Answer {
-    if !outgoing.upgrade || !upgrade::agrees(&response.headers) {
+    if !outgoing.upgrade || websocket_of(&response.headers).is_none() {
         // Nobody asked for it, or for something else.
         return fail(record, Failure::Protocol, client);
     }

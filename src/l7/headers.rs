@@ -463,6 +463,14 @@ fn forwarded_element(by: &ForwardedBy<'_>, host: &RequestHost) -> HeaderValue {
 /// The protocol a request wants to upgrade to, if it does so by the rules (RFC 9110 §7.8): `Connection: upgrade`,
 /// one `Upgrade`, a GET without a body. Anything else is served as if it had not asked.
 pub fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = websocket_of(headers)?;
+    let bodiless = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    (bodiless && method == Method::GET && version == Version::HTTP_11).then(|| protocol.clone())
+}
+
+/// The protocol that a request or a response with status 101 names, if it is a WebSocket's and is named by the rules:
+/// listed in `Connection`, and alone. h2c by upgrade would make us carry a protocol unseen (RFC 9113 §3.1 took it back).
+pub fn websocket_of(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut values = headers.get_all(UPGRADE).iter();
     let protocol = values.next()?;
     let listed = headers
@@ -470,16 +478,8 @@ pub fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap) -> Opt
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    let bodiless = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
-    // h2c by upgrade would make us carry a protocol unseen (RFC 9113 §3.1 took it back).
-    let allowed = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    (values.next().is_none()
-        && listed
-        && bodiless
-        && allowed
-        && method == Method::GET
-        && version == Version::HTTP_11)
-        .then(|| protocol.clone())
+    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    (websocket && listed && values.next().is_none()).then_some(protocol)
 }
 
 /// Makes a response's fields those of the next hop; a missing `Date` is added (RFC 9110 §6.6.1).
@@ -783,6 +783,25 @@ mod tests {
             Version::HTTP_11,
             &[good[0], good[1], ("upgrade", "h2c")]
         ));
+    }
+
+    #[test]
+    fn a_websocket_is_named_by_the_rules_or_not_at_all() {
+        for (upgrade, connection, expected) in [
+            (&["websocket"][..], "Upgrade", true),
+            (&["WebSocket"], "keep-alive, upgrade", true),
+            (&["websocket"], "keep-alive", false),
+            (&["h2c"], "upgrade", false),
+            (&["websocket", "h2c"], "upgrade", false),
+            (&[], "upgrade", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_static(connection));
+            for protocol in upgrade {
+                headers.append(UPGRADE, HeaderValue::from_static(protocol));
+            }
+            assert_eq!(websocket_of(&headers).is_some(), expected, "{headers:?}");
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Outgoing {
         self.method.is_idempotent() && self.replayable() && upload_good
     }
 
-    /// Makes sure that there is a host to name to this endpoint.
+    /// The host to name to an endpoint: the request's, else the endpoint's own address.
     pub fn host_or(&self, address: std::net::SocketAddr) -> HeaderValue {
         let named = self.host.clone();
         named.unwrap_or_else(|| {

@@ -60,21 +60,6 @@ pub fn ask_for_stream(headers: &mut HeaderMap, random: &mut fastrand::Rng) {
     }
 }
 
-/// Whether a response with status 101 switches to what was asked for (RFC 9110 §7.8): `Connection: upgrade`, and one
-/// `Upgrade`, to a WebSocket.
-pub fn agrees(headers: &HeaderMap) -> bool {
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let websocket = protocols
-        .next()
-        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let listed = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    websocket && protocols.next().is_none() && listed
-}
-
 /// Takes away what an HTTP/2 client has no use for.
 pub fn answer_stream(headers: &mut HeaderMap) {
     for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
@@ -96,25 +81,6 @@ fn nonce(random: &mut fastrand::Rng) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_endpoint_agrees_to_what_was_asked_for_or_not_at_all() {
-        for (upgrade, connection, expected) in [
-            (&["websocket"][..], "Upgrade", true),
-            (&["WebSocket"], "keep-alive, upgrade", true),
-            (&["websocket"], "keep-alive", false),
-            (&["h2c"], "upgrade", false),
-            (&["websocket", "h2c"], "upgrade", false),
-            (&[], "upgrade", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONNECTION, HeaderValue::from_static(connection));
-            for protocol in upgrade {
-                headers.append(UPGRADE, HeaderValue::from_static(protocol));
-            }
-            assert_eq!(agrees(&headers), expected, "{headers:?}");
-        }
-    }
 
     #[test]
     fn a_nonce_is_sixteen_bytes_of_base64() {

@@ -434,10 +434,7 @@ where
         match &mut self.receiving {
             Receiving::Nothing => Ok(Part::End(None)),
             Receiving::Head { .. } | Receiving::Switched => Err(Error::Malformed("there is no body")),
-            Receiving::Chunked(chunked) => {
-                let part = chunked.next(&mut self.rest)?;
-                Ok(part)
-            }
+            Receiving::Chunked(chunked) => chunked.next(&mut self.rest),
             Receiving::Sized(_) | Receiving::UntilClose if self.rest.is_empty() => Ok(Part::More),
             Receiving::UntilClose => Ok(Part::Data(std::mem::take(&mut self.rest))),
             Receiving::Sized(left) => {

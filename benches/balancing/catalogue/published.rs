@@ -30,7 +30,7 @@ pub fn all() -> Vec<Scenario> {
             ..Scenario::of("echo", "4 healthy echo endpoints", 4, echo, Arrivals::Even(4000.0))
         },
         Scenario {
-            note: "brpc's benchmark of its two random choices (issue 3340): whoever draws two of four draws two slow ones for one request in six.",
+            note: "brpc's published benchmark of its two random choices: whoever draws two of four draws two slow ones for one request in six.",
             ..Scenario::of("echo-half-slow", "2 of 4 echo endpoints take 5 ms more", 4, echo, Arrivals::Even(4000.0))
         }
         .fault(0..2, ALWAYS, Fault::Plus(Times::Fixed(5000.0)))

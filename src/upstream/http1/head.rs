@@ -41,12 +41,7 @@ struct There {
 /// Reads a head; none when it is not whole.
 pub fn read(bytes: &Bytes) -> Result<Option<Head>, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        bytes,
-        &mut fields,
-    );
+    let (response, parsed) = parse(bytes, &mut fields);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -86,13 +81,17 @@ pub fn read(bytes: &Bytes) -> Result<Option<Head>, Error> {
 /// Whether the bytes hold a whole head, or none that ever will be.
 pub fn is_whole(bytes: &[u8]) -> bool {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    !matches!(parse(bytes, &mut fields).1, Ok(httparse::Status::Partial))
+}
+
+fn parse<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<httparse::Header<'b>>],
+) -> (httparse::Response<'h, 'b>, httparse::Result<usize>) {
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        bytes,
-        &mut fields,
-    );
-    !matches!(parsed, Ok(httparse::Status::Partial))
+    let config = httparse::ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, fields);
+    (response, parsed)
 }
 
 /// How a response's body is told from what follows.
