@@ -34,4 +34,4 @@ pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,
 };
-pub use tls::{Certificate, ClientAuth, ListenerTls, UpstreamTls};
+pub use tls::{Certificate, Challenges, ClientAuth, ListenerTls, ManagedName, UpstreamTls};

@@ -15,6 +15,7 @@
 //! 3. among the rules of that hostname, the order written down in `snapshot/paths.rs`.
 
 mod backend;
+mod challenges;
 pub mod compile;
 mod conditions;
 mod hosts;
@@ -36,6 +37,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 
 pub use self::backend::Backend;
+pub use self::challenges::ChallengeTable;
 pub use self::compile::{Applied, Compiler};
 pub use self::publish::{Current, Published, Publisher, Reader, Readers};
 pub use self::rule::{CompiledRoute, CompiledRule, FilterKinds, Reply, Share, Split, Target};
@@ -52,6 +54,7 @@ pub struct Snapshot {
     /// Counts the publishes of the table; 0 is the empty world before the first.
     pub generation: u64,
     binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
+    challenges: Option<Arc<ChallengeTable>>,
     backends: Sharded<BackendName, Arc<Backend>>,
 }
 
@@ -64,6 +67,11 @@ impl Snapshot {
     /// All addresses, in no order.
     pub fn binds(&self) -> impl Iterator<Item = &Arc<Bind>> {
         self.binds.values()
+    }
+
+    /// What authorities are answered that ask whether a name is ours. None: they ask nothing now, as nearly always.
+    pub fn challenges(&self) -> Option<&ChallengeTable> {
+        self.challenges.as_deref()
     }
 
     /// A backend that is defined or that a rule mentions.

@@ -82,7 +82,12 @@ pub(super) async fn shake(
         Err(refused) => (refused, Some(stream)),
         Ok(accepted) => match choose(&worker.snapshot(), door.bind, &accepted) {
             Err(refused) => (refused, Some(stream)),
-            Ok(chosen) => {
+            Ok(Choice::Challenge(config)) => {
+                let answered = pin!(answer_challenge(config, accepted, stream));
+                let end = timer.within(Some(deadline), answered).await;
+                (end.unwrap_or(Refused::silently(HandshakeEnd::TimedOut)), None)
+            }
+            Ok(Choice::Serve(chosen)) => {
                 let finished = finish(accepted, stream, Arc::clone(&chosen.config));
                 match timer.within(Some(deadline), pin!(finished)).await {
                     Some(Ok(stream)) => match agreed(stream, chosen) {
@@ -199,6 +204,14 @@ fn looks_like_http(piece: &[u8]) -> bool {
     word >= 3 && piece.get(word) == Some(&b' ')
 }
 
+/// What becomes of a client.
+enum Choice {
+    /// It is served.
+    Serve(Chosen),
+    /// It is an authority that asks whether a name is ours, and this is the answer.
+    Challenge(Arc<ServerConfig>),
+}
+
 /// Who serves a client, and with what.
 struct Chosen {
     config: Arc<ServerConfig>,
@@ -209,8 +222,11 @@ struct Chosen {
     http2_only: bool,
 }
 
-fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<Chosen, Refused> {
+fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<Choice, Refused> {
     let hello = accepted.client_hello();
+    if let Some(answer) = snapshot.challenges().and_then(|table| table.alpn(&hello)) {
+        return Ok(Choice::Challenge(Arc::clone(answer)));
+    }
     let name = hello.server_name();
     let unknown = || {
         let name = name.unwrap_or("none");
@@ -228,20 +244,36 @@ fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<
         .choose_for(&hello)
         .map_err(|none| match none {
             NoCertificate::UnknownName => unknown(),
+            NoCertificate::NotYet => Refused::with_alert(
+                HandshakeEnd::NotYet,
+                AlertDescription::InternalError,
+                "the certificate is still to be got",
+            ),
             NoCertificate::NothingInCommon => Refused::with_alert(
                 HandshakeEnd::NothingInCommon,
                 AlertDescription::HandshakeFailure,
                 "the client can verify no certificate that is there",
             ),
         })?;
-    Ok(Chosen {
+    Ok(Choice::Serve(Chosen {
         config: Arc::clone(&service.config),
         listener: entry.name.clone(),
         certificate: Arc::clone(certificate),
         name: name.map(Into::into),
         asks_clients: service.asks_clients,
         http2_only: service.http2_only,
-    })
+    }))
+}
+
+/// An authority asks whether a name is ours: the handshake is all that is wanted (RFC 8737 §3).
+async fn answer_challenge(config: Arc<ServerConfig>, accepted: Accepted, stream: TcpStream) -> Refused {
+    match finish(accepted, stream, config).await {
+        Ok(mut stream) => {
+            let _ = stream.shutdown().await;
+            Refused::silently(HandshakeEnd::Challenge)
+        }
+        Err((refused, _)) => refused,
+    }
 }
 
 async fn finish(

@@ -196,6 +196,7 @@ fn decide<'s>(
     };
     plan::decide(
         snapshot.bind(&from.bind).map(|bind| &**bind),
+        snapshot.challenges(),
         head,
         from.limits.max_headers,
         || worker.random(),

@@ -14,7 +14,9 @@ use super::path::{PathRefusal, normalise};
 use super::refusal::Refusal;
 use super::reply::{Reply, redirect_to};
 use crate::model::{Filter, ListenerName, PathMatch, PathRewrite};
-use crate::snapshot::{self, Backend, Bind, CompiledRule, Found, ListenerEntry, RequestHead, Share, Target};
+use crate::snapshot::{
+    self, Backend, Bind, ChallengeTable, CompiledRule, Found, ListenerEntry, RequestHead, Share, Target,
+};
 
 /// The head of a request, as received.
 #[derive(Clone, Copy, Debug)]
@@ -67,14 +69,15 @@ pub struct Forward<'s> {
     pub new_path: Option<PathAndQuery>,
 }
 
-/// Decides. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
+/// Decides. `challenges`: what an authority is answered before any route is asked, while there is something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
 pub fn decide<'s>(
     bind: Option<&'s Bind>,
+    challenges: Option<&ChallengeTable>,
     head: Head<'_>,
     max_fields: u16,
     random: impl FnOnce() -> u64,
 ) -> Plan<'s> {
-    match try_decide(bind, head, max_fields, random) {
+    match try_decide(bind, challenges, head, max_fields, random) {
         Ok(plan) => plan,
         Err(failure) => Plan::Fail(failure),
     }
@@ -82,6 +85,7 @@ pub fn decide<'s>(
 
 fn try_decide<'s>(
     bind: Option<&'s Bind>,
+    challenges: Option<&ChallengeTable>,
     head: Head<'_>,
     max_fields: u16,
     random: impl FnOnce() -> u64,
@@ -98,6 +102,11 @@ fn try_decide<'s>(
     let survey = Survey::of(head.headers);
     let host = host_of(head.uri, head.version, head.headers).map_err(Failure::Headers)?;
     let path = normalise(head.uri.path()).map_err(Failure::Path)?;
+    // In clear text only: that the name is ours is proven on the port that anybody reaches without a certificate.
+    let asked = challenges.filter(|_| head.tls.is_none());
+    if let Some(answer) = asked.and_then(|challenges| challenges.http(head.method, &path)) {
+        return Ok(Plan::Reply(Reply::direct(answer)));
+    }
     let request = RequestHead {
         method: head.method,
         host: host.name(),

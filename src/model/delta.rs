@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Backend, BackendName, Endpoint, Listener, ListenerName, Route, RouteName, SourceName};
+use super::{
+    Backend, BackendName, Certificate, Challenges, Endpoint, Listener, ListenerName, ManagedName, Route,
+    RouteName, SourceName,
+};
 
 /// What changed: `Some` is added or changed, `None` is gone. The first delta of a source is all it has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +20,10 @@ pub struct Delta {
     pub backends: BTreeMap<BackendName, Option<Arc<Backend>>>,
     /// Backends' endpoints, each set whole. A backend without an entry ever has none.
     pub endpoints: BTreeMap<BackendName, Option<Arc<[Endpoint]>>>,
+    /// Certificates for names that listeners leave to Tidegate. One source alone gives them.
+    pub certificates: BTreeMap<ManagedName, Option<Arc<Certificate>>>,
+    /// What authorities are answered from now on. None: what they were answered before. One source alone says it.
+    pub challenges: Option<Arc<Challenges>>,
 }
 
 impl Delta {
@@ -26,6 +33,8 @@ impl Delta {
             && self.routes.is_empty()
             && self.backends.is_empty()
             && self.endpoints.is_empty()
+            && self.certificates.is_empty()
+            && self.challenges.is_none()
     }
 
     /// Takes a later delta on top of this one.
@@ -34,10 +43,12 @@ impl Delta {
         self.routes.extend(later.routes);
         self.backends.extend(later.backends);
         self.endpoints.extend(later.endpoints);
+        self.certificates.extend(later.certificates);
+        self.challenges = later.challenges.or(self.challenges.take());
     }
 }
 
-/// All that is known: the union of what the sources gave.
+/// All that is known: the union of what the sources gave. Certificates and challenges come and go without it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct World {
     /// Listeners by name.
@@ -59,6 +70,7 @@ impl World {
             routes: changes(&self.routes, &next.routes),
             backends: changes(&self.backends, &next.backends),
             endpoints: changes(&self.endpoints, &next.endpoints),
+            ..Delta::default()
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod client_auth;
+pub mod managed;
 pub mod subject;
 pub mod trust;
 pub mod upstream;
@@ -17,6 +18,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::{Certificate, CertificateError, Origin, Part};
 pub use client_auth::{ClientAuth, ClientAuthMode};
+pub use managed::{AlpnAnswer, Challenges, ManagedName, ManagedNameError};
 pub use subject::{Subject, SubjectName};
 pub use trust::{TrustBundle, TrustError};
 pub use upstream::{Roots, UpstreamTls, UpstreamTlsError};
@@ -31,8 +33,11 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 /// How a listener ends TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
-    /// At least one; which one a client gets is decided by the name that it asks for and the signatures that it knows.
+    /// Which one a client gets is decided by the name that it asks for and the signatures that it knows.
     pub certificates: Vec<Arc<Certificate>>,
+    /// Names whose certificates are got and renewed by Tidegate itself, and come as a change of their own
+    /// ([`Delta::certificates`](crate::model::Delta::certificates)). Without these there is at least one certificate.
+    pub managed: Vec<ManagedName>,
     /// The versions offered.
     pub versions: TlsVersions,
     /// Whether a client that asks for a name that no certificate has is refused. If not, it gets the first certificate.
@@ -44,8 +49,15 @@ pub struct ListenerTls {
 impl ListenerTls {
     /// TLS with these certificates and what needs no tuning; none without a certificate.
     pub fn new(certificates: Vec<Arc<Certificate>>) -> Option<Self> {
-        (!certificates.is_empty()).then_some(Self {
+        Self::managing(certificates, Vec::new())
+    }
+
+    /// The same, with names whose certificates come later; none without either.
+    pub fn managing(certificates: Vec<Arc<Certificate>>, managed: Vec<ManagedName>) -> Option<Self> {
+        let some = !certificates.is_empty() || !managed.is_empty();
+        some.then_some(Self {
             certificates,
+            managed,
             versions: TlsVersions::default(),
             strict_sni: false,
             client_auth: None,

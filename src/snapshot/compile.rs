@@ -32,7 +32,7 @@ use super::paths::Entry;
 use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
 use super::union::{Claimed, SourceIndex, Union};
-use super::{Bind, Snapshot};
+use super::{Bind, ChallengeTable, Snapshot};
 use crate::balance::{Micros, Vantage};
 use crate::model::{
     self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Reject, Route, RouteName,
@@ -53,6 +53,7 @@ pub struct Compiler {
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
     binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
+    challenges: Option<Arc<ChallengeTable>>,
     generation: u64,
 }
 
@@ -88,6 +89,7 @@ impl Compiler {
             attached: HashMap::new(),
             backends: Backends::new(metrics, vantage),
             binds: HashMap::default(),
+            challenges: None,
             generation: 0,
         }
     }
@@ -98,9 +100,10 @@ impl Compiler {
     }
 
     /// Takes a delta of a source and makes it live. New endpoints' slow start begins `now`.
-    pub fn apply(&mut self, source: &SourceName, delta: Delta, now: Micros) -> Applied {
+    pub fn apply(&mut self, source: &SourceName, mut delta: Delta, now: Micros) -> Applied {
         let source = self.source(source);
         let mut applied = Applied::default();
+        let (certificates, challenges) = (std::mem::take(&mut delta.certificates), delta.challenges.take());
         let changed = self.unite(source, delta, &mut applied.rejects);
 
         let mut late = Vec::new();
@@ -113,6 +116,7 @@ impl Compiler {
             }
         }
         let fresh = self.listeners.follow(&changed.listeners);
+        self.listeners.manage(certificates);
         for name in &changed.listeners {
             applied.rejects.extend(self.slot_reject(name));
         }
@@ -121,7 +125,12 @@ impl Compiler {
             applied.backends_changed.push(swap.backend().clone());
             late.push(swap);
         }
-        applied.listeners_changed = self.publish(&mut applied.published);
+        let answers_changed = challenges.is_some_and(|challenges| {
+            let before = self.challenges.take();
+            self.challenges = ChallengeTable::of(&challenges);
+            before.is_some() || self.challenges.is_some()
+        });
+        applied.listeners_changed = self.publish(answers_changed, &mut applied.published);
         late.into_iter().for_each(Swap::make);
         applied
     }
@@ -307,14 +316,15 @@ impl Compiler {
     }
 
     /// Publishes a new table if there is anything new in it; says whether sockets have to follow.
-    fn publish(&mut self, published: &mut Option<u64>) -> bool {
+    fn publish(&mut self, answers_changed: bool, published: &mut Option<u64>) -> bool {
         let (binds_changed, addresses_changed) = self.listeners.rebuild(&mut self.binds);
-        if self.backends.take_listed() | binds_changed {
+        if self.backends.take_listed() | binds_changed | answers_changed {
             self.generation += 1;
             *published = Some(self.generation);
             self.publisher.publish(Arc::new(Snapshot {
                 generation: self.generation,
                 binds: self.binds.clone(),
+                challenges: self.challenges.clone(),
                 backends: self.backends.list().clone(),
             }));
         }

@@ -6,12 +6,16 @@
 //! with go first (ECDSA and Ed25519 cost a tenth of RSA), then the order of the configuration. A client that names
 //! nobody, or somebody unknown, gets the first of all that it can verify, unless the listener is strict.
 //!
+//! A name whose certificate Tidegate gets by itself and does not have yet is refused, unless the configuration has a
+//! certificate to stand in for it: the first one. One that was got for another name never stands in.
+//!
 //! # Resumption
 //! Sessions are kept by the clients, in tickets, so that any worker can take up any session, also after a change of the
 //! certificates. One set of ticket keys serves all listeners and is replaced every six hours. A session is taken up only
 //! for the name that it was made for. A listener that asks for client certificates gives no tickets: a session that is
 //! taken up shows no certificate again, and would outlive its revocation.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +25,7 @@ use rustls::{CipherSuite, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::hosts::HostIndex;
 use crate::model::tls::{TlsVersion, provider};
-use crate::model::{Certificate, HostPattern, Listener, ListenerTls, Protocols};
+use crate::model::{Certificate, HostPattern, Listener, ListenerTls, ManagedName, Protocols};
 
 /// A listener's TLS, ready for handshakes.
 pub struct TlsService {
@@ -38,11 +42,18 @@ pub struct TlsService {
 /// The keys of all tickets of the process.
 pub(super) struct Tickets(Option<Arc<dyn ProducesTickets>>);
 
+/// Certificates that Tidegate has got by itself.
+pub(super) type Managed = BTreeMap<ManagedName, Arc<Certificate>>;
+
 /// A listener's certificates by name.
 pub struct Certificates {
     /// Those that are cheap to sign with first.
     all: Vec<Arc<Certificate>>,
     by_name: HostIndex<Arc<[Arc<Certificate>]>>,
+    /// Names whose certificate is not there yet.
+    awaited: HostIndex<()>,
+    /// Whether the configuration has a certificate, which may stand in for those that are not there yet.
+    has_own: bool,
     strict: bool,
     /// The suites of the versions offered.
     suites: Vec<SupportedCipherSuite>,
@@ -53,6 +64,8 @@ pub struct Certificates {
 pub enum NoCertificate {
     /// None has the name.
     UnknownName,
+    /// The one that is to have the name is not there yet.
+    NotYet,
     /// The client can verify none of those that there are.
     NothingInCommon,
 }
@@ -72,9 +85,9 @@ impl Tickets {
 
 impl TlsService {
     /// Of a listener; none when it has no TLS.
-    pub(super) fn of(listener: &Listener, tickets: &Tickets) -> Option<Arc<Self>> {
+    pub(super) fn of(listener: &Listener, managed: &Managed, tickets: &Tickets) -> Option<Arc<Self>> {
         let tls = listener.tls.as_ref()?;
-        let certificates = Arc::new(Certificates::new(tls));
+        let certificates = Arc::new(Certificates::new(tls, managed));
         let made = Self::config(tls, listener.protocols, &certificates, tickets);
         let config = made
             .map_err(|error| tracing::error!(listener = %listener.name, %error, "TLS cannot be served"))
@@ -116,8 +129,15 @@ impl TlsService {
 }
 
 impl Certificates {
-    fn new(tls: &ListenerTls) -> Self {
+    fn new(tls: &ListenerTls, managed: &Managed) -> Self {
         let mut all = tls.certificates.clone();
+        let mut awaited = HostIndex::default();
+        for name in &tls.managed {
+            match managed.get(name) {
+                Some(certificate) => all.push(Arc::clone(certificate)),
+                None => awaited.insert(name.pattern(), ()),
+            }
+        }
         let mut by_name: Vec<(HostPattern, Vec<Arc<Certificate>>)> = Vec::new();
         let cheap_first =
             |list: &mut Vec<Arc<Certificate>>| list.sort_by_key(|certificate| certificate.is_rsa());
@@ -147,6 +167,8 @@ impl Certificates {
         });
         Self {
             by_name: index,
+            awaited,
+            has_own: !tls.certificates.is_empty(),
             strict: tls.strict_sni,
             suites: suites.copied().collect(),
             all,
@@ -177,8 +199,15 @@ impl Certificates {
         if let Some(named) = named {
             return Ok(named);
         }
+        let awaited = !known && name.is_some_and(|name| self.awaited.walk(name, |()| Some(())).is_some());
+        if awaited && (self.strict || !self.has_own) {
+            return Err(NoCertificate::NotYet);
+        }
         if self.strict && !known {
             return Err(NoCertificate::UnknownName);
+        }
+        if self.all.is_empty() {
+            return Err(NoCertificate::NotYet);
         }
         usable(&self.all)
             .and_then(|at| self.all.get(at))
@@ -268,7 +297,7 @@ mod tests {
         let cheap = certificate(&["shop.example", "www.shop.example"], false);
         let wild = certificate(&["*.example"], true);
         let all = tls(vec![default.clone(), shop.clone(), cheap.clone(), wild.clone()]);
-        let certificates = Certificates::new(&all);
+        let certificates = Certificates::new(&all, &Managed::new());
         for (name, schemes, suites, expected) in [
             (Some("shop.example"), MODERN, V1_3, &cheap),
             (Some("shop.example"), RSA, V1_3, &shop),
@@ -294,7 +323,7 @@ mod tests {
     fn a_strict_listener_has_no_default_and_versions_count() {
         let mut strict = tls(vec![certificate(&["a.example"], false)]);
         strict.strict_sni = true;
-        let certificates = Certificates::new(&strict);
+        let certificates = Certificates::new(&strict, &Managed::new());
         assert!(certificates.choose(Some("a.example"), MODERN, V1_3).is_ok());
         for name in [Some("b.example"), None] {
             let none = certificates.choose(name, MODERN, V1_3).unwrap_err();
@@ -305,7 +334,7 @@ mod tests {
         assert_eq!(none, NoCertificate::NothingInCommon);
 
         strict.versions = TlsVersions::between(TlsVersion::V1_2, TlsVersion::V1_2).unwrap();
-        let certificates = Certificates::new(&strict);
+        let certificates = Certificates::new(&strict, &Managed::new());
         let none = certificates.choose(Some("a.example"), MODERN, V1_3).unwrap_err();
         assert_eq!(none, NoCertificate::NothingInCommon);
         assert!(certificates.choose(Some("a.example"), MODERN, V1_2).is_ok());
@@ -316,11 +345,46 @@ mod tests {
         let rsa = certificate(&["a.example"], true);
         let cheap = certificate(&["a.example"], false);
         let other = certificate(&["b.example"], false);
-        let certificates = Certificates::new(&tls(vec![rsa.clone(), other, cheap.clone()]));
+        let all = tls(vec![rsa.clone(), other, cheap.clone()]);
+        let certificates = Certificates::new(&all, &Managed::new());
         assert!(Arc::ptr_eq(
             certificates.choose(None, MODERN, V1_3).unwrap(),
             &cheap
         ));
         assert!(Arc::ptr_eq(certificates.choose(None, RSA, V1_3).unwrap(), &rsa));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_yet_is_awaited_or_stood_in_for() {
+        let name = |text: &str| ManagedName::parse(text).unwrap();
+        let names = vec![name("a.example"), name("b.example"), name("*.c.example")];
+        let got = certificate(&["a.example"], false);
+        let own = certificate(&["own.example"], false);
+        let some = Managed::from([(name("a.example"), got.clone())]);
+        let tls = |own: &[&Arc<Certificate>], strict| {
+            let own = own.iter().map(|one| Arc::clone(one)).collect();
+            let mut tls = ListenerTls::managing(own, names.clone()).unwrap();
+            tls.strict_sni = strict;
+            tls
+        };
+        use NoCertificate::{NotYet, UnknownName};
+        for (tls, managed, asked, expected) in [
+            (tls(&[], false), &Managed::new(), Some("a.example"), Err(NotYet)),
+            (tls(&[], false), &Managed::new(), Some("x.example"), Err(NotYet)),
+            (tls(&[], false), &Managed::new(), None, Err(NotYet)),
+            (tls(&[], false), &some, Some("a.example"), Ok(&got)),
+            (tls(&[], false), &some, Some("b.example"), Err(NotYet)),
+            (tls(&[], false), &some, Some("x.c.example"), Err(NotYet)),
+            (tls(&[], false), &some, Some("x.example"), Ok(&got)),
+            (tls(&[], true), &some, Some("b.example"), Err(NotYet)),
+            (tls(&[], true), &some, Some("x.example"), Err(UnknownName)),
+            (tls(&[&own], false), &some, Some("b.example"), Ok(&own)),
+            (tls(&[&own], false), &some, Some("a.example"), Ok(&got)),
+            (tls(&[&own], true), &some, Some("b.example"), Err(NotYet)),
+        ] {
+            let certificates = Certificates::new(&tls, managed);
+            let chosen = certificates.choose(asked, MODERN, V1_3);
+            assert_eq!(chosen, expected, "{asked:?} strict {}", tls.strict_sni);
+        }
     }
 }

@@ -33,6 +33,11 @@ ends! {
     /// A session that was taken up again.
     Resumed = "resumed";
 
+    /// The authority that signs certificates has asked whether the name is ours, and was answered (`acme-tls/1`).
+    Challenge = "acme_challenge";
+
+    /// The certificate for the name is got by Tidegate itself, and is not there yet.
+    NotYet = "no_certificate_yet";
     /// No listener or certificate is there for the name that the client asked for.
     UnknownName = "unknown_name";
     /// Client and listener have no version, cipher suite, group or signature in common.

@@ -13,10 +13,10 @@ use foldhash::fast::RandomState;
 use super::super::hosts::HostIndex;
 use super::super::paths::{Entry, PathTable};
 use super::super::rule::CompiledRoute;
-use super::super::tls::{Tickets, TlsService};
+use super::super::tls::{Managed, Tickets, TlsService};
 use super::super::union::Union;
 use super::super::{Bind, ListenerEntry};
-use crate::model::{HostPattern, Listener, ListenerName};
+use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName};
 
 type Tables = HostIndex<Arc<PathTable>>;
 
@@ -33,6 +33,8 @@ pub(super) struct Listeners {
     /// Addresses whose bind has to be made anew.
     stale: BTreeSet<SocketAddr>,
     tickets: Tickets,
+    /// Certificates that Tidegate has got by itself.
+    managed: Managed,
 }
 
 /// An address, a hostname, and whether it speaks TLS.
@@ -67,6 +69,7 @@ impl Default for Listeners {
             by_address: HashMap::new(),
             stale: BTreeSet::new(),
             tickets: Tickets::new(),
+            managed: Managed::new(),
         }
     }
 }
@@ -116,6 +119,28 @@ impl Listeners {
             }
         }
         concerned.into_iter().filter(|name| self.settle(name)).collect()
+    }
+
+    /// Takes certificates that were got, or are gone, and gives them to the live listeners that want them.
+    pub(super) fn manage(&mut self, certificates: BTreeMap<ManagedName, Option<Arc<Certificate>>>) {
+        let mut changed = BTreeSet::new();
+        for (name, certificate) in certificates {
+            let before = match certificate {
+                Some(certificate) => self.managed.insert(name.clone(), certificate),
+                None => self.managed.remove(&name),
+            };
+            if before.as_ref() != self.managed.get(&name) {
+                changed.insert(name);
+            }
+        }
+        for live in self.live.values_mut() {
+            let tls = live.listener.tls.as_ref();
+            if tls.is_some_and(|tls| tls.managed.iter().any(|name| changed.contains(name))) {
+                live.tls = TlsService::of(&live.listener, &self.managed, &self.tickets);
+                live.entry = None;
+                self.stale.insert(live.listener.address);
+            }
+        }
     }
 
     /// The live listener of a name.
@@ -237,7 +262,7 @@ impl Listeners {
         });
         let tls = match same {
             Some(before) => before.tls.clone(),
-            None => TlsService::of(&listener, &self.tickets),
+            None => TlsService::of(&listener, &self.managed, &self.tickets),
         };
         let kept = before.filter(|before| before.listener.hostname == listener.hostname);
         let fresh = kept.is_none();

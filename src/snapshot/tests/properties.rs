@@ -223,6 +223,7 @@ fn delta() -> impl Strategy<Value = Delta> {
         routes,
         backends,
         endpoints,
+        ..Delta::default()
     })
 }
 

@@ -1,0 +1,8 @@
+//! Certificates that Tidegate gets by itself (ACME).
+
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "acme/answers.rs"]
+mod answers;
+mod support;
