@@ -11,6 +11,7 @@ pub mod failure;
 pub mod filters;
 pub mod headers;
 pub mod interim;
+pub mod load_report;
 pub mod mirror;
 pub mod outgoing;
 pub mod path;

@@ -252,6 +252,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`check.http`", "RawHttpCheck"),
     ("`check.grpc`", "RawGrpcCheck"),
     ("`retry_budget`", "RawRetryBudget"),
+    ("`load_reports` of a backend", "RawLoadReports"),
 ];
 
 fn keys(object: &Value) -> impl Iterator<Item = &str> {

@@ -125,6 +125,8 @@ pub struct EndpointView {
     pub latency_us: Option<u64>,
     /// What the balancer compares: lower is better. None: the policy has no such number.
     pub cost: Option<f64>,
+    /// What its latency is multiplied by in the choice for what it said of its load; 1: as usual. None: it says nothing.
+    pub load_factor: Option<f64>,
     /// Time until it is tried again, in milliseconds. None: it is not set aside.
     pub ejected_for_ms: Option<u64>,
     /// Why it is set aside: `failures`, `success-rate`. None: it is not.

@@ -220,6 +220,7 @@ fn endpoint_view(
         connections: view.connections,
         latency_us: view.latency_us,
         cost: Some(view.cost as f64),
+        load_factor: view.load_factor.map(f64::from),
         ejected_because: view.ejected_for.map(|reason| reason.word().to_owned()),
         ejections: view.ejections,
         failed_in_a_row: view.failed_in_a_row,

@@ -86,6 +86,8 @@ pub struct CellView {
     pub latency_us: Option<u64>,
     /// What least-latency reckons with for the next exchange at weight 1, in microseconds.
     pub cost: u64,
+    /// What the latency is multiplied by for what the endpoint said of its load; none if it never said anything.
+    pub load_factor: Option<f32>,
     /// Until when it is set aside.
     pub ejected_until: Option<Micros>,
     /// Why it is set aside.
@@ -216,6 +218,7 @@ impl EndpointCell {
             connections: self.connections(),
             latency_us: self.mean_us().map(|mean| mean as u64),
             cost: (self.raise(latency) * (in_flight as f32 + 1.0)) as u64,
+            load_factor: self.load.reported.is_known().then(|| self.reported_factor(now)),
             ejected_until: Some(self.ejected_until()).filter(|until| *until > now),
             ejected_for: Reason::of_place(self.ejected_for.load(Relaxed)).filter(|_| self.is_ejected(now)),
             ejections: self.ejections.load(Relaxed),
@@ -393,7 +396,7 @@ impl InFlight {
         }
     }
 
-    /// The endpoint said what load it has. To be told before [`InFlight::head`].
+    /// The endpoint said what load it has. To be told before [`InFlight::head`], or with the response's end.
     pub fn report(&self, report: &LoadReport) {
         self.cell.load.reported.set(report);
     }

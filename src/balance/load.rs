@@ -145,6 +145,11 @@ impl Reported {
         self.0.store((stored(factor) << 16) | stored(usual), Relaxed);
     }
 
+    /// Whether there was a report.
+    pub fn is_known(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
     /// By what to multiply the endpoint's latency; the report is so old.
     pub fn factor(&self, age_us: impl FnOnce() -> f32) -> f32 {
         match self.0.load(Relaxed) {

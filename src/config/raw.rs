@@ -111,6 +111,8 @@ pub struct RawListener {
     pub limits: Option<RawListenerLimits>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
     pub trusted_proxies: Option<Vec<NetworkText>>,
+    /// Whether clients that ask with `endpoint-load-metrics-format: TEXT` are told how many exchanges are in flight. Default: false.
+    pub load_reports: Option<Placed<bool>>,
 }
 
 /// What a listener speaks.

@@ -140,6 +140,7 @@ fn listener(listener: &Listener) -> Yaml {
             "trusted_proxies",
             list(&limits.trusted_proxies, |network| text(network.to_string())),
         )
+        .with("load_reports", word(limits.load_reports))
         .yaml()
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::downstream::StallPlace;
 use super::headers::forward_trailers;
+use super::load_report;
 use super::record::Record;
 use super::upload::{RequestBody, UploadFailure};
 use crate::runtime::timers::Timer;
@@ -121,6 +122,7 @@ impl Relay {
             Err(frame) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
                 forward_trailers(&mut trailers);
+                load_report::take(&mut self.record, &mut trailers);
                 Frame::trailers(trailers)
             }
         };

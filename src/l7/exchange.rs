@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::body::{Body, Relay};
 use super::downstream::Downstream;
 use super::failure::{Blame, Failure};
-use super::headers::{forward_response, websocket_of};
+use super::headers::{ResponseSurvey, forward_response, websocket_of};
 use super::outgoing::Outgoing;
 use super::plan::{self, Forward, Head, Plan};
 use super::record::Record;
@@ -31,7 +31,7 @@ use super::sticky::Sticky;
 use super::upgrade::{self, Tunnel};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
-use super::{filters, mirror};
+use super::{filters, load_report, mirror};
 use crate::balance::{EndpointCell, How, Micros, Observed, Pick, Tie};
 use crate::model::{BackendProtocol, RetryPolicy};
 use crate::runtime::timers::Timer;
@@ -42,7 +42,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     let snapshot = worker.snapshot();
     let started = worker.now();
     let mut record = Record::open(&worker, &from, &request, started);
-    let client = Client::of(&mut request);
+    let client = Client::of(&from, &mut request);
 
     let forward = match decide(&worker, &from, &request, &client, &snapshot) {
         Plan::Forward(forward) => forward,
@@ -101,9 +101,13 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         .await;
         let now = worker.now();
         let (got, ended) = match sent {
-            Ok((response, lease)) => {
+            Ok((mut response, lease)) => {
+                let survey = ResponseSurvey::of(&response.headers);
+                if survey.load() {
+                    load_report::take(&mut record, &mut response.headers);
+                }
                 let ended = Ended::Answered(response.status);
-                (Some((response, lease)), ended)
+                (Some((response, survey, lease)), ended)
             }
             Err(ended) => (None, refine(ended, deadline, &outgoing)),
         };
@@ -125,7 +129,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             }
             forward.backend.metrics.retry_denied(worker.index);
         }
-        let Some((mut response, lease)) = got else {
+        let Some((mut response, survey, lease)) = got else {
             return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
         };
         if let Some(sticky) = &sticky {
@@ -141,7 +145,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             // To this client it would say that the WebSocket is open (RFC 8441 §5).
             return fail(record, Failure::Upgrade, &client);
         }
-        return respond(record, &forward, response, lease, &client);
+        return respond(record, &forward, response, survey, lease, &client);
     }
 }
 
@@ -155,10 +159,12 @@ struct Client {
     head: bool,
     /// A WebSocket by extended CONNECT (RFC 8441).
     stream_upgrade: bool,
+    /// It wants to know how many exchanges are in flight, and may.
+    asks_load: bool,
 }
 
 impl Client {
-    fn of(request: &mut Request<Incoming>) -> Self {
+    fn of(from: &Downstream, request: &mut Request<Incoming>) -> Self {
         let http1 = request.version() < Version::HTTP_2;
         let content_type = request.headers().get(http::header::CONTENT_TYPE);
         Self {
@@ -171,6 +177,7 @@ impl Client {
                     .extensions()
                     .get::<hyper::ext::Protocol>()
                     .is_some_and(|protocol| protocol.as_str() == "websocket"),
+            asks_load: from.limits.load_reports && load_report::is_asked_for(request.headers()),
         }
     }
 }
@@ -475,12 +482,16 @@ fn respond(
     record: Record,
     forward: &Forward<'_>,
     response: Parts,
+    survey: ResponseSurvey,
     lease: Lease<RequestBody>,
     client: &Client,
 ) -> Answer {
     let mut parts = response;
     let worker = Rc::clone(record.worker());
-    forward_response(&mut parts.headers, || worker.date());
+    forward_response(&mut parts.headers, survey, || worker.date());
+    if client.asks_load {
+        load_report::tell(&mut parts.headers, worker.in_flight());
+    }
     edit_response(forward, &mut parts.headers);
     parts.version = Version::HTTP_11;
     if client.http1 && worker.draining() {

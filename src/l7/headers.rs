@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use self::forwarded::ForwardedBy;
 use self::forwarded::forwarded;
 pub use self::host::{RequestHost, host_of};
-pub use self::response::{forward_interim, forward_response, forward_trailers};
+pub use self::response::{ResponseSurvey, forward_interim, forward_response, forward_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -49,6 +49,8 @@ pub struct Survey {
     via: bool,
     /// `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
     forwarded: bool,
+    /// `Endpoint-Load-Metrics-Format`.
+    load_format: bool,
     /// A name like `content_length`, which some servers read as the one with hyphens.
     alias: bool,
 }
@@ -101,6 +103,10 @@ impl Survey {
                     survey.proxy_connection |= text == b"proxy-connection";
                     survey.transfer_encoding |= text == b"transfer-encoding";
                 }
+                28 => {
+                    survey.forwarded |= text.starts_with(b"x-forwarded-");
+                    survey.load_format |= text == b"endpoint-load-metrics-format";
+                }
                 13 | 18.. => survey.forwarded |= text.starts_with(b"x-forwarded-"),
                 _ => {}
             }
@@ -112,6 +118,11 @@ impl Survey {
     /// Whether an upgrade is asked for.
     pub fn upgrade(&self) -> bool {
         self.upgrade
+    }
+
+    /// Whether the form is named in which a report of load is wanted.
+    pub fn load_format(&self) -> bool {
+        self.load_format
     }
 }
 

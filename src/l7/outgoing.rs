@@ -14,7 +14,7 @@ use super::interim::Interim;
 use super::plan::{Forward, check_length};
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
-use super::{filters, retry, upgrade};
+use super::{filters, load_report, retry, upgrade};
 use crate::model::BackendProtocol;
 use crate::upstream::http1::{BodyLength, RequestHead};
 
@@ -65,6 +65,12 @@ impl Outgoing {
         };
         forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version)
             .map_err(Failure::Headers)?;
+        if forward.survey.load_format() && from.limits.load_reports {
+            load_report::keep_question(&mut headers);
+        }
+        if forward.backend.asks_load() {
+            load_report::ask(&mut headers);
+        }
         let ends_now = stream_upgrade || incoming.is_end_stream();
         check_length(&headers, ends_now)?;
         if forward.rule.does.changes_request || forward.share.does.changes_request {

@@ -141,6 +141,11 @@ impl Record {
         self.backend = Some(Arc::clone(backend));
     }
 
+    /// The backend that was chosen.
+    pub fn backend(&self) -> Option<&Arc<Backend>> {
+        self.backend.as_ref()
+    }
+
     /// The request's body, for its size.
     pub fn set_upload(&mut self, upload: &Rc<Upload>) {
         self.upload = Some(Rc::clone(upload));

@@ -39,7 +39,7 @@ pub struct Worker {
     /// What is still going on is being cut off.
     stopping: Cell<bool>,
     drain: Notify,
-    in_flight: Cell<usize>,
+    metrics: Arc<Metrics>,
 }
 
 /// What a worker is made with.
@@ -82,7 +82,7 @@ impl Worker {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             drain: Notify::new(),
-            in_flight: Cell::new(0),
+            metrics: parts.metrics,
         })
     }
 
@@ -168,16 +168,14 @@ impl Worker {
         }
     }
 
-    /// Exchanges that have not ended.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.get()
+    /// Exchanges that have begun and not ended, over all workers.
+    pub fn in_flight(&self) -> u64 {
+        self.metrics.in_flight()
     }
 
     /// Counts an exchange in (true) or out (false).
     pub(super) fn count(&self, begins: bool) {
-        let now = self.in_flight.get();
-        self.in_flight
-            .set(if begins { now + 1 } else { now.saturating_sub(1) });
+        self.metrics.count_in_flight(self.index, begins);
     }
 
     /// What is done a few times a second: idle connections closed, log lines handed on, memory given back.

@@ -46,6 +46,8 @@ pub struct Backend {
     pub slow_start_shape: SlowStartShape,
     /// Bound on retries, as a share of requests.
     pub retry_budget: RetryBudget,
+    /// What becomes of what endpoints say of their load.
+    pub load_reports: LoadReports,
 }
 
 impl Backend {
@@ -69,6 +71,7 @@ impl Backend {
             slow_start: Duration::ZERO,
             slow_start_shape: SlowStartShape::default(),
             retry_budget: RetryBudget::default(),
+            load_reports: LoadReports::default(),
         }
     }
 }
@@ -385,6 +388,27 @@ impl Default for RetryBudget {
         Self {
             percent: 20,
             per_second: 10,
+        }
+    }
+}
+
+/// What becomes of what endpoints say of their load (ORCA, the field `endpoint-load-metrics` of responses).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadReports {
+    /// Whether it counts in the choice.
+    pub read: bool,
+    /// Whether endpoints are asked for it.
+    pub ask: bool,
+    /// Whether clients get it too.
+    pub pass_on: bool,
+}
+
+impl Default for LoadReports {
+    fn default() -> Self {
+        Self {
+            read: true,
+            ask: false,
+            pass_on: false,
         }
     }
 }

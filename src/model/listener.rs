@@ -71,6 +71,8 @@ pub struct ListenerLimits {
     pub max_handshakes: u32,
     /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether clients that ask for it are told how many exchanges are in flight.
+    pub load_reports: bool,
 }
 
 impl Default for ListenerLimits {
@@ -88,6 +90,7 @@ impl Default for ListenerLimits {
             handshake_deadline: Duration::from_secs(10),
             max_handshakes: 4096,
             trusted_proxies: Vec::new(),
+            load_reports: false,
         }
     }
 }

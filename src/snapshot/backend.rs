@@ -29,6 +29,7 @@ pub struct Backend {
     budget: Published<RetryBudget>,
     defined: AtomicBool,
     ties: AtomicBool,
+    asks_load: AtomicBool,
 }
 
 impl Backend {
@@ -50,6 +51,11 @@ impl Backend {
     /// Whether its policy asks what ties a request to an endpoint.
     pub fn ties(&self) -> bool {
         self.ties.load(Ordering::Relaxed)
+    }
+
+    /// Whether its policy has endpoints asked what load they have.
+    pub fn asks_load(&self) -> bool {
+        self.asks_load.load(Ordering::Relaxed)
     }
 
     /// Whether some source defines it; one that is only mentioned has no endpoints.
@@ -110,6 +116,9 @@ impl Swap {
         let policy = self.fleet.policy();
         let ties = policy.affinity.is_some() || policy.balance.hashes();
         self.backend.ties.store(ties, Ordering::Relaxed);
+        self.backend
+            .asks_load
+            .store(policy.load_reports.ask, Ordering::Relaxed);
         self.backend.fleet.store(self.fleet);
         self.backend.defined.store(self.defined, Ordering::Relaxed);
     }
@@ -224,6 +233,7 @@ impl Backends {
                 fleet: Published::new(fleet),
                 defined: AtomicBool::new(false),
                 ties: AtomicBool::new(false),
+                asks_load: AtomicBool::new(false),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));

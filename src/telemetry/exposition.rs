@@ -209,6 +209,28 @@ const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "tidegate_load_reports_total",
+        kind: MetricType::COUNTER,
+        help: "What endpoints said of their load in responses, by whether it could be read.",
+        labels: &["backend", "result"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    [
+                        ("read", backend.load_reports),
+                        ("refused", backend.load_reports_refused),
+                    ]
+                    .into_iter()
+                    // Most endpoints say nothing.
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(result, count)| {
+                        counter(&[("backend", &*backend.name), ("result", result)], count as f64)
+                    })
+                })
+                .collect()
+        },
+    },
+    Family {
         name: "tidegate_ejections_total",
         kind: MetricType::COUNTER,
         help: "Endpoints set aside for what they did to requests or for what active checks say, by why.",
@@ -234,6 +256,13 @@ const FAMILIES: &[Family] = &[
         help: "Times that so few endpoints were available that availability was ignored; looked at once a second.",
         labels: &["backend"],
         samples: |reading| of_backends(reading, |backend| backend.panics),
+    },
+    Family {
+        name: "tidegate_requests_in_flight",
+        kind: MetricType::GAUGE,
+        help: "Exchanges that have begun and not ended.",
+        labels: &[],
+        samples: |reading| vec![gauge(&[], reading.totals.in_flight as f64)],
     },
     Family {
         name: "tidegate_connections",

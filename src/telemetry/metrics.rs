@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
 pub use self::totals::{BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
+use super::histogram::Cell;
 use super::{HandshakeEnd, Outcome};
 
 /// Names with children of their own, per kind.
@@ -61,7 +62,14 @@ pub struct Metrics {
     settings_waiting: AtomicU64,
     kubernetes: Mutex<Option<Kubernetes>>,
     access_log_dropped: AtomicU64,
+    /// One count per worker.
+    in_flight: Box<[InFlight]>,
 }
+
+/// Exchanges in flight at one worker. On a line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct InFlight(Cell);
 
 impl Metrics {
     /// Metrics for this many workers, whose numbers are 0 to `workers` - 1.
@@ -81,6 +89,7 @@ impl Metrics {
             settings_waiting: AtomicU64::new(0),
             kubernetes: Mutex::new(None),
             access_log_dropped: AtomicU64::new(0),
+            in_flight: (0..workers).map(|_| InFlight::default()).collect(),
         })
     }
 
@@ -143,6 +152,20 @@ impl Metrics {
         self.access_log_dropped.fetch_add(lines, Relaxed);
     }
 
+    /// Counts an exchange in or out, at the worker that calls.
+    pub fn count_in_flight(&self, worker: usize, begins: bool) {
+        if let Some(count) = self.in_flight.get(worker) {
+            count.0.add(if begins { 1 } else { u64::MAX });
+        }
+    }
+
+    /// Exchanges that have begun and not ended, over all workers.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+            .iter()
+            .fold(0_u64, |sum, count| sum.wrapping_add(count.0.get()))
+    }
+
     /// Everything as it stands. Drops nothing.
     pub fn totals(&self) -> Totals {
         self.read(false)
@@ -185,6 +208,7 @@ impl Metrics {
             settings_waiting: self.settings_waiting.load(Relaxed),
             kubernetes: *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner),
             access_log_dropped: self.access_log_dropped.load(Relaxed),
+            in_flight: self.in_flight(),
         }
     }
 
@@ -275,6 +299,15 @@ impl BackendMetrics {
     pub fn picked(&self, worker: usize, how: usize) {
         if let Some(cell) = self.shards.of(worker).picks.get(how) {
             cell.add(1);
+        }
+    }
+
+    /// Counts a load report that was read, or that could not be.
+    pub fn load_report(&self, worker: usize, readable: bool) {
+        let shard = self.shards.of(worker);
+        match readable {
+            true => shard.load_reports.add(1),
+            false => shard.load_reports_refused.add(1),
         }
     }
 

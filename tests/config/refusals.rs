@@ -833,6 +833,14 @@ routes:
     ),
     (
         "backend",
+        r#"endpoints: ["10.0.0.1:1"], load_reports: {raed: true, ask: perhaps}"#,
+        &[
+            r#"4:60: unknown key "raed" (did you mean "read"?)"#,
+            "4:77: ask must be true or false, not a text",
+        ],
+    ),
+    (
+        "backend",
         r#"endpoints: ["10.0.0.1:1"], connect_timeout: 0s, slow_start: 25h, limits: {max_connections: 0, max_in_flight: 0, queue_timeout: 1h, idle_timeout: 0s, max_streams: 0}, retry_budget: {percent: 120%}"#,
         &[
             "4:62: connect_timeout must be from 1ms to 5m, not 0s",

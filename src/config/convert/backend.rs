@@ -16,14 +16,14 @@ use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
 use crate::config::raw::backend::{
     RawBackend, RawBackendProtocol, RawBalance, RawEndpoint, RawEndpointLimits, RawEndpointState,
-    RawLocality, RawRetryBudget, RawSlowStartShape,
+    RawLoadReports, RawLocality, RawRetryBudget, RawSlowStartShape,
 };
 use crate::config::raw::text::PercentText;
 use crate::config::units;
 use crate::model::backend::MAX_PRIORITY;
 use crate::model::{
-    Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, Locality,
-    RetryBudget, SlowStartShape, World,
+    Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, LoadReports,
+    Locality, RetryBudget, SlowStartShape, World,
 };
 
 /// Puts all backends and their endpoints into the world.
@@ -104,6 +104,7 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
         ),
         slow_start_shape: slow_start_shape(pass, raw.slow_start_shape.as_ref()),
         retry_budget: retry_budget(pass, raw.retry_budget.as_ref()),
+        load_reports: load_reports(raw.load_reports.as_ref()),
         name: default.name,
     }
 }
@@ -259,5 +260,16 @@ fn retry_budget(pass: &mut Pass, raw: Option<&RawRetryBudget>) -> RetryBudget {
             default.per_second,
             0..=1_000_000,
         ),
+    }
+}
+
+fn load_reports(raw: Option<&RawLoadReports>) -> LoadReports {
+    let default = LoadReports::default();
+    let Some(raw) = raw else { return default };
+    let said = |word: &Option<Placed<bool>>, default| word.as_ref().map_or(default, |word| word.value);
+    LoadReports {
+        read: said(&raw.read, default.read),
+        ask: said(&raw.ask, default.ask),
+        pass_on: said(&raw.pass_on, default.pass_on),
     }
 }

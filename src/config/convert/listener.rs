@@ -80,6 +80,9 @@ fn listener(pass: &mut Pass, name: &Placed<String>, raw: &RawListener) -> (Liste
         .flatten()
         .filter_map(|text| pass.unit(text.place(), units::network(text.text())))
         .collect();
+    if let Some(told) = &raw.load_reports {
+        limits.load_reports = told.value;
+    }
     let listener = Listener {
         name: ListenerName::new(name.text()),
         address: address(pass, &raw.address),
@@ -219,6 +222,7 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
             1..=1_000_000,
         ),
         trusted_proxies: default.trusted_proxies,
+        load_reports: default.load_reports,
     };
     if let Some(text) = &raw.stream_window
         && limits.stream_window > limits.connection_window

@@ -48,6 +48,8 @@ pub struct RawBackend {
     pub slow_start_shape: Option<RawSlowStartShape>,
     /// Bound on retries, as a share of requests.
     pub retry_budget: Option<RawRetryBudget>,
+    /// What becomes of what endpoints say of their load.
+    pub load_reports: Option<RawLoadReports>,
 }
 
 /// An endpoint.
@@ -333,4 +335,16 @@ pub struct RawRetryBudget {
     pub percent: Option<PercentText>,
     /// Retries per second that are always allowed. Default: 10.
     pub per_second: Option<Placed<u32>>,
+}
+
+/// What becomes of what endpoints say of their load (ORCA).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLoadReports {
+    /// Whether it counts in the choice. Default: true.
+    pub read: Option<Placed<bool>>,
+    /// Whether endpoints are asked for it, by `endpoint-load-metrics-format: TEXT`. Default: false.
+    pub ask: Option<Placed<bool>>,
+    /// Whether clients get it too. Default: false.
+    pub pass_on: Option<Placed<bool>>,
 }

@@ -29,6 +29,10 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
     let budget = Fields::default()
         .with("percent", word(format!("{}%", backend.retry_budget.percent)))
         .with("per_second", word(backend.retry_budget.per_second));
+    let load_reports = Fields::default()
+        .with("read", word(backend.load_reports.read))
+        .with("ask", word(backend.load_reports.ask))
+        .with("pass_on", word(backend.load_reports.pass_on));
     let shape = Fields::default()
         .with("aggression", word(backend.slow_start_shape.aggression))
         .with("minimum", percent(backend.slow_start_shape.minimum_percent));
@@ -53,6 +57,7 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .with("slow_start", time(backend.slow_start))
         .with("slow_start_shape", shape.yaml())
         .with("retry_budget", budget.yaml())
+        .with("load_reports", load_reports.yaml())
         .yaml()
 }
 

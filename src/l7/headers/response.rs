@@ -8,41 +8,63 @@ use http::{HeaderMap, HeaderValue};
 
 use super::{KEEP_ALIVE, PROXY_CONNECTION, is_alias, remove_listed};
 
-/// Makes a response's fields those of the next hop; a missing `Date` is added (RFC 9110 §6.6.1).
-pub fn forward_response(headers: &mut HeaderMap, date: impl FnOnce() -> HeaderValue) {
-    let mut connection = false;
-    let mut hop = false;
-    let mut lengths = (false, false);
-    let mut dated = false;
-    for name in headers.keys() {
-        let text = name.as_str().as_bytes();
-        match text.len() {
-            4 => dated |= text == b"date",
-            7 => hop |= text == b"upgrade",
-            10 => {
-                connection |= text == b"connection";
-                hop |= text == b"keep-alive";
+/// What is there among a response's fields, of what matters to a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseSurvey {
+    date: bool,
+    connection: bool,
+    /// `Keep-Alive`, `Proxy-Connection`, `Upgrade`.
+    hop: bool,
+    transfer_encoding: bool,
+    /// `Endpoint-Load-Metrics`, `Endpoint-Load-Metrics-Bin`.
+    load: bool,
+}
+
+impl ResponseSurvey {
+    /// Looks at every field once.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut survey = Self::default();
+        for name in headers.keys() {
+            let text = name.as_str().as_bytes();
+            match text.len() {
+                4 => survey.date |= text == b"date",
+                7 => survey.hop |= text == b"upgrade",
+                10 => {
+                    survey.connection |= text == b"connection";
+                    survey.hop |= text == b"keep-alive";
+                }
+                16 => survey.hop |= text == b"proxy-connection",
+                17 => survey.transfer_encoding |= text == b"transfer-encoding",
+                21 => survey.load |= text == b"endpoint-load-metrics",
+                25 => survey.load |= text == b"endpoint-load-metrics-bin",
+                _ => {}
             }
-            14 => lengths.0 |= text == b"content-length",
-            16 => hop |= text == b"proxy-connection",
-            17 => lengths.1 |= text == b"transfer-encoding",
-            _ => {}
         }
+        survey
     }
-    if connection && remove_listed(headers).is_err() {
+
+    /// Whether the endpoint says what load it has.
+    pub fn load(&self) -> bool {
+        self.load
+    }
+}
+
+/// Makes a response's fields those of the next hop; a missing `Date` is added (RFC 9110 §6.6.1).
+pub fn forward_response(headers: &mut HeaderMap, survey: ResponseSurvey, date: impl FnOnce() -> HeaderValue) {
+    if survey.connection && remove_listed(headers).is_err() {
         headers.remove(CONNECTION);
     }
-    if hop {
+    if survey.hop {
         for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE] {
             headers.remove(name);
         }
     }
-    if lengths.1 {
+    if survey.transfer_encoding {
         headers.remove(TRANSFER_ENCODING);
         // Both: the coding was followed, the length would lie (RFC 9112 §6.3).
         headers.remove(CONTENT_LENGTH);
     }
-    if !dated {
+    if !survey.date {
         headers.insert(DATE, date());
     }
 }

@@ -82,6 +82,7 @@ fn with_traffic() -> (Arc<Metrics>, Exposition) {
     }
     web.record(0, Outcome::ConnectRefused, 503, 500, None, 0, 0);
     web.connection_made(0);
+    web.load_report(0, true);
     web.picked(1, 2);
     metrics
         .no_backend()
@@ -238,11 +239,13 @@ fn names_and_labels_are_stable() {
             "counter tidegate_kubernetes_lists_total{}",
             "gauge tidegate_kubernetes_synced{}",
             "gauge tidegate_last_reload_ok{}",
+            "counter tidegate_load_reports_total{backend, result}",
             "counter tidegate_panics_total{backend}",
             "counter tidegate_picks_total{backend, how}",
             "counter tidegate_reloads_total{result}",
             "counter tidegate_request_bytes_total{backend}",
             "histogram tidegate_request_duration_seconds{backend, le}",
+            "gauge tidegate_requests_in_flight{}",
             "counter tidegate_requests_total{backend, class, outcome}",
             "counter tidegate_response_bytes_total{backend}",
             "counter tidegate_retries_denied_total{backend}",

@@ -42,6 +42,8 @@ pub(super) struct BackendShard {
     pub(super) connections_failed: Cell,
     pub(super) connections_reused: Cell,
     pub(super) picks: [Cell; PICKS.len()],
+    pub(super) load_reports: Cell,
+    pub(super) load_reports_refused: Cell,
 }
 
 impl Default for BackendShard {
@@ -58,6 +60,8 @@ impl Default for BackendShard {
             connections_failed: Cell::ZERO,
             connections_reused: Cell::ZERO,
             picks: [Cell::ZERO; PICKS.len()],
+            load_reports: Cell::ZERO,
+            load_reports_refused: Cell::ZERO,
         }
     }
 }
@@ -77,6 +81,8 @@ impl BackendShard {
         totals.connections_made += self.connections_made.get();
         totals.connections_failed += self.connections_failed.get();
         totals.connections_reused += self.connections_reused.get();
+        totals.load_reports += self.load_reports.get();
+        totals.load_reports_refused += self.load_reports_refused.get();
         for (count, cell) in totals.picks.iter_mut().zip(&self.picks) {
             *count += cell.get();
         }

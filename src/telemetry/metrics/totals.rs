@@ -34,6 +34,8 @@ pub struct Totals {
     pub kubernetes: Option<Kubernetes>,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
+    /// Exchanges that have begun and not ended.
+    pub in_flight: u64,
 }
 
 /// How things stand with the API server of a Kubernetes cluster.
@@ -78,6 +80,10 @@ pub struct BackendTotals {
     pub connections_reused: u64,
     /// Picks that were not simply the policy's, by place in [`PICKS`].
     pub picks: [u64; PICKS.len()],
+    /// Load reports of endpoints that were read.
+    pub load_reports: u64,
+    /// Load reports of endpoints that could not be read.
+    pub load_reports_refused: u64,
     /// Endpoints set aside, by place in [`EJECTIONS`].
     pub ejections_by: [u64; EJECTIONS.len()],
     /// Times that availability began to be ignored.
@@ -117,6 +123,8 @@ impl BackendTotals {
         self.connections_made += other.connections_made;
         self.connections_failed += other.connections_failed;
         self.connections_reused += other.connections_reused;
+        self.load_reports += other.load_reports;
+        self.load_reports_refused += other.load_reports_refused;
         self.panics += other.panics;
         for (count, more) in self.ejections_by.iter_mut().zip(other.ejections_by) {
             *count += more;
