@@ -13,6 +13,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin tidegate \
     && cp target/release/tidegate /tidegate
 
+# For `tidegate sidecar init`, which needs nft or iptables: docker build --target init -t tidegate-init .
+FROM debian:bookworm-slim AS init
+RUN apt-get update && apt-get install -y --no-install-recommends nftables iptables && rm -rf /var/lib/apt/lists/*
+COPY --from=build /tidegate /tidegate
+ENTRYPOINT ["/tidegate", "sidecar", "init"]
+
 # The same release of Debian as above, so that both have one C library.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /tidegate /tidegate

@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod run;
 pub mod schema;
 pub mod show;
+pub mod sidecar;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ enum Verb {
     Run(run::RunArgs),
     Schema(schema::SchemaArgs),
     Show(show::ShowArgs),
+    Sidecar(sidecar::SidecarArgs),
 }
 
 /// Does what the command line says.
@@ -41,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Show(args) => show::run(&args),
+        Verb::Sidecar(args) => sidecar::run(&args),
     }
 }
 

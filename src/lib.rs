@@ -14,6 +14,7 @@ pub mod l4;
 pub mod l7;
 pub mod model;
 pub mod runtime;
+pub mod sidecar;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,8 @@
+//! The sidecar: its rules, and what becomes of connections that they redirect; in network namespaces of the tests' own.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+#[path = "sidecar/init.rs"]
+mod init;
+#[path = "sidecar/namespace.rs"]
+mod namespace;
