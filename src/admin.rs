@@ -26,7 +26,8 @@ pub use stats::{
     BackendStats, Counts, ListenerStats, OutcomeStats, ProcessStats, Recent, SnapshotStats, Stats,
 };
 pub use view::{
-    Ask, BackendView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView, TargetView, View,
+    Ask, BackendView, CertificateView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView,
+    TargetView, View,
 };
 
 use crate::telemetry::{Exposition, Gates, Metrics};

@@ -9,6 +9,7 @@
 //! [`start`] brings a process up in the order in which nothing can be missed: sources are read, the first snapshot is
 //! compiled, sockets are bound, and only then is the process ready.
 
+mod certificates;
 mod conductor;
 mod process;
 mod review;
@@ -25,16 +26,18 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::certificates::Desk;
 use self::conductor::{Conductor, Message};
 use self::process::Process;
 pub use self::sources::Source;
 pub use self::view::Live;
+use crate::acme;
 use crate::admin::{self, AdminState};
 use crate::balance::{Clock, Reason, Vantage};
 use crate::config::Settings;
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerParts;
-use crate::model::Reject;
+use crate::model::{Reject, SourceName};
 use crate::snapshot::Compiler;
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::{BackendMetrics, Metrics};
@@ -84,7 +87,8 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         ("snapshot", "nothing is compiled yet"),
         ("listeners", "nothing is bound yet"),
     ]));
-    let process = Arc::new(Process::start(&settings, &metrics)?);
+    let desk = Arc::new(Desk::new(settings.acme.clone()));
+    let process = Arc::new(Process::start(&settings, &metrics, &desk)?);
     let vantage = Vantage::new(settings.zone.as_deref(), &host_name());
     let compiler = Compiler::at(vantage, Arc::clone(&metrics));
     let readers = compiler.readers();
@@ -107,6 +111,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         Arc::clone(&metrics),
         Arc::clone(&workers),
         Arc::clone(&live),
+        Arc::clone(&desk),
     );
     let mut opened = Vec::new();
     if sources
@@ -120,6 +125,11 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             tokio::task::spawn_blocking(move || sources::open(source)).await??;
         conductor.take(&name, delta, Some(rejects));
         opened.push((name, follow));
+    }
+    let wanted = desk.wanted();
+    let (runner, delta) = tokio::task::spawn_blocking(move || acme::Runner::open(wanted)).await?;
+    if !delta.is_empty() {
+        conductor.take(&SourceName::new(acme::SOURCE), delta, None);
     }
     conductor.report();
     gates.open("snapshot");
@@ -144,6 +154,15 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             },
         )));
     }
+    tasks.push(tokio::spawn(certificates::follow(
+        runner,
+        certificates::Follower {
+            messages: messages.clone(),
+            metrics: Arc::clone(&metrics),
+            gates: Arc::clone(&gates),
+            live: Arc::clone(&live),
+        },
+    )));
     let prober = Prober::new(clock);
     live.set_findings(prober.findings());
     let asked = Arc::clone(&live);

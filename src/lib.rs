@@ -2,6 +2,7 @@
 //!
 //! The rooms, and which may know which, are drawn in `ARCHITECTURE.md`; `tests/rooms.rs` holds the line.
 
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod balance;

@@ -9,6 +9,7 @@
 //! A model travels as a [`Delta`]: what was added, changed or removed. The first delta of a source
 //! is its whole world. That keeps the cost of a change proportional to the change.
 
+pub mod acme;
 pub mod affinity;
 pub mod backend;
 pub mod delta;
@@ -19,6 +20,7 @@ pub mod name;
 pub mod route;
 pub mod tls;
 
+pub use acme::Acme;
 pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, SameSite};
 pub use backend::{
     ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Comparable, Ejection, Endpoint,

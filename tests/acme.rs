@@ -5,4 +5,8 @@
 
 #[path = "acme/answers.rs"]
 mod answers;
+#[path = "acme/authority.rs"]
+mod authority;
+#[path = "acme/orders.rs"]
+mod orders;
 mod support;

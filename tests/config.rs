@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "config/acme.rs"]
+mod acme;
 #[path = "config/refusals.rs"]
 mod refusals;
 #[path = "config/tls.rs"]

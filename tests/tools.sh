@@ -3,7 +3,8 @@
 #
 #   tests/tools.sh target/release/tidegate
 #
-# curl speaks HTTP/1.0, HTTP/1.1 and HTTP/2, with TLS and without, openssl makes handshakes, h2load opens many connections and streams, node answers. Everything is on
+# curl speaks HTTP/1.0, HTTP/1.1 and HTTP/2, with TLS and without, openssl makes handshakes, h2load opens many connections and streams, node answers,
+# Pebble signs certificates (tests/acme/pebble.py). Everything is on
 # free ports of the loopback and ends with this script.
 set -uo pipefail
 
@@ -19,7 +20,7 @@ finish() {
 }
 trap finish EXIT
 
-for tool in curl h2load node openssl python3; do
+for tool in curl go h2load node openssl python3; do
   command -v "$tool" >/dev/null || { echo "$tool is needed and not there"; exit 1; }
 done
 
@@ -183,5 +184,9 @@ answered=$(sed -nE 's/^tidegate_requests_total\{.*outcome="answered".*\} ([0-9]+
 kill -TERM "$proxy"
 wait "$proxy"
 is "it ends when told to" 0 $?
+
+# Certificates by ACME, from an authority that others have written
+"$(dirname "$0")/acme/pebble.py" "$tidegate" || exit 1
+good "ACME, see above"
 
 echo "tools: $checks passed, 0 failed"

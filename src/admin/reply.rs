@@ -32,7 +32,8 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 
 const PAGE: &str = include_str!("dashboard.html");
 
-const PATHS: &str = "/  /metrics  /livez  /readyz  /stats.json  /backends  /routes  /listeners  /rejects";
+const PATHS: &str =
+    "/  /metrics  /livez  /readyz  /stats.json  /backends  /routes  /listeners  /rejects  /certificates";
 
 /// A response with all of its body.
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -81,6 +82,7 @@ pub(super) fn reply(state: &Arc<AdminState>, loopback: bool, head: &request::Par
         What::Routes => list(query, |ask| json(&state.view.routes(ask))),
         What::Listeners => list(query, |ask| json(&state.view.listeners(ask))),
         What::Rejects => list(query, |ask| json(&state.view.rejects(ask))),
+        What::Certificates => list(query, |ask| json(&state.view.certificates(ask))),
     }
 }
 
@@ -95,6 +97,7 @@ enum What {
     Routes,
     Listeners,
     Rejects,
+    Certificates,
 }
 
 impl What {
@@ -109,6 +112,7 @@ impl What {
             "/routes" => Self::Routes,
             "/listeners" => Self::Listeners,
             "/rejects" => Self::Rejects,
+            "/certificates" => Self::Certificates,
             _ => return None,
         })
     }

@@ -22,6 +22,9 @@ pub trait View: Send + Sync + 'static {
 
     /// What was left out of the snapshot, and why.
     fn rejects(&self, ask: &Ask) -> Page<RejectView>;
+
+    /// Certificates that are got by ACME, by name.
+    fn certificates(&self, ask: &Ask) -> Page<CertificateView>;
 }
 
 /// Which part is asked for, so that a large world is not copied for a small question.
@@ -204,6 +207,21 @@ pub struct RejectView {
     pub field: Option<String>,
     /// What is wrong and what to try.
     pub reason: String,
+}
+
+/// A certificate that is got by ACME.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// The name that it is for.
+    pub name: String,
+    /// `good`, `renewal fails`, `being ordered`, `missing`.
+    pub state: String,
+    /// Its end, in seconds since 1970. None: there is none.
+    pub not_after_unix_s: Option<u64>,
+    /// When something is done for it next, in seconds since 1970.
+    pub next_unix_s: u64,
+    /// Why the last order came to nothing. None: it did not.
+    pub why: Option<String>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::certificates::Desk;
 use super::view::Live;
 use crate::balance::Clock;
 use crate::downstream::workers::Workers;
@@ -41,6 +42,7 @@ pub(super) struct Conductor {
     compiler: Compiler,
     workers: Arc<Workers>,
     live: Arc<Live>,
+    desk: Arc<Desk>,
     /// What each source left out by itself.
     source_rejects: BTreeMap<SourceName, Vec<Reject>>,
     bound: BTreeMap<SocketAddr, SocketAddr>,
@@ -53,6 +55,7 @@ impl Conductor {
         metrics: Arc<Metrics>,
         workers: Arc<Workers>,
         live: Arc<Live>,
+        desk: Arc<Desk>,
     ) -> Self {
         Self {
             clock,
@@ -60,6 +63,7 @@ impl Conductor {
             metrics,
             workers,
             live,
+            desk,
             source_rejects: BTreeMap::new(),
             bound: BTreeMap::new(),
         }
@@ -68,6 +72,7 @@ impl Conductor {
     /// Takes a source's change; it is live when this returns.
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
         self.live.follow(&delta);
+        self.desk.follow(source, &delta);
         let applied = self.compiler.apply(source, delta, self.clock.now());
         let news = applied.rejects.iter().chain(rejects.iter().flatten());
         news.for_each(|reject| tracing::warn!("left out: {reject}"));

@@ -1,6 +1,6 @@
 //! The process's settings while it runs: a reload applies what can be applied, and says what waits for a restart.
 //!
-//! The drain's times, the access log and `Proxy-Status` are swapped under traffic. The number of workers, the admin
+//! The drain's times, the access log, the account for ACME and `Proxy-Status` are swapped under traffic. The number of workers, the admin
 //! listener and the directory of manifests are built into the process when it starts; a change of theirs is told as
 //! left out (log, `/rejects`) and counted (`tidegate_settings_waiting`) until the file says again what is in use.
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::certificates::Desk;
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, DrainSettings, Settings};
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerSettings;
@@ -21,6 +22,7 @@ pub(super) struct Process {
     metrics: Arc<Metrics>,
     drain: Mutex<DrainSettings>,
     access_log: Mutex<Option<AccessLog>>,
+    desk: Arc<Desk>,
 }
 
 /// How long the writer of the access log may take at the end.
@@ -28,12 +30,17 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Process {
     /// As the settings say at the start.
-    pub(super) fn start(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+        desk: &Arc<Desk>,
+    ) -> anyhow::Result<Self> {
         let access_log = open(settings.access_log.as_ref(), metrics)?;
         Ok(Self {
             metrics: Arc::clone(metrics),
             drain: Mutex::new(settings.drain.clone()),
             access_log: Mutex::new(access_log),
+            desk: Arc::clone(desk),
         })
     }
 
@@ -96,6 +103,10 @@ impl Process {
         if live.drain != next.drain {
             live.drain = next.drain.clone();
             *lock(&self.drain) = next.drain.clone();
+        }
+        if live.acme != next.acme {
+            live.acme.clone_from(&next.acme);
+            self.desk.set_acme(next.acme.clone());
         }
         let mut for_workers = live.proxy_status_header != next.proxy_status_header;
         live.proxy_status_header = next.proxy_status_header;

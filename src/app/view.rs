@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::acme;
 use crate::admin::{
-    Ask, BackendView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView, TargetView, View,
+    Ask, BackendView, CertificateView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView,
+    TargetView, View,
 };
 use crate::balance::{Candidate, CellView, Clock, Fleet, Micros, PartView};
 use crate::model::{
@@ -29,6 +31,7 @@ struct Facts {
     rejects: Vec<Reject>,
     routes: BTreeMap<RouteName, Arc<Route>>,
     bound: BTreeMap<SocketAddr, SocketAddr>,
+    certificates: Vec<acme::CertificateStatus>,
 }
 
 impl Live {
@@ -71,6 +74,10 @@ impl Live {
 
     pub(super) fn set_bound(&self, bound: &BTreeMap<SocketAddr, SocketAddr>) {
         self.facts().bound.clone_from(bound);
+    }
+
+    pub(super) fn set_certificates(&self, certificates: Vec<acme::CertificateStatus>) {
+        self.facts().certificates = certificates;
     }
 
     /// The addresses that are bound, as configured.
@@ -168,6 +175,25 @@ impl View for Live {
                 reason: reject.reason.clone(),
             },
         )
+    }
+
+    fn certificates(&self, ask: &Ask) -> Page<CertificateView> {
+        let facts = self.facts();
+        ask.answer(
+            facts.certificates.iter(),
+            |one| one.name.as_str(),
+            certificate_view,
+        )
+    }
+}
+
+fn certificate_view(one: &acme::CertificateStatus) -> CertificateView {
+    CertificateView {
+        name: one.name.clone(),
+        state: one.state.text().to_owned(),
+        not_after_unix_s: one.not_after,
+        next_unix_s: one.next,
+        why: one.why.clone(),
     }
 }
 

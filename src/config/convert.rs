@@ -2,6 +2,7 @@
 //! to it and goes on with a default, so that one pass finds everything; a model with a complaint is
 //! thrown away by the caller.
 
+mod acme;
 mod backend;
 mod clash;
 mod filter;
@@ -50,6 +51,7 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> Converted {
     let settings = settings(&mut pass, raw);
     let mut world = World::default();
     let listeners = listener::listeners(&mut pass, raw);
+    acme::check(&mut pass, raw, &listeners);
     let mut names = Names::new(&listeners);
     backend::backends(&mut pass, raw, &mut names, &mut world);
     let routes = route::routes(&mut pass, raw, &mut names, &mut world);
@@ -235,6 +237,7 @@ fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
             timeout: pass.duration("timeout", timeout, drain.timeout, Duration::ZERO..=DAY),
         },
         manifests,
+        acme: acme::acme(pass, raw.acme.as_ref()),
     }
 }
 

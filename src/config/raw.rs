@@ -3,6 +3,7 @@
 //! Every mapping refuses unknown keys. There is no `flatten`, no `untagged` and no inner tag:
 //! those lose places and let typos pass. The comments of fields are the texts that editors show.
 
+pub mod acme;
 pub mod backend;
 pub mod filter;
 pub mod route;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::place::{Placed, PlacedMap};
+use acme::RawAcme;
 use backend::RawBackend;
 use route::RawRoute;
 use text::{DurationText, ListenAddress, NetworkText, SizeText};
@@ -37,6 +39,8 @@ pub struct RawConfig {
     pub zone: Option<Placed<String>>,
     /// A directory of Kubernetes objects as YAML files, watched. Relative to this file.
     pub manifests: Option<Placed<String>>,
+    /// How certificates are got by ACME, for listeners that leave names to it. Default: not at all.
+    pub acme: Option<Placed<RawAcme>>,
     /// Short for one listener called `http` with this address. Instead of `listeners`.
     pub listen: Option<ListenAddress>,
     /// Where clients arrive, by name.

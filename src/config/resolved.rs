@@ -3,6 +3,7 @@
 //! Reading it again gives the same world and settings; a test holds that for the examples and for
 //! generated files. Texts of the user are always quoted, so that none is taken for YAML.
 
+mod acme;
 mod backend;
 mod tls;
 mod yaml;
@@ -103,6 +104,7 @@ fn settings_of(settings: &Settings) -> Fields {
         .with("proxy_status_header", word(settings.proxy_status_header))
         .maybe("zone", settings.zone.as_ref().map(text))
         .maybe("manifests", settings.manifests.as_deref().map(path_text))
+        .maybe("acme", settings.acme.as_deref().map(acme::acme))
 }
 
 fn listener(listener: &Listener) -> Yaml {

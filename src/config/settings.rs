@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::model::Acme;
 
 /// Settings of the process.
 ///
@@ -24,6 +27,8 @@ pub struct Settings {
     pub zone: Option<String>,
     /// A directory of Kubernetes objects as YAML files.
     pub manifests: Option<PathBuf>,
+    /// How certificates are got by ACME.
+    pub acme: Option<Arc<Acme>>,
 }
 
 impl Default for Settings {
@@ -36,6 +41,7 @@ impl Default for Settings {
             drain: DrainSettings::default(),
             zone: None,
             manifests: None,
+            acme: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily,
 use prometheus::{Registry, TextEncoder};
 
 use super::histogram::{EXPOSED, Histogram};
-use super::metrics::{BackendTotals, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals};
+use super::metrics::{Acme, BackendTotals, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals};
 use super::process::ProcessTotals;
 use super::{HandshakeEnd, Metrics};
 
@@ -374,6 +374,31 @@ const FAMILIES: &[Family] = &[
         help: "Questions to the Kubernetes API server that failed.",
         labels: &[],
         samples: |reading| of_kubernetes(reading, counter, |now| now.failures),
+    },
+    Family {
+        name: "tidegate_acme_certificate_expiry_timestamp_seconds",
+        kind: MetricType::GAUGE,
+        help: "The end of the certificate that was got by ACME, in seconds since 1970; 0: there is none yet.",
+        labels: &["name"],
+        samples: |reading| {
+            let certificates = reading.totals.acme.iter().flat_map(|acme| &acme.certificates);
+            certificates
+                .map(|(name, end)| gauge(&[("name", name)], end.unwrap_or(0) as f64))
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_acme_orders_total",
+        kind: MetricType::COUNTER,
+        help: "Orders for certificates by ACME that have ended.",
+        labels: &["result"],
+        samples: |reading| {
+            let counts = |acme: &Acme| [("ok", acme.orders_ok), ("failed", acme.orders_failed)];
+            let counts = reading.totals.acme.iter().flat_map(counts);
+            counts
+                .map(|(result, count)| counter(&[("result", result)], count as f64))
+                .collect()
+        },
     },
     Family {
         name: "tidegate_snapshot_generation",

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
-pub use self::totals::{BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
+pub use self::totals::{Acme, BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
 use super::histogram::Cell;
 use super::{HandshakeEnd, Outcome};
 
@@ -61,6 +61,7 @@ pub struct Metrics {
     last_reload_failed: AtomicU64,
     settings_waiting: AtomicU64,
     kubernetes: Mutex<Option<Kubernetes>>,
+    acme: Mutex<Option<Acme>>,
     access_log_dropped: AtomicU64,
     /// One count per worker.
     in_flight: Box<[InFlight]>,
@@ -88,6 +89,7 @@ impl Metrics {
             last_reload_failed: AtomicU64::new(0),
             settings_waiting: AtomicU64::new(0),
             kubernetes: Mutex::new(None),
+            acme: Mutex::new(None),
             access_log_dropped: AtomicU64::new(0),
             in_flight: (0..workers).map(|_| InFlight::default()).collect(),
         })
@@ -145,6 +147,12 @@ impl Metrics {
     /// Notes how things stand with the API server of a Kubernetes cluster.
     pub fn kubernetes(&self, now: Kubernetes) {
         *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Notes how things stand with certificates by ACME. Names beyond [`MAX_CHILDREN`] are not exposed.
+    pub fn acme(&self, mut now: Acme) {
+        now.certificates.truncate(MAX_CHILDREN);
+        *self.acme.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// Notes lines of the access log that were thrown away because the writer could not keep up or failed.
@@ -206,6 +214,7 @@ impl Metrics {
             reloads_failed: self.reloads_failed.load(Relaxed),
             last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
             settings_waiting: self.settings_waiting.load(Relaxed),
+            acme: self.acme.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             kubernetes: *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner),
             access_log_dropped: self.access_log_dropped.load(Relaxed),
             in_flight: self.in_flight(),

@@ -77,7 +77,9 @@ const REFUSALS: &[Row] = &[
     (
         "listener",
         r#"address: ":80", tls: {}"#,
-        &[r#"1:41: "certificates" is missing in tls"#],
+        &[
+            "1:41: TLS needs a certificate (write one: certificates: [{cert: tls.crt, key: tls.key}], or names that are left to ACME: acme: {names: [..]})",
+        ],
     ),
     // YAML
     (

@@ -65,7 +65,9 @@ fn what_cannot_be_used_is_refused_with_its_place() {
         (format!("{{certificates: [{good}]}}"), &[][..]),
         (
             "{certificates: []}".to_owned(),
-            &["4:25: TLS needs a certificate (write one: certificates: [{cert: tls.crt, key: tls.key}])"],
+            &[
+                "4:25: TLS needs a certificate (write one: certificates: [{cert: tls.crt, key: tls.key}], or names that are left to ACME: acme: {names: [..]})",
+            ],
         ),
         (
             "{certificates: [{cert: a.crt, key: b.key}]}".to_owned(),

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -99,6 +99,11 @@ impl Authority {
             key: key.serialize_pem(),
             serial,
         }
+    }
+
+    /// A certificate for somebody else's key, in PEM.
+    pub fn sign_request(&self, params: &CertificateParams, key: &impl PublicKeyData) -> String {
+        params.signed_by(key, &self.issuer).unwrap().pem()
     }
 
     /// A list of certificates that are taken back, in PEM.

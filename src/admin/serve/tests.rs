@@ -6,7 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::super::view::{Ask, BackendView, EndpointView, ListenerView, Page, RejectView, RouteView, View};
+use super::super::view::{
+    Ask, BackendView, CertificateView, EndpointView, ListenerView, Page, RejectView, RouteView, View,
+};
 use super::*;
 use crate::telemetry::{Gates, Metrics};
 
@@ -57,6 +59,14 @@ impl View for Small {
 
     fn rejects(&self, ask: &Ask) -> Page<RejectView> {
         ask.answer(std::iter::empty::<&str>(), |name| name, |_| RejectView::default())
+    }
+
+    fn certificates(&self, ask: &Ask) -> Page<CertificateView> {
+        ask.answer(
+            std::iter::empty::<&str>(),
+            |name| name,
+            |_| CertificateView::default(),
+        )
     }
 }
 
@@ -140,6 +150,7 @@ async fn every_path_answers_as_documented() {
         ("/routes", "application/json", "\"shop\""),
         ("/listeners", "application/json", "\"http\""),
         ("/rejects", "application/json", "{\"total\":0,\"items\":[]}"),
+        ("/certificates", "application/json", "{\"total\":0,\"items\":[]}"),
     ] {
         let (status, head, body) = ask(&admin, "GET", target).await;
         assert_eq!(status, 200, "{target}");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::admin::CertificateView;
 use crate::telemetry::Metrics;
 
 /// A view of these backends, without endpoints.
@@ -42,6 +43,14 @@ impl View for Names {
 
     fn rejects(&self, ask: &Ask) -> Page<RejectView> {
         ask.answer(std::iter::empty::<&str>(), |name| name, |_| Default::default())
+    }
+
+    fn certificates(&self, ask: &Ask) -> Page<CertificateView> {
+        ask.answer(
+            std::iter::empty::<&str>(),
+            |name| name,
+            |_| CertificateView::default(),
+        )
     }
 }
 

@@ -7,6 +7,7 @@ use super::names::check_name;
 use super::{DAY, Pass, SHORT, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
+use crate::config::raw::acme::RawAcme;
 use crate::config::raw::text::ListenAddress;
 use crate::config::raw::{RawConfig, RawListener, RawListenerLimits, RawListenerProtocol};
 use crate::config::units;
@@ -49,7 +50,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
                 .value
                 .0
                 .iter()
-                .map(|(name, raw)| listener(pass, name, raw))
+                .map(|(name, one)| listener(pass, name, one, raw.acme.as_ref()))
                 .collect()
         }
         (None, None) if raw.manifests.is_some() => Vec::new(),
@@ -67,7 +68,12 @@ fn address(pass: &mut Pass, text: &ListenAddress) -> std::net::SocketAddr {
         .unwrap_or_else(|| std::net::SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-fn listener(pass: &mut Pass, name: &Placed<String>, raw: &RawListener) -> (Listener, Place) {
+fn listener(
+    pass: &mut Pass,
+    name: &Placed<String>,
+    raw: &RawListener,
+    acme: Option<&Placed<RawAcme>>,
+) -> (Listener, Place) {
     check_name(pass, "listener", name);
     let hostname = raw
         .hostname
@@ -83,16 +89,16 @@ fn listener(pass: &mut Pass, name: &Placed<String>, raw: &RawListener) -> (Liste
     if let Some(told) = &raw.load_reports {
         limits.load_reports = told.value;
     }
+    let address = address(pass, &raw.address);
+    let protocols = protocols(pass, raw.protocols.as_ref(), raw.tls.is_some());
+    let tls = raw.tls.as_ref();
+    let tls = tls.and_then(|raw| tls::listener(pass, acme, raw, &hostname));
     let listener = Listener {
         name: ListenerName::new(name.text()),
-        address: address(pass, &raw.address),
+        address,
         hostname,
-        protocols: protocols(pass, raw.protocols.as_ref(), raw.tls.is_some()),
-        tls: raw
-            .tls
-            .as_ref()
-            .and_then(|raw| tls::listener(pass, &raw.value))
-            .map(Arc::new),
+        protocols,
+        tls: tls.map(Arc::new),
         limits,
     };
     (listener, raw.address.place())

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Pass;
+use super::{Pass, acme};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
+use crate::config::raw::acme::RawAcme;
 use crate::config::raw::text::TlsVersionText;
 use crate::config::raw::tls::{
     RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawUpstreamTls,
@@ -17,25 +18,36 @@ use crate::model::tls::{
     ClientAuthMode, Origin, Part, Roots, SubjectName, TlsVersion, TlsVersions, TrustBundle, UpstreamTlsError,
     trust,
 };
-use crate::model::{Certificate, ClientAuth, ListenerTls, UpstreamTls};
+use crate::model::{Certificate, ClientAuth, HostPattern, ListenerTls, UpstreamTls};
 
 /// The TLS of a listener; none when it cannot be used, which is said.
-pub fn listener(pass: &mut Pass, raw: &RawListenerTls) -> Option<ListenerTls> {
-    if raw.certificates.value.is_empty() {
+pub fn listener(
+    pass: &mut Pass,
+    acme: Option<&Placed<RawAcme>>,
+    raw: &Placed<RawListenerTls>,
+    hostname: &HostPattern,
+) -> Option<ListenerTls> {
+    let Placed { value: raw, place } = raw;
+    let given = raw
+        .certificates
+        .as_ref()
+        .map(|list| (list.place, list.value.as_slice()));
+    let (place, given) = given.unwrap_or((*place, &[]));
+    if given.is_empty() && raw.acme.is_none() {
         pass.say(
-            Diagnostic::error(raw.certificates.place, "TLS needs a certificate")
-                .hint("write one: certificates: [{cert: tls.crt, key: tls.key}]"),
+            Diagnostic::error(place, "TLS needs a certificate").hint(
+                "write one: certificates: [{cert: tls.crt, key: tls.key}], or names that are left to ACME: acme: {names: [..]}",
+            ),
         );
     }
-    let certificates: Vec<_> = raw
-        .certificates
-        .value
-        .iter()
-        .filter_map(|raw| certificate(pass, raw))
-        .collect();
+    let certificates: Vec<_> = given.iter().filter_map(|raw| certificate(pass, raw)).collect();
+    let managed = match &raw.acme {
+        Some(raw) => acme::names(pass, acme, raw, hostname),
+        None => Vec::new(),
+    };
     let versions = versions(pass, raw.min_version.as_ref(), raw.max_version.as_ref());
     let client_auth = raw.client_auth.as_ref().and_then(|raw| client_auth(pass, raw));
-    let mut tls = ListenerTls::new(certificates)?;
+    let mut tls = ListenerTls::managing(certificates, managed)?;
     tls.versions = versions;
     tls.strict_sni = raw.strict_sni.as_ref().is_some_and(|strict| strict.value);
     tls.client_auth = client_auth.map(Arc::new);
@@ -194,7 +206,7 @@ fn client_auth(pass: &mut Pass, raw: &RawClientAuth) -> Option<ClientAuth> {
 }
 
 /// A file's path and bytes; none when it cannot be read, which is said. It is watched from now on.
-fn file(pass: &mut Pass, path: &Placed<String>) -> Option<(PathBuf, Vec<u8>)> {
+pub fn file(pass: &mut Pass, path: &Placed<String>) -> Option<(PathBuf, Vec<u8>)> {
     let full = pass.path_of(path.text());
     let read = config::read(&full);
     pass.files

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::acme::RawListenerAcme;
 use super::text::TlsVersionText;
 use crate::config::place::Placed;
 
@@ -10,8 +11,10 @@ use crate::config::place::Placed;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListenerTls {
-    /// Chosen by the client's name for it (SNI) and the signatures that it knows. The first one is the default.
-    pub certificates: Placed<Vec<Placed<RawCertificate>>>,
+    /// Chosen by the client's name for it (SNI) and the signatures that it knows. The first one is the default. Default: none, if `acme` has names.
+    pub certificates: Option<Placed<Vec<Placed<RawCertificate>>>>,
+    /// Names whose certificates are got by ACME. Default: none.
+    pub acme: Option<Placed<RawListenerAcme>>,
     /// The lowest version spoken. Default: "1.2".
     pub min_version: Option<TlsVersionText>,
     /// The highest version spoken. Default: "1.3".

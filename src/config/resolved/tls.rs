@@ -3,16 +3,22 @@
 use super::yaml::{Fields, Yaml};
 use super::{list, text, word};
 use crate::model::tls::{ClientAuthMode, Origin, Roots, TlsVersion, TrustBundle};
-use crate::model::{Certificate, ClientAuth, ListenerTls, UpstreamTls};
+use crate::model::{Certificate, ClientAuth, ListenerTls, ManagedName, UpstreamTls};
 
 pub(super) fn listener(tls: &ListenerTls) -> Yaml {
     Fields::default()
         .with("certificates", list(&tls.certificates, |one| certificate(one)))
+        .maybe("acme", (!tls.managed.is_empty()).then(|| managed(&tls.managed)))
         .with("min_version", version(tls.versions.lowest()))
         .with("max_version", version(tls.versions.highest()))
         .with("strict_sni", word(tls.strict_sni))
         .maybe("client_auth", tls.client_auth.as_deref().map(client_auth))
         .yaml()
+}
+
+fn managed(names: &[ManagedName]) -> Yaml {
+    let names = list(names, |name| text(name.to_string()));
+    Fields::default().with("names", names).yaml()
 }
 
 pub(super) fn upstream(tls: &UpstreamTls) -> Yaml {

@@ -21,6 +21,8 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
     names: Vec<HostPattern>,
     /// Seconds since 1970.
+    not_before: i64,
+    /// Seconds since 1970.
     not_after: i64,
 }
 
@@ -141,6 +143,7 @@ impl Certificate {
         let (_, leaf) = X509Certificate::from_der(first)
             .map_err(|error| CertificateError::NotACertificate(error.to_string()))?;
         let names = names_of(&leaf);
+        let not_before = leaf.validity().not_before.timestamp();
         let not_after = leaf.validity().not_after.timestamp();
         let signing = provider()
             .key_provider
@@ -162,6 +165,7 @@ impl Certificate {
             origin,
             key: Arc::new(key),
             names,
+            not_before,
             not_after,
         })
     }
@@ -185,6 +189,11 @@ impl Certificate {
     /// Whether its key is RSA; the others are several times cheaper to sign with.
     pub fn is_rsa(&self) -> bool {
         self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
+    /// When it begins, in seconds since 1970.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
     }
 
     /// When it ends, in seconds since 1970.

@@ -32,10 +32,23 @@ pub struct Totals {
     pub settings_waiting: u64,
     /// How things stand with the API server; none: no cluster is followed.
     pub kubernetes: Option<Kubernetes>,
+    /// Certificates by ACME, if there are any to be.
+    pub acme: Option<Acme>,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
     /// Exchanges that have begun and not ended.
     pub in_flight: u64,
+}
+
+/// How things stand with certificates by ACME.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acme {
+    /// Each name with the end of its certificate, in seconds since 1970; none: there is none.
+    pub certificates: Vec<(String, Option<u64>)>,
+    /// Orders that have led to a certificate.
+    pub orders_ok: u64,
+    /// Orders that came to nothing.
+    pub orders_failed: u64,
 }
 
 /// How things stand with the API server of a Kubernetes cluster.
