@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::downstream::StallPlace;
 use super::headers::forward_trailers;
-use super::load_report;
 use super::record::Record;
 use super::upload::{RequestBody, UploadFailure};
 use crate::runtime::timers::Timer;
@@ -122,7 +121,7 @@ impl Relay {
             Err(frame) => {
                 let mut trailers = frame.into_trailers().unwrap_or_default();
                 forward_trailers(&mut trailers);
-                load_report::take(&mut self.record, &mut trailers);
+                self.record.trailers(&mut trailers);
                 Frame::trailers(trailers)
             }
         };

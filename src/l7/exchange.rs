@@ -7,7 +7,6 @@
 //! ```
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +17,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::attempt::{Got, Picked, Tried, learn, send};
 use super::body::{Body, Relay};
 use super::downstream::Downstream;
-use super::failure::{Blame, Failure};
-use super::headers::{ResponseSurvey, forward_response, websocket_of};
+use super::failure::Failure;
+use super::headers::{forward_response, websocket_of};
 use super::outgoing::Outgoing;
 use super::plan::{self, Forward, Head, Plan};
 use super::record::Record;
@@ -29,13 +29,11 @@ use super::reply::Reply;
 use super::retry::{self, Attempt, Ended};
 use super::sticky::Sticky;
 use super::upgrade::{self, Tunnel};
-use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
 use super::{filters, load_report, mirror};
-use crate::balance::{EndpointCell, How, Micros, Observed, Pick, Tie};
-use crate::model::{BackendProtocol, RetryPolicy};
-use crate::runtime::timers::Timer;
-use crate::upstream::{Fate, Lease, SendError, tls_of};
+use crate::balance::{EndpointCell, How, Micros, Pick, Tie};
+use crate::model::RetryPolicy;
+use crate::upstream::tls_of;
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
 pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
@@ -54,14 +52,14 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
 
     let sticky = Sticky::of(&forward, &request, &from);
     let on_upgrade = client.stream_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let mut outgoing = match Outgoing::prepare(&worker, &from, &forward, request, client.stream_upgrade) {
+    let outgoing = match Outgoing::prepare(&worker, &from, &forward, request, client.stream_upgrade) {
         Ok(outgoing) => outgoing,
         Err(failure) => return fail(record, failure, &client),
     };
     if let Some(upload) = &outgoing.upload {
         record.set_upload(upload);
     }
-    mirror::send_copies(&worker, &forward, &mut outgoing);
+    mirror::send_copies(&worker, &forward, &outgoing);
     forward.backend.with_budget(|budget| budget.on_request(started));
 
     let timeouts = &forward.rule.rule.timeouts;
@@ -94,24 +92,22 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             &worker,
             &forward,
             &endpoint,
-            &mut outgoing,
+            &outgoing,
+            outgoing.interim.as_deref(),
             try_deadline,
             &mut timer,
         )
         .await;
         let now = worker.now();
-        let (got, ended) = match sent {
-            Ok((mut response, lease)) => {
-                let survey = ResponseSurvey::of(&response.headers);
-                if survey.load() {
-                    load_report::take(&mut record, &mut response.headers);
-                }
-                let ended = Ended::Answered(response.status);
-                (Some((response, survey, lease)), ended)
-            }
-            Err(ended) => (None, refine(ended, deadline, &outgoing)),
-        };
-        observe(&worker, &forward, &mut record, ended, now);
+        let Tried { got, ended } = learn(
+            &worker,
+            &forward,
+            &outgoing,
+            record.in_flight(),
+            deadline,
+            sent,
+            now,
+        );
 
         let attempt = Attempt {
             tries: tries.made,
@@ -129,23 +125,24 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             }
             forward.backend.metrics.retry_denied(worker.index);
         }
-        let Some((mut response, survey, lease)) = got else {
+        let Some(mut got) = got else {
             return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
         };
         if let Some(sticky) = &sticky {
-            sticky.mark(&mut response.headers, &endpoint.cell);
+            sticky.mark(&mut got.response.headers, &endpoint.cell);
         }
 
-        record.head(response.status.as_u16(), Some(now));
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            let switch = switch(record, &forward, outgoing, response, lease, &client, on_upgrade);
+        let status = got.response.status;
+        record.head(status.as_u16(), Some(now));
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let switch = switch(record, &forward, outgoing, got, &client, on_upgrade);
             return Box::pin(switch).await;
         }
-        if client.stream_upgrade && response.status.is_success() {
+        if client.stream_upgrade && status.is_success() {
             // To this client it would say that the WebSocket is open (RFC 8441 §5).
             return fail(record, Failure::Upgrade, &client);
         }
-        return respond(record, &forward, response, survey, lease, &client);
+        return respond(record, &forward, got, &client);
     }
 }
 
@@ -240,13 +237,6 @@ impl Tries {
     }
 }
 
-struct Picked {
-    cell: Arc<EndpointCell>,
-    protocol: BackendProtocol,
-    /// The number of the backend's TLS; 0 in clear text.
-    tls: u64,
-}
-
 /// Chooses an endpoint; none when every one is at its bound.
 fn pick(
     worker: &Worker,
@@ -309,137 +299,6 @@ async fn queue(
     }
 }
 
-/// One attempt at one endpoint. A kept connection that turns out to be dead before anything was sent costs nothing: the
-/// next one is taken, in the end a new one. One that the endpoint closed in the very moment of sending says nothing
-/// about the endpoint either: what is safe to send twice is sent on a new one.
-async fn send(
-    worker: &Worker,
-    forward: &Forward<'_>,
-    endpoint: &Picked,
-    outgoing: &mut Outgoing,
-    deadline: Option<Instant>,
-    timer: &mut Timer,
-) -> Result<(Parts, Lease<RequestBody>), Ended> {
-    let Picked { cell, protocol, tls } = endpoint;
-    if outgoing.upgrade && *protocol == BackendProtocol::H2c {
-        return Err(Ended::Unsent(Failure::Upgrade));
-    }
-    // An upgrade needs a connection of its own, which an endpoint that speaks both has to be asked for.
-    let fresh_http1 = outgoing.upgrade && *protocol == BackendProtocol::Auto;
-    let mut fresh = fresh_http1;
-    loop {
-        let kept = if fresh {
-            None
-        } else {
-            worker.pool.take(cell, *protocol, *tls)
-        };
-        let mut lease = match kept {
-            Some(lease) => {
-                forward.backend.metrics.connection_reused(worker.index);
-                lease
-            }
-            None => Box::pin(connect(worker, forward, endpoint, fresh, deadline, timer)).await?,
-        };
-        let host = outgoing.host_or(cell.address());
-        let sent = match &mut lease {
-            Lease::Exclusive(lease) => {
-                let interim = outgoing.interim.as_deref();
-                let sending = lease.send(&outgoing.http1(&host), outgoing.body(), |cx, status, headers| {
-                    if let Some(interim) = interim {
-                        interim.pass(cx, status, headers);
-                    }
-                });
-                timer.within(deadline, pin!(sending)).await
-            }
-            // The HTTP library's HTTP/2 client leaves interim responses out.
-            Lease::Shared(lease) => {
-                timer
-                    .within(deadline, pin!(lease.send(outgoing.http2(&host, *tls != 0))))
-                    .await
-            }
-        };
-        let error = match sent {
-            Some(Ok(response)) => return Ok((response, lease)),
-            Some(Err(error)) => error,
-            None => return Err(Ended::Sent(Failure::TryTimeout)),
-        };
-        let fate = error.fate();
-        if let SendError::Http2 {
-            unsent: Some(request),
-            ..
-        } = error
-        {
-            outgoing.take_back(*request);
-        }
-        match fate {
-            Fate::UnsentOnKept => {}
-            Fate::Unsent | Fate::Untouched => return Err(Ended::Unsent(Failure::Reset)),
-            Fate::ClosedWhileKept if outgoing.may_repeat_unnoticed() => fresh = true,
-            Fate::ClosedWhileKept | Fate::Broken => return Err(Ended::Sent(Failure::Reset)),
-            Fate::Malformed => return Err(Ended::Sent(Failure::Protocol)),
-        }
-    }
-}
-
-/// A connection where none was to be had from the pool.
-async fn connect(
-    worker: &Worker,
-    forward: &Forward<'_>,
-    endpoint: &Picked,
-    fresh: bool,
-    deadline: Option<Instant>,
-    timer: &mut Timer,
-) -> Result<Lease<RequestBody>, Ended> {
-    let fleet = forward.backend.fleet();
-    let opened = match fresh {
-        true => {
-            let lease = worker.pool.lease_fresh(&endpoint.cell, fleet.policy());
-            timer.within(deadline, pin!(lease)).await
-        }
-        false => {
-            let lease = worker
-                .pool
-                .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
-            timer.within(deadline, pin!(lease)).await
-        }
-    };
-    let metrics = &forward.backend.metrics;
-    match opened {
-        Some(Ok(lease)) => {
-            // Another exchange's connection may have become free, or have room for a stream, meanwhile.
-            if lease.reused() {
-                metrics.connection_reused(worker.index);
-            } else {
-                metrics.connection_made(worker.index);
-            }
-            Ok(lease)
-        }
-        Some(Err(error)) => {
-            metrics.connection_failed(worker.index);
-            Err(Ended::Unsent(Failure::from(&error)))
-        }
-        None => {
-            metrics.connection_failed(worker.index);
-            Err(Ended::Unsent(Failure::ConnectTimeout))
-        }
-    }
-}
-
-/// Says more precisely why an attempt failed: the client's own failure comes first, then the whole request's deadline.
-fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended {
-    let client = outgoing.upload.as_ref().and_then(|upload| upload.failure());
-    match (client, ended) {
-        (Some(UploadFailure::Stalled), _) => Ended::Sent(Failure::ClientStalled),
-        (Some(UploadFailure::Broken), _) => Ended::Sent(Failure::ClientBody),
-        (None, Ended::Sent(Failure::TryTimeout) | Ended::Unsent(Failure::ConnectTimeout))
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
-        {
-            Ended::Sent(Failure::RequestTimeout)
-        }
-        (None, ended) => ended,
-    }
-}
-
 fn failure_of(ended: Ended) -> Option<Failure> {
     match ended {
         Ended::Unsent(failure) | Ended::Sent(failure) => Some(failure),
@@ -447,46 +306,13 @@ fn failure_of(ended: Ended) -> Option<Failure> {
     }
 }
 
-/// Tells the endpoint's cell how the attempt went, and judges the endpoint by it.
-fn observe(worker: &Worker, forward: &Forward<'_>, record: &mut Record, ended: Ended, now: Micros) {
-    let seen = match ended {
-        Ended::Answered(
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
-        ) => Observed::GatewayError,
-        Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
-        Ended::Answered(_) => Observed::Answered,
-        Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => {
-            Observed::Failed
-        }
-        // Not the endpoint's doing: nothing is learnt of it.
-        Ended::Unsent(_) | Ended::Sent(_) => return,
-    };
-    let Some(in_flight) = record.in_flight() else {
-        return;
-    };
-    in_flight.head(now, seen);
-    if seen == Observed::Answered {
-        return;
-    }
-    let cell = Arc::clone(in_flight.cell());
-    let ejected = forward.backend.with_fleet(|fleet| fleet.judge(&cell, now));
-    if let Some(reason) = ejected {
-        forward.backend.metrics.ejected(reason as usize);
-        let (backend, endpoint, why) = (&forward.backend.name, cell.address(), reason.word());
-        tracing::info!(worker = worker.index, %backend, %endpoint, why, "ejected");
-    }
-}
-
 /// Passes an endpoint's response on.
-fn respond(
-    record: Record,
-    forward: &Forward<'_>,
-    response: Parts,
-    survey: ResponseSurvey,
-    lease: Lease<RequestBody>,
-    client: &Client,
-) -> Answer {
-    let mut parts = response;
+fn respond(record: Record, forward: &Forward<'_>, got: Got, client: &Client) -> Answer {
+    let Got {
+        response: mut parts,
+        survey,
+        lease,
+    } = got;
     let worker = Rc::clone(record.worker());
     forward_response(&mut parts.headers, survey, || worker.date());
     if client.asks_load {
@@ -509,16 +335,19 @@ async fn switch(
     record: Record,
     forward: &Forward<'_>,
     outgoing: Outgoing,
-    response: Parts,
-    lease: Lease<RequestBody>,
+    got: Got,
     client: &Client,
     on_upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Answer {
-    if !outgoing.upgrade || websocket_of(&response.headers).is_none() {
+    let Got {
+        response: Parts { mut headers, .. },
+        lease,
+        ..
+    } = got;
+    if !outgoing.upgrade || websocket_of(&headers).is_none() {
         // Nobody asked for it, or for something else.
         return fail(record, Failure::Protocol, client);
     }
-    let mut headers = response.headers;
     let Some(upstream) = lease.into_socket() else {
         return fail(record, Failure::Upgrade, client);
     };

@@ -10,8 +10,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::record::Record;
-use crate::balance::{LoadError, LoadReport};
+use super::worker::Worker;
+use crate::balance::{InFlight, LoadError, LoadReport};
+use crate::snapshot::Backend;
 
 const LOAD: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 const LOAD_BINARY: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
@@ -19,8 +20,8 @@ const LOAD_BINARY: HeaderName = HeaderName::from_static("endpoint-load-metrics-b
 const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-metrics-format");
 
 /// Takes what an endpoint says of its load out of a response's fields or trailers, and tells the balancing.
-pub fn take(record: &mut Record, fields: &mut HeaderMap) {
-    let (Some(report), Some(backend)) = (read(fields), record.backend().cloned()) else {
+pub fn take(worker: &Worker, backend: &Backend, in_flight: Option<&mut InFlight>, fields: &mut HeaderMap) {
+    let Some(report) = read(fields) else {
         return;
     };
     let policy = backend.with_fleet(|fleet| fleet.policy().load_reports.clone());
@@ -29,8 +30,8 @@ pub fn take(record: &mut Record, fields: &mut HeaderMap) {
         fields.remove(LOAD_BINARY);
     }
     if policy.read {
-        backend.metrics.load_report(record.worker().index, report.is_ok());
-        if let (Ok(report), Some(in_flight)) = (report, record.in_flight()) {
+        backend.metrics.load_report(worker.index, report.is_ok());
+        if let (Ok(report), Some(in_flight)) = (report, in_flight) {
             in_flight.report(&report);
         }
     }

@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Sends the copies that the rule asks for.
-pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &mut Outgoing) {
+pub fn send_copies(worker: &Rc<Worker>, forward: &Forward<'_>, outgoing: &Outgoing) {
     for (backend, fraction) in forward.rule.mirrors.iter().chain(&forward.share.mirrors) {
         if !fraction.takes(worker.random() as u32) || outgoing.upgrade {
             continue;

@@ -1,5 +1,6 @@
 //! The request as it goes to endpoints: made once, sent once or, if it is safe, again.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use http::header::{CONTENT_LENGTH, HOST};
@@ -32,9 +33,9 @@ pub struct Outgoing {
     /// An HTTP/1.0 client need not name a host: then it is the endpoint's address.
     host: Option<HeaderValue>,
     /// With the client's own host, which is not sent.
-    headers: HeaderMap,
+    headers: RefCell<HeaderMap>,
     /// The fields went with an attempt on HTTP/2 that cannot be repeated.
-    spent: bool,
+    spent: Cell<bool>,
     /// How HTTP/1 tells the body from what follows.
     length: BodyLength,
     /// Whether an attempt may come after one that was sent.
@@ -122,8 +123,8 @@ impl Outgoing {
                 .map(Rc::clone),
             path,
             host,
-            headers,
-            spent: false,
+            headers: RefCell::new(headers),
+            spent: Cell::new(false),
             length,
             may_repeat,
         })
@@ -131,7 +132,7 @@ impl Outgoing {
 
     /// Whether another attempt can be made at all.
     pub fn replayable(&self) -> bool {
-        !self.spent && self.upload.as_ref().is_none_or(|upload| upload.replayable())
+        !self.spent.get() && self.upload.as_ref().is_none_or(|upload| upload.replayable())
     }
 
     /// Whether it can be sent again within one attempt without harm (RFC 9110 §9.2.2).
@@ -152,15 +153,15 @@ impl Outgoing {
         })
     }
 
-    /// The head for an attempt on HTTP/1.1; `host` as [`Outgoing::host_or`] gives it.
-    pub fn http1<'a>(&'a self, host: &'a HeaderValue) -> RequestHead<'a> {
-        RequestHead {
+    /// Sends the head for an attempt on HTTP/1.1; `host` as [`Outgoing::host_or`] gives it.
+    pub fn http1<T>(&self, host: &HeaderValue, send: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+        send(&RequestHead {
             method: &self.method,
             path: &self.path,
             host: Some(host),
-            headers: &self.headers,
+            headers: &self.headers.borrow(),
             length: self.length,
-        }
+        })
     }
 
     /// The body for one attempt.
@@ -169,14 +170,18 @@ impl Outgoing {
     }
 
     /// The request for an attempt on HTTP/2.
-    pub fn http2(&mut self, host: &HeaderValue, is_tls: bool) -> Request<RequestBody> {
-        let mut headers = match self.may_repeat {
-            true => self.headers.clone(),
+    pub fn http2(&self, host: &HeaderValue, is_tls: bool) -> Request<RequestBody> {
+        let headers = match self.may_repeat {
+            true => self.headers.borrow().clone(),
             false => {
-                self.spent = true;
-                std::mem::take(&mut self.headers)
+                self.spent.set(true);
+                self.headers.take()
             }
         };
+        self.as_http2(headers, host, is_tls)
+    }
+
+    fn as_http2(&self, mut headers: HeaderMap, host: &HeaderValue, is_tls: bool) -> Request<RequestBody> {
         headers.remove(HOST);
         let mut request = Request::new(self.body().unwrap_or_default());
         *request.method_mut() = self.method.clone();
@@ -188,7 +193,7 @@ impl Outgoing {
 
     /// A copy of the request as it would go to an endpoint, without its body.
     pub fn copy(
-        &mut self,
+        &self,
         protocol: BackendProtocol,
         address: std::net::SocketAddr,
         is_tls: bool,
@@ -196,16 +201,14 @@ impl Outgoing {
         let host = self.host_or(address);
         match protocol {
             BackendProtocol::H2c => {
-                let may_repeat = std::mem::replace(&mut self.may_repeat, true);
-                let copy = self.http2(&host, is_tls).map(|_| ());
-                self.may_repeat = may_repeat;
-                copy
+                let headers = self.headers.borrow().clone();
+                self.as_http2(headers, &host, is_tls).map(|_| ())
             }
             BackendProtocol::Http1 | BackendProtocol::Auto => {
                 let mut copy = Request::new(());
                 *copy.method_mut() = self.method.clone();
                 *copy.uri_mut() = Uri::from(self.path.clone());
-                *copy.headers_mut() = self.headers.clone();
+                *copy.headers_mut() = self.headers.borrow().clone();
                 copy.headers_mut().insert(HOST, host);
                 copy
             }
@@ -213,10 +216,10 @@ impl Outgoing {
     }
 
     /// Takes back a request that never left.
-    pub fn take_back(&mut self, request: Request<RequestBody>) {
-        if self.spent {
-            self.headers = request.into_parts().0.headers;
-            self.spent = false;
+    pub fn take_back(&self, request: Request<RequestBody>) {
+        if self.spent.get() {
+            self.headers.replace(request.into_parts().0.headers);
+            self.spent.set(false);
         }
     }
 }

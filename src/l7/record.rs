@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::downstream::Downstream;
 use super::failure::Failure;
+use super::load_report;
 use super::refusal::{Refusal, refused_method};
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
@@ -141,9 +142,11 @@ impl Record {
         self.backend = Some(Arc::clone(backend));
     }
 
-    /// The backend that was chosen.
-    pub fn backend(&self) -> Option<&Arc<Backend>> {
-        self.backend.as_ref()
+    /// Trailers of the response came: what the endpoint says in them of its load is heard.
+    pub fn trailers(&mut self, trailers: &mut HeaderMap) {
+        if let Some(backend) = &self.backend {
+            load_report::take(&self.worker, backend, self.in_flight.as_mut(), trailers);
+        }
     }
 
     /// The request's body, for its size.
