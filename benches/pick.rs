@@ -11,10 +11,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use rustix::time::{ClockId, clock_gettime};
-use tidegate::balance::{
-    Fleet, HedgePolicy, Hedging, InFlight, LoadReport, Micros, Observed, Pick, RetryBudget,
-};
-use tidegate::model::{Backend, BackendName, Balance, Endpoint};
+use tidegate::balance::{Fleet, Hedging, InFlight, LoadReport, Micros, Observed, Pick, RetryBudget};
+use tidegate::model::{Backend, BackendName, Balance, Endpoint, HedgePolicy};
 
 const NOW: Micros = Micros(1_000_000_000);
 

@@ -39,7 +39,7 @@ pub use clock::{Clock, Micros};
 pub use ejection::Reason;
 pub use fleet::{Fleet, Pick};
 pub use hash::{hash_of, hash_of_ip, tag_of};
-pub use hedge::{HedgePolicy, Hedging};
+pub use hedge::Hedging;
 pub use load::{LoadError, LoadReport};
 pub use members::Candidate;
 pub use outlier::{Ejected, History};

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod failure;
 pub mod filters;
 pub mod headers;
+pub mod hedge;
 pub mod interim;
 pub mod load_report;
 pub mod mirror;

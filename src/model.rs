@@ -24,8 +24,8 @@ pub use acme::Acme;
 pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, SameSite};
 pub use backend::{
     ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Comparable, Ejection, Endpoint,
-    EndpointLimits, EndpointState, FailureShareOutlier, HttpCheck, LatencyOutlier, LoadReports, Locality,
-    RetryBudget, SlowStartShape, SuccessRateOutlier,
+    EndpointLimits, EndpointState, FailureShareOutlier, HedgePolicy, HttpCheck, LatencyOutlier, LoadReports,
+    Locality, RetryBudget, SlowStartShape, SuccessRateOutlier,
 };
 pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};

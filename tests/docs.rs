@@ -256,6 +256,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`check.http`", "RawHttpCheck"),
     ("`check.grpc`", "RawGrpcCheck"),
     ("`retry_budget`", "RawRetryBudget"),
+    ("`hedge`", "RawHedge"),
     ("`load_reports` of a backend", "RawLoadReports"),
 ];
 

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fastrand::Rng;
-use tidegate::balance::{HedgePolicy, Hedging, Micros, RetryBudget};
-use tidegate::model;
+use tidegate::balance::{Hedging, Micros, RetryBudget};
+use tidegate::model::{self, HedgePolicy};
 
 use super::balancer::{Attempt, Balancer, Probed};
 use super::contestants::Contestant;

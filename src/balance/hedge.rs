@@ -23,28 +23,7 @@ use std::time::Duration;
 
 use super::clock::micros;
 use super::{Micros, RetryBudget};
-use crate::model;
-
-/// Bounds on hedges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HedgePolicy {
-    /// Hedges per hundred requests.
-    pub percent: u32,
-    /// Hedges per second that are always allowed.
-    pub per_second: u32,
-    /// Never sooner than this.
-    pub least_delay: Duration,
-}
-
-impl Default for HedgePolicy {
-    fn default() -> Self {
-        Self {
-            percent: 2,
-            per_second: 1,
-            least_delay: Duration::from_millis(1),
-        }
-    }
-}
+use crate::model::{self, HedgePolicy};
 
 /// A backend's hedging; shared by all workers.
 #[derive(Debug)]

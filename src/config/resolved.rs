@@ -261,6 +261,7 @@ fn retry(retry: &RetryPolicy) -> Yaml {
         .with("on", Yaml::List(on))
         .with("max_replay", size(retry.max_replay_bytes))
         .with("backoff", time_or_none(retry.backoff))
+        .with("hedge", word(retry.hedge))
         .yaml()
 }
 

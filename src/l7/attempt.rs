@@ -22,6 +22,7 @@ use crate::runtime::timers::Timer;
 use crate::upstream::{Fate, Lease, SendError};
 
 /// The endpoint that an attempt is made at.
+#[derive(Clone)]
 pub struct Picked {
     /// What is known of it.
     pub cell: Arc<EndpointCell>,
@@ -47,6 +48,8 @@ pub struct Tried {
     pub got: Option<Got>,
     /// How it ended.
     pub ended: Ended,
+    /// When.
+    pub at: Micros,
 }
 
 /// One attempt at one endpoint. A kept connection that turns out to be dead before anything was sent costs nothing: the
@@ -202,7 +205,7 @@ pub fn learn(
     if let Some(in_flight) = in_flight {
         observe(worker, forward, in_flight, ended, now);
     }
-    Tried { got, ended }
+    Tried { got, ended, at: now }
 }
 
 /// Says more precisely why an attempt failed: the client's own failure comes first, then the whole request's deadline.
@@ -244,5 +247,13 @@ fn observe(worker: &Worker, forward: &Forward<'_>, in_flight: &mut InFlight, end
         forward.backend.metrics.ejected(reason as usize);
         let (backend, endpoint, why) = (&forward.backend.name, cell.address(), reason.word());
         tracing::info!(worker = worker.index, %backend, %endpoint, why, "ejected");
+    }
+}
+
+/// The earlier of two deadlines.
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

@@ -22,6 +22,7 @@ use super::body::{Body, Relay};
 use super::downstream::Downstream;
 use super::failure::Failure;
 use super::headers::{forward_response, websocket_of};
+use super::hedge::{self, Deadlines};
 use super::outgoing::Outgoing;
 use super::plan::{self, Forward, Head, Plan};
 use super::record::Record;
@@ -69,7 +70,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     let mut timer = worker.timers.lease();
     let mut tries = Tries::default();
     loop {
-        let endpoint = match pick(&worker, &forward, sticky.as_ref(), &tries, started, deadline) {
+        let mut endpoint = match pick(&worker, &forward, sticky.as_ref(), &tries, started, deadline) {
             Ok(Some(endpoint)) => endpoint,
             Ok(None) => match Box::pin(queue(&worker, &forward, sticky.as_ref(), &tries, deadline)).await {
                 Ok(endpoint) => endpoint,
@@ -81,33 +82,46 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
         let now = if tries.made == 0 { started } else { worker.now() };
         record.attempt(EndpointCell::start(&endpoint.cell, now));
         tries.add(&endpoint.cell);
-        let try_deadline = earlier(
-            deadline,
-            timeouts
-                .per_try
-                .map(|timeout| worker.clock.instant_of(now) + timeout),
-        );
-
-        let sent = send(
-            &worker,
-            &forward,
-            &endpoint,
-            &outgoing,
-            outgoing.interim.as_deref(),
-            try_deadline,
-            &mut timer,
-        )
-        .await;
-        let now = worker.now();
-        let Tried { got, ended } = learn(
-            &worker,
-            &forward,
-            &outgoing,
-            record.in_flight(),
-            deadline,
-            sent,
-            now,
-        );
+        let deadlines = Deadlines {
+            started: now,
+            request: deadline,
+            per_try: timeouts.per_try,
+        };
+        let Tried { got, ended, at: now } = if outgoing.may_hedge && tries.made == 1 {
+            let other = || another(&worker, &forward, sticky.as_ref(), &tries, deadline);
+            let race = hedge::race(
+                &worker,
+                &forward,
+                &outgoing,
+                &mut record,
+                &endpoint,
+                deadlines,
+                &mut timer,
+                other,
+            );
+            let raced = Box::pin(race).await;
+            if let Some(second) = raced.second {
+                tries.add(&second.cell);
+                if raced.second_won {
+                    endpoint = second;
+                }
+            }
+            raced.tried
+        } else {
+            let sent = send(
+                &worker,
+                &forward,
+                &endpoint,
+                &outgoing,
+                outgoing.interim.as_deref(),
+                deadlines.of_try(&worker, now),
+                &mut timer,
+            )
+            .await;
+            let now = worker.now();
+            let in_flight = record.in_flight();
+            learn(&worker, &forward, &outgoing, in_flight, deadline, sent, now)
+        };
 
         let attempt = Attempt {
             tries: tries.made,
@@ -268,6 +282,19 @@ fn pick(
     })
 }
 
+/// An endpoint that was not tried yet; none if there is no such or it is at its bound.
+fn another(
+    worker: &Worker,
+    forward: &Forward<'_>,
+    sticky: Option<&Sticky>,
+    tries: &Tries,
+    deadline: Option<Instant>,
+) -> Option<Picked> {
+    let picked = pick(worker, forward, sticky, tries, worker.now(), deadline);
+    let picked = picked.ok().flatten()?;
+    (!tries.cells().contains(&picked.cell.id())).then_some(picked)
+}
+
 /// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one
 /// worker sees every place that becomes free.
 const QUEUE_LOOK: Duration = Duration::from_millis(2);
@@ -400,11 +427,4 @@ fn answer(mut record: Record, reply: Reply, client: &Client) -> Answer {
     record.passed(reply.body_bytes());
     let worker = Rc::clone(record.worker());
     Ok(reply.into_response(&worker, client.http1))
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

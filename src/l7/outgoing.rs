@@ -15,7 +15,7 @@ use super::interim::Interim;
 use super::plan::{Forward, check_length};
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
-use super::{filters, load_report, retry, upgrade};
+use super::{filters, hedge, load_report, retry, upgrade};
 use crate::model::BackendProtocol;
 use crate::upstream::http1::{BodyLength, RequestHead};
 
@@ -27,6 +27,8 @@ pub struct Outgoing {
     pub upload: Option<Rc<Upload>>,
     /// Whether an upgrade is asked for.
     pub upgrade: bool,
+    /// Whether a second attempt may be made beside the first, once the body has come whole.
+    pub may_hedge: bool,
     /// Where interim responses go, if the client can have them.
     pub interim: Option<Rc<Interim>>,
     path: PathAndQuery,
@@ -94,7 +96,8 @@ impl Outgoing {
         let may_be_untouched = policy.attempts > 1
             && policy.on.connect_failure
             && forward.backend.with_fleet(|fleet| fleet.policy().protocol) != BackendProtocol::Http1;
-        let may_repeat = may_be_untouched || retry::may_send_again(&method, policy);
+        let may_hedge = hedge::may_hedge(forward.backend.hedges(), &method, policy, upgrade);
+        let may_repeat = may_hedge || may_be_untouched || retry::may_send_again(&method, policy);
         let keeps = may_repeat || forward.rule.does.mirrors || forward.share.does.mirrors;
         let keep = if keeps { policy.max_replay_bytes } else { 0 };
         let upload = (!ends_now).then(|| Upload::new(incoming, &worker.timers, from.limits.body_idle, keep));
@@ -116,6 +119,7 @@ impl Outgoing {
             method,
             upload,
             upgrade,
+            may_hedge,
             interim: from
                 .interim
                 .as_ref()
@@ -133,6 +137,11 @@ impl Outgoing {
     /// Whether another attempt can be made at all.
     pub fn replayable(&self) -> bool {
         !self.spent.get() && self.upload.as_ref().is_none_or(|upload| upload.replayable())
+    }
+
+    /// Whether it has no body, or one that has come whole and was kept.
+    pub fn is_whole(&self) -> bool {
+        self.replayable() && self.upload.as_ref().is_none_or(|upload| upload.is_whole())
     }
 
     /// Whether it can be sent again within one attempt without harm (RFC 9110 §9.2.2).

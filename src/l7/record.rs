@@ -21,7 +21,7 @@ use crate::balance::{InFlight, Micros};
 use crate::model::ListenerName;
 use crate::snapshot::{Backend, CompiledRule};
 use crate::telemetry::Outcome;
-use crate::telemetry::record::{ExchangeRecord, unix_us};
+use crate::telemetry::record::{ExchangeRecord, Hedge, unix_us};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,6 +33,7 @@ pub struct Record {
     outcome: Outcome,
     status: u16,
     attempts: u8,
+    hedge: Hedge,
     head_us: Option<u32>,
     request_bytes: u64,
     response_bytes: u64,
@@ -93,6 +94,7 @@ impl Record {
             outcome: Outcome::ClientGone,
             status: 0,
             attempts: 0,
+            hedge: Hedge::None,
             head_us: None,
             request_bytes: 0,
             response_bytes: 0,
@@ -164,6 +166,19 @@ impl Record {
         self.attempts = self.attempts.saturating_add(1);
         self.endpoint = Some(in_flight.cell().address());
         self.in_flight = Some(in_flight);
+    }
+
+    /// A second attempt beside the last one.
+    pub fn hedge(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.hedge = Hedge::Lost;
+    }
+
+    /// The second attempt is the one that counts. Gives the place in flight of the other.
+    pub fn hedge_won(&mut self, in_flight: InFlight) -> Option<InFlight> {
+        self.hedge = Hedge::Won;
+        self.endpoint = Some(in_flight.cell().address());
+        self.in_flight.replace(in_flight)
     }
 
     /// The last attempt's place among those in flight.
@@ -245,6 +260,7 @@ impl Drop for Record {
             backend: self.backend.as_ref().map_or("", |backend| backend.name.as_str()),
             endpoint: self.endpoint,
             attempts: self.attempts,
+            hedge: self.hedge,
             request_bytes,
             response_bytes: self.response_bytes,
             started_unix_us: unix_us.saturating_sub(duration_us),

@@ -96,9 +96,13 @@ impl Upload {
 
     /// The whole body, if it has come to its end and was kept.
     pub fn whole(&self) -> Option<Vec<Bytes>> {
-        let kept = self.kept.borrow();
+        self.is_whole().then(|| self.kept.borrow().frames.clone())
+    }
+
+    /// Whether the body has come to its end and was kept.
+    pub fn is_whole(&self) -> bool {
         let ended = self.ended.get() || self.incoming.borrow().is_end_stream();
-        (ended && !kept.lost).then(|| kept.frames.clone())
+        ended && !self.kept.borrow().lost
     }
 
     /// Whether everything that passed was kept.
@@ -109,6 +113,9 @@ impl Upload {
     fn poll_client(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFailure>>> {
         if let Some(failure) = self.failure.get() {
             return Poll::Ready(Some(Err(failure)));
+        }
+        if self.ended.get() {
+            return Poll::Ready(None);
         }
         match Pin::new(&mut *self.incoming.borrow_mut()).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {

@@ -46,6 +46,8 @@ pub struct Backend {
     pub slow_start_shape: SlowStartShape,
     /// Bound on retries, as a share of requests.
     pub retry_budget: RetryBudget,
+    /// Second attempts beside those that take unusually long. None: none.
+    pub hedge: Option<HedgePolicy>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: LoadReports,
 }
@@ -71,6 +73,7 @@ impl Backend {
             slow_start: Duration::ZERO,
             slow_start_shape: SlowStartShape::default(),
             retry_budget: RetryBudget::default(),
+            hedge: None,
             load_reports: LoadReports::default(),
         }
     }
@@ -388,6 +391,27 @@ impl Default for RetryBudget {
         Self {
             percent: 20,
             per_second: 10,
+        }
+    }
+}
+
+/// Bounds on second attempts beside those that take unusually long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HedgePolicy {
+    /// Hedges per hundred requests.
+    pub percent: u32,
+    /// Hedges per second that are always allowed.
+    pub per_second: u32,
+    /// Never sooner than this.
+    pub least_delay: Duration,
+}
+
+impl Default for HedgePolicy {
+    fn default() -> Self {
+        Self {
+            percent: 2,
+            per_second: 1,
+            least_delay: Duration::from_millis(1),
         }
     }
 }

@@ -218,6 +218,8 @@ pub struct RetryPolicy {
     pub max_replay_bytes: u32,
     /// Least pause before a try; doubles with each. None means at once.
     pub backoff: Option<Duration>,
+    /// Whether a second attempt may be made beside a slow one, where the backend does that.
+    pub hedge: bool,
 }
 
 impl Default for RetryPolicy {
@@ -227,6 +229,7 @@ impl Default for RetryPolicy {
             on: RetryOn::default(),
             max_replay_bytes: 64 * 1024,
             backoff: None,
+            hedge: true,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::publish::Published;
 use super::sharded::Sharded;
-use crate::balance::{Fleet, Micros, RetryBudget, Vantage};
+use crate::balance::{Fleet, Hedging, Micros, RetryBudget, Vantage};
 use crate::model::{self, BackendName, Endpoint};
 use crate::telemetry::{BackendMetrics, Metrics};
 
@@ -27,9 +27,11 @@ pub struct Backend {
     pub metrics: Arc<BackendMetrics>,
     fleet: Published<Fleet>,
     budget: Published<RetryBudget>,
+    hedging: Published<Option<Hedging>>,
     defined: AtomicBool,
     ties: AtomicBool,
     asks_load: AtomicBool,
+    hedges: AtomicBool,
 }
 
 impl Backend {
@@ -46,6 +48,16 @@ impl Backend {
     /// Reads its retry budget, which begins anew when its bounds are changed.
     pub fn with_budget<R>(&self, read: impl FnOnce(&RetryBudget) -> R) -> R {
         self.budget.with(read)
+    }
+
+    /// Reads what is known for hedging, if its policy hedges; it begins anew when the policy's bounds are changed.
+    pub fn with_hedging<R>(&self, read: impl FnOnce(&Hedging) -> R) -> Option<R> {
+        self.hedging.with(|hedging| hedging.as_ref().map(read))
+    }
+
+    /// Whether its policy hedges. Affinity goes before that: a request that belongs to an endpoint is not sent elsewhere.
+    pub fn hedges(&self) -> bool {
+        self.hedges.load(Ordering::Relaxed)
     }
 
     /// Whether its policy asks what ties a request to an endpoint.
@@ -104,6 +116,7 @@ pub(super) struct Swap {
     backend: Arc<Backend>,
     fleet: Arc<Fleet>,
     budget: Option<Arc<RetryBudget>>,
+    hedging: Option<Arc<Option<Hedging>>>,
     defined: bool,
 }
 
@@ -113,7 +126,12 @@ impl Swap {
         if let Some(budget) = self.budget {
             self.backend.budget.store(budget);
         }
+        if let Some(hedging) = self.hedging {
+            self.backend.hedging.store(hedging);
+        }
         let policy = self.fleet.policy();
+        let hedges = policy.hedge.is_some() && policy.affinity.is_none();
+        self.backend.hedges.store(hedges, Ordering::Relaxed);
         let ties = policy.affinity.is_some() || policy.balance.hashes();
         self.backend.ties.store(ties, Ordering::Relaxed);
         self.backend
@@ -193,6 +211,8 @@ impl Backends {
             fleet: Arc::new(fleet),
             budget: (previous.policy().retry_budget != policy.retry_budget)
                 .then(|| Arc::new(RetryBudget::new(&policy.retry_budget))),
+            hedging: (previous.policy().hedge != policy.hedge)
+                .then(|| Arc::new(policy.hedge.as_ref().map(Hedging::new))),
             defined: true,
         })
     }
@@ -206,6 +226,7 @@ impl Backends {
             backend: Arc::clone(&known.backend),
             fleet: Arc::new(undefined(name)),
             budget: None,
+            hedging: None,
             defined: false,
         });
         self.forget_if_unused(name);
@@ -231,9 +252,11 @@ impl Backends {
                 metrics: self.metrics.backend(name.as_str()),
                 budget: Published::new(Arc::new(RetryBudget::new(&fleet.policy().retry_budget))),
                 fleet: Published::new(fleet),
+                hedging: Published::new(Arc::new(None)),
                 defined: AtomicBool::new(false),
                 ties: AtomicBool::new(false),
                 asks_load: AtomicBool::new(false),
+                hedges: AtomicBool::new(false),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));

@@ -175,6 +175,27 @@ const FAMILIES: &[Family] = &[
         samples: |reading| of_backends(reading, |backend| backend.retries_denied),
     },
     Family {
+        name: "tidegate_hedges_total",
+        kind: MetricType::COUNTER,
+        help: "Second attempts beside those that took unusually long.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.hedges),
+    },
+    Family {
+        name: "tidegate_hedges_won_total",
+        kind: MetricType::COUNTER,
+        help: "Second attempts whose answer was the one that counted.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.hedges_won),
+    },
+    Family {
+        name: "tidegate_hedges_denied_total",
+        kind: MetricType::COUNTER,
+        help: "Second attempts that the budget did not allow.",
+        labels: &["backend"],
+        samples: |reading| of_backends(reading, |backend| backend.hedges_denied),
+    },
+    Family {
         name: "tidegate_upstream_connections_total",
         kind: MetricType::COUNTER,
         help: "How attempts came by a connection to an endpoint: made, reused, or failed to make.",

@@ -289,6 +289,21 @@ impl BackendMetrics {
         self.shards.of(worker).retries_denied.add(1);
     }
 
+    /// Counts a second attempt beside a slow one.
+    pub fn hedge(&self, worker: usize) {
+        self.shards.of(worker).hedges.add(1);
+    }
+
+    /// Counts a second attempt that was the one to count.
+    pub fn hedge_won(&self, worker: usize) {
+        self.shards.of(worker).hedges_won.add(1);
+    }
+
+    /// Counts a second attempt that the budget did not allow.
+    pub fn hedge_denied(&self, worker: usize) {
+        self.shards.of(worker).hedges_denied.add(1);
+    }
+
     /// Counts a connection made to an endpoint.
     pub fn connection_made(&self, worker: usize) {
         self.shards.of(worker).connections_made.add(1);

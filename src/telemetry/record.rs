@@ -34,6 +34,8 @@ pub struct ExchangeRecord<'a> {
     pub endpoint: Option<SocketAddr>,
     /// Attempts made, the first included; 0 when nothing was sent upstream.
     pub attempts: u8,
+    /// Whether one of them was made beside another.
+    pub hedge: Hedge,
     /// Bytes of the request's body that came from the client.
     pub request_bytes: u64,
     /// Bytes of the response's body that were passed to the client.
@@ -48,6 +50,29 @@ pub struct ExchangeRecord<'a> {
     pub user_agent: Option<&'a str>,
     /// The identity of the request, taken from the client or made by Tidegate.
     pub request_id: Option<&'a str>,
+}
+
+/// Whether an attempt was made beside another, and which of the two counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hedge {
+    /// There was none.
+    #[default]
+    None,
+    /// The first attempt counted.
+    Lost,
+    /// The second attempt counted.
+    Won,
+}
+
+impl Hedge {
+    /// The word for it; empty when there was none.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Lost => "lost",
+            Self::Won => "won",
+        }
+    }
 }
 
 /// Microseconds since 1970; 0 for times before.

@@ -835,6 +835,16 @@ routes:
     ),
     (
         "backend",
+        r#"endpoints: ["10.0.0.1:1"], affinity: {by: source}, hedge: {percent: 101%, least_delay: 0s, per_second: 2000000}"#,
+        &[
+            "4:76: a backend with affinity cannot hedge (hedging sends requests to a second endpoint, affinity keeps them at one: leave one of them out)",
+            r#"4:86: "101%" is not a percentage (write a number from 0 to 100 with a percent sign: 20%)"#,
+            "4:105: least_delay must be from 1ms to 1m, not 0s",
+            "4:121: per_second must be from 0 to 1000000, not 2000000",
+        ],
+    ),
+    (
+        "backend",
         r#"endpoints: ["10.0.0.1:1"], load_reports: {raed: true, ask: perhaps}"#,
         &[
             r#"4:60: unknown key "raed" (did you mean "read"?)"#,

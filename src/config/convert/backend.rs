@@ -15,15 +15,15 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
 use crate::config::raw::backend::{
-    RawBackend, RawBackendProtocol, RawBalance, RawEndpoint, RawEndpointLimits, RawEndpointState,
+    RawBackend, RawBackendProtocol, RawBalance, RawEndpoint, RawEndpointLimits, RawEndpointState, RawHedge,
     RawLoadReports, RawLocality, RawRetryBudget, RawSlowStartShape,
 };
 use crate::config::raw::text::PercentText;
 use crate::config::units;
 use crate::model::backend::MAX_PRIORITY;
 use crate::model::{
-    Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, LoadReports,
-    Locality, RetryBudget, SlowStartShape, World,
+    Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, HedgePolicy,
+    LoadReports, Locality, RetryBudget, SlowStartShape, World,
 };
 
 /// Puts all backends and their endpoints into the world.
@@ -104,6 +104,7 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
         ),
         slow_start_shape: slow_start_shape(pass, raw.slow_start_shape.as_ref()),
         retry_budget: retry_budget(pass, raw.retry_budget.as_ref()),
+        hedge: raw.hedge.as_ref().map(|hedge| self::hedge(pass, hedge, raw)),
         load_reports: load_reports(raw.load_reports.as_ref()),
         name: default.name,
     }
@@ -259,6 +260,35 @@ fn retry_budget(pass: &mut Pass, raw: Option<&RawRetryBudget>) -> RetryBudget {
             raw.per_second.as_ref(),
             default.per_second,
             0..=1_000_000,
+        ),
+    }
+}
+
+fn hedge(pass: &mut Pass, raw: &Placed<RawHedge>, backend: &RawBackend) -> HedgePolicy {
+    if backend.affinity.is_some() {
+        pass.say(
+            Diagnostic::error(raw.place, "a backend with affinity cannot hedge")
+                .hint("hedging sends requests to a second endpoint, affinity keeps them at one: leave one of them out"),
+        );
+    }
+    let (default, raw) = (HedgePolicy::default(), &raw.value);
+    HedgePolicy {
+        percent: raw
+            .percent
+            .as_ref()
+            .and_then(|text| pass.unit(text.place(), units::whole_percent(text.text())))
+            .map_or(default.percent, u32::from),
+        per_second: pass.count(
+            "per_second",
+            raw.per_second.as_ref(),
+            default.per_second,
+            0..=1_000_000,
+        ),
+        least_delay: pass.duration(
+            "least_delay",
+            raw.least_delay.as_ref(),
+            default.least_delay,
+            SHORT..=Duration::from_secs(60),
         ),
     }
 }

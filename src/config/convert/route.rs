@@ -383,6 +383,7 @@ fn retry(pass: &mut Pass, raw: Option<&Placed<RawRetry>>) -> RetryPolicy {
             default.backoff,
             SHORT..=Duration::from_secs(60),
         ),
+        hedge: raw.hedge.as_ref().map_or(default.hedge, |hedge| hedge.value),
     }
 }
 

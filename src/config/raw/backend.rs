@@ -48,6 +48,8 @@ pub struct RawBackend {
     pub slow_start_shape: Option<RawSlowStartShape>,
     /// Bound on retries, as a share of requests.
     pub retry_budget: Option<RawRetryBudget>,
+    /// A second attempt beside one that takes unusually long; the first good answer wins. Default: none.
+    pub hedge: Option<Placed<RawHedge>>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: Option<RawLoadReports>,
 }
@@ -347,4 +349,16 @@ pub struct RawLoadReports {
     pub ask: Option<Placed<bool>>,
     /// Whether clients get it too. Default: false.
     pub pass_on: Option<Placed<bool>>,
+}
+
+/// A second attempt beside one that takes unusually long. `hedge: {}` has it with its defaults.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawHedge {
+    /// Second attempts as a share of requests, in whole percent. Default: 2%.
+    pub percent: Option<PercentText>,
+    /// Second attempts per second that are always allowed. Default: 1.
+    pub per_second: Option<Placed<u32>>,
+    /// Never sooner than this after the first. Default: 1ms.
+    pub least_delay: Option<DurationText>,
 }

@@ -125,4 +125,6 @@ pub struct RawRetry {
     pub max_replay: Option<SizeText>,
     /// Least pause before a try; doubles with each. Default: none.
     pub backoff: Option<DurationOrNone>,
+    /// Whether a second attempt may be made beside a slow one, where the backend's `hedge` does that. Default: true.
+    pub hedge: Option<Placed<bool>>,
 }

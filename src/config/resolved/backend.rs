@@ -5,7 +5,7 @@ use super::{fields, list, text, time, time_or_none, tls, word};
 use crate::config::units::{show_excess, show_status_ranges};
 use crate::model::{
     ActiveCheck, Affinity, AffinityBy, AffinityMode, Backend, BackendProtocol, CheckKind, Comparable,
-    Ejection, Endpoint, EndpointState,
+    Ejection, Endpoint, EndpointState, HedgePolicy,
 };
 
 fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
@@ -57,7 +57,16 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .with("slow_start", time(backend.slow_start))
         .with("slow_start_shape", shape.yaml())
         .with("retry_budget", budget.yaml())
+        .maybe("hedge", backend.hedge.as_ref().map(hedge))
         .with("load_reports", load_reports.yaml())
+        .yaml()
+}
+
+fn hedge(hedge: &HedgePolicy) -> Yaml {
+    Fields::default()
+        .with("percent", word(format!("{}%", hedge.percent)))
+        .with("per_second", word(hedge.per_second))
+        .with("least_delay", time(hedge.least_delay))
         .yaml()
 }
 

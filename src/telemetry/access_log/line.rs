@@ -15,11 +15,12 @@
 //!  "duration_ms":2.311,"head_ms":1.204,"user_agent":"curl/8.5.0","request_id":"7d1f"}
 //! ```
 //! `time` is when the request's head was complete, durations count from there. Status 0 (`-` in text) says that no
-//! response was sent. What is not known is left out (`route`, `backend`, `endpoint`, `head_ms`, `user_agent`, `request_id`;
+//! response was sent. What is not known is left out (`route`, `backend`, `endpoint`, `head_ms`, `user_agent`, `request_id`; `hedge`: `won` or `lost`;
 //! in text also their `name=`). Bytes are of bodies. Text that others chose is escaped the same way in both formats (`\"`, `\\`,
 //! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
 
 use super::super::ExchangeRecord;
+use super::super::record::Hedge;
 use super::address::Addresses;
 use super::escape::escape;
 use super::timestamp::Timestamp;
@@ -90,6 +91,7 @@ impl LineWriter {
         }
         put(out, ",\"attempts\":");
         put_number(out, u64::from(record.attempts));
+        put_known(out, ",\"hedge\":\"", record.hedge.word());
         put(out, ",\"request_bytes\":");
         put_number(out, record.request_bytes);
         put(out, ",\"response_bytes\":");
@@ -136,6 +138,10 @@ impl LineWriter {
         }
         put(out, " attempts=");
         put_number(out, u64::from(record.attempts));
+        if record.hedge != Hedge::None {
+            put(out, " hedge=");
+            put(out, record.hedge.word());
+        }
         put(out, " received=");
         put_number(out, record.request_bytes);
         if let Some(head_us) = record.head_us {

@@ -38,6 +38,9 @@ pub(super) struct BackendShard {
     pub(super) response_bytes: Cell,
     pub(super) retries: Cell,
     pub(super) retries_denied: Cell,
+    pub(super) hedges: Cell,
+    pub(super) hedges_won: Cell,
+    pub(super) hedges_denied: Cell,
     pub(super) connections_made: Cell,
     pub(super) connections_failed: Cell,
     pub(super) connections_reused: Cell,
@@ -56,6 +59,9 @@ impl Default for BackendShard {
             response_bytes: Cell::ZERO,
             retries: Cell::ZERO,
             retries_denied: Cell::ZERO,
+            hedges: Cell::ZERO,
+            hedges_won: Cell::ZERO,
+            hedges_denied: Cell::ZERO,
             connections_made: Cell::ZERO,
             connections_failed: Cell::ZERO,
             connections_reused: Cell::ZERO,
@@ -78,6 +84,9 @@ impl BackendShard {
         totals.response_bytes += self.response_bytes.get();
         totals.retries += self.retries.get();
         totals.retries_denied += self.retries_denied.get();
+        totals.hedges += self.hedges.get();
+        totals.hedges_won += self.hedges_won.get();
+        totals.hedges_denied += self.hedges_denied.get();
         totals.connections_made += self.connections_made.get();
         totals.connections_failed += self.connections_failed.get();
         totals.connections_reused += self.connections_reused.get();

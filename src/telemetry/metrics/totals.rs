@@ -85,6 +85,12 @@ pub struct BackendTotals {
     pub retries: u64,
     /// Retries that the budget did not allow.
     pub retries_denied: u64,
+    /// Second attempts beside slow ones.
+    pub hedges: u64,
+    /// Those of them that counted.
+    pub hedges_won: u64,
+    /// Second attempts that the budget did not allow.
+    pub hedges_denied: u64,
     /// Connections made to endpoints.
     pub connections_made: u64,
     /// Connections that could not be made.
@@ -133,6 +139,9 @@ impl BackendTotals {
         self.response_bytes += other.response_bytes;
         self.retries += other.retries;
         self.retries_denied += other.retries_denied;
+        self.hedges += other.hedges;
+        self.hedges_won += other.hedges_won;
+        self.hedges_denied += other.hedges_denied;
         self.connections_made += other.connections_made;
         self.connections_failed += other.connections_failed;
         self.connections_reused += other.connections_reused;

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::super::super::record::Hedge;
 use super::super::{AccessLog, AccessLogHandle, FULL, Format, QUEUE, Target};
 use super::Sink;
 use crate::telemetry::{ExchangeRecord, Metrics, Outcome};
@@ -26,6 +27,7 @@ fn write(handle: &mut AccessLogHandle, path: &str) {
         backend: "shop",
         endpoint: None,
         attempts: 1,
+        hedge: Hedge::None,
         request_bytes: 0,
         response_bytes: 0,
         started_unix_us: 0,
