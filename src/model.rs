@@ -14,6 +14,7 @@ pub mod affinity;
 pub mod backend;
 pub mod delta;
 pub mod filter;
+pub mod grpc;
 pub mod host;
 pub mod listener;
 pub mod name;
@@ -29,6 +30,7 @@ pub use backend::{
 };
 pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
+pub use grpc::GrpcStatus;
 pub use host::HostPattern;
 pub use listener::{Listener, ListenerLimits, Protocols};
 pub use name::{BackendName, ListenerName, RouteName, SourceName};

@@ -5,6 +5,9 @@
 
 mod support;
 
+#[path = "retries/asked.rs"]
+mod asked;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -256,11 +256,14 @@ fn retry(retry: &RetryPolicy) -> Yaml {
         .map(|(name, _)| word(name))
         .collect();
     on.extend(retry.on.statuses.iter().map(|status| word(status.as_u16())));
+    let calls = retry.on.grpc_statuses.iter();
+    on.extend(calls.map(|status| word(format!("grpc-{}", status.word()))));
     Fields::default()
         .with("attempts", word(retry.attempts))
         .with("on", Yaml::List(on))
         .with("max_replay", size(retry.max_replay_bytes))
         .with("backoff", time_or_none(retry.backoff))
+        .with("max_wait", time(retry.max_wait))
         .with("hedge", word(retry.hedge))
         .yaml()
 }

@@ -13,7 +13,7 @@ use super::interim::Interim;
 use super::load_report;
 use super::outgoing::Outgoing;
 use super::plan::Forward;
-use super::retry::Ended;
+use super::retry::{Ended, Status};
 use super::upload::{RequestBody, UploadFailure};
 use super::worker::Worker;
 use crate::balance::{EndpointCell, InFlight, Micros, Observed};
@@ -40,6 +40,15 @@ pub struct Got {
     pub survey: ResponseSurvey,
     /// The connection that its body comes from.
     pub lease: Lease<RequestBody>,
+}
+
+impl Got {
+    /// Throws it away. A connection on which nothing more comes is kept.
+    pub fn discard(self) {
+        if self.lease.is_end_of_body() {
+            self.lease.finish();
+        }
+    }
 }
 
 /// What came of an attempt.
@@ -192,7 +201,8 @@ pub fn learn(
                     &mut response.headers,
                 );
             }
-            let ended = Ended::Answered(response.status);
+            let on = &forward.rule.rule.retry.on;
+            let ended = Ended::Answered(Status::of(response.status, &response.headers, on));
             let got = Got {
                 response,
                 survey,
@@ -226,11 +236,13 @@ fn refine(ended: Ended, deadline: Option<Instant>, outgoing: &Outgoing) -> Ended
 /// Tells the endpoint's cell how the attempt went, and judges the endpoint by it.
 fn observe(worker: &Worker, forward: &Forward<'_>, in_flight: &mut InFlight, ended: Ended, now: Micros) {
     let seen = match ended {
-        Ended::Answered(
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
-        ) => Observed::GatewayError,
-        Ended::Answered(status) if status.is_server_error() => Observed::ServerError,
-        Ended::Answered(_) => Observed::Answered,
+        Ended::Answered(Status { http, .. }) => match http {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Observed::GatewayError
+            }
+            status if status.is_server_error() => Observed::ServerError,
+            _ => Observed::Answered,
+        },
         Ended::Unsent(failure) | Ended::Sent(failure) if failure.blame() == Blame::Endpoint => {
             Observed::Failed
         }

@@ -9,7 +9,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::CONNECTION;
 use http::response::Parts;
@@ -33,7 +33,6 @@ use super::upgrade::{self, Tunnel};
 use super::worker::Worker;
 use super::{filters, load_report, mirror};
 use crate::balance::{EndpointCell, How, Micros, Pick, Tie};
-use crate::model::RetryPolicy;
 use crate::upstream::tls_of;
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
@@ -129,12 +128,29 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             replayable: outgoing.replayable(),
             policy: &forward.rule.rule.retry,
         };
-        if retry::wants_another(attempt, ended) {
+        let asked = || {
+            let got = got.as_ref()?;
+            retry::asked(&got.response.headers, SystemTime::now())
+        };
+        let left =
+            || deadline.map(|deadline| deadline.saturating_duration_since(worker.clock.instant_of(now)));
+        if retry::wants_another(attempt, ended)
+            && let Some(pause) = retry::pause(
+                attempt,
+                asked(),
+                left(),
+                worker.with_random(|random| random.f32()),
+            )
+        {
             if forward.backend.with_budget(|budget| budget.try_retry(now)) {
                 forward.backend.metrics.retry(worker.index);
                 tries.last_failure = failure_of(ended).or(tries.last_failure);
-                drop(got);
-                tries.pause(&forward.rule.rule.retry).await;
+                if let Some(got) = got {
+                    got.discard();
+                }
+                if !pause.is_zero() {
+                    Box::pin(tokio::time::sleep(pause)).await;
+                }
                 continue;
             }
             forward.backend.metrics.retry_denied(worker.index);
@@ -241,13 +257,6 @@ impl Tries {
 
     fn cells(&self) -> &[u64] {
         &self.cells[..REMEMBERED.min(usize::from(self.made))]
-    }
-
-    async fn pause(&self, policy: &RetryPolicy) {
-        if let Some(backoff) = policy.backoff {
-            let pause = backoff * 2_u32.saturating_pow(u32::from(self.made) - 1);
-            Box::pin(tokio::time::sleep(pause)).await;
-        }
     }
 }
 

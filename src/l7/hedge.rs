@@ -25,6 +25,7 @@ use super::attempt::{Picked, Tried, earlier, learn, send};
 use super::outgoing::Outgoing;
 use super::plan::Forward;
 use super::record::Record;
+use super::retry::Ended;
 use super::worker::Worker;
 use crate::balance::{EndpointCell, InFlight, Micros};
 use crate::model::RetryPolicy;
@@ -260,12 +261,11 @@ enum Stand {
 
 impl Stand {
     fn of(tried: Option<&Tried>, policy: &RetryPolicy) -> Self {
-        match tried.map(|tried| tried.got.as_ref()) {
+        match tried.map(|tried| tried.ended) {
             None => Self::Running,
-            Some(None) => Self::Failed,
-            Some(Some(got)) => {
-                let status = got.response.status;
-                match status.is_server_error() || policy.on.statuses.contains(&status) {
+            Some(Ended::Unsent(_) | Ended::Sent(_)) => Self::Failed,
+            Some(Ended::Answered(status)) => {
+                match status.http.is_server_error() || status.is_named(&policy.on) {
                     true => Self::Bad,
                     false => Self::Good,
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{BackendName, Filter, HostPattern, ListenerName, RouteName};
+use super::{BackendName, Filter, GrpcStatus, HostPattern, ListenerName, RouteName};
 
 /// Hostnames and rules, attached to listeners.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,8 +216,10 @@ pub struct RetryPolicy {
     pub on: RetryOn,
     /// Bytes of a request's body kept for sending it again; longer bodies are sent once.
     pub max_replay_bytes: u32,
-    /// Least pause before a try; doubles with each. None means at once.
+    /// Least pause before a try; doubles with each, and up to half as much is added at random. None means at once.
     pub backoff: Option<Duration>,
+    /// The longest pause that an endpoint may ask for; if it asks for more, there is no other try.
+    pub max_wait: Duration,
     /// Whether a second attempt may be made beside a slow one, where the backend does that.
     pub hedge: bool,
 }
@@ -229,6 +231,7 @@ impl Default for RetryPolicy {
             on: RetryOn::default(),
             max_replay_bytes: 64 * 1024,
             backoff: None,
+            max_wait: Duration::from_secs(5),
             hedge: true,
         }
     }
@@ -245,6 +248,8 @@ pub struct RetryOn {
     pub timeout: bool,
     /// Statuses, 5xx or 4xx. Only idempotent methods.
     pub statuses: Vec<http::StatusCode>,
+    /// Statuses of gRPC calls that come with the response's head. Any method: every call is a POST.
+    pub grpc_statuses: Vec<GrpcStatus>,
 }
 
 impl Default for RetryOn {
@@ -254,6 +259,7 @@ impl Default for RetryOn {
             reset: true,
             timeout: false,
             statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
         }
     }
 }

@@ -704,12 +704,20 @@ routes:
     ),
     (
         "route",
+        "to: web, retry: {on: [grpc-unavailabel], max_wait: 6m}",
+        &[
+            r#"3:26: "grpc-unavailabel" is no reason to try again (did you mean "grpc-unavailable"?)"#,
+            "3:55: max_wait must be from 0s to 5m, not 6m",
+        ],
+    ),
+    (
+        "route",
         "to: web, retry: {attempts: 0, on: [conect-failure, 200, always], max_replay: 1GiB, backoff: 5h}",
         &[
             "3:31: attempts must be from 1 to 10, not 0",
             r#"3:39: "conect-failure" is no reason to try again (did you mean "connect-failure"?)"#,
-            r#"3:55: "200" is no reason to try again (known here: connect-failure, reset, timeout, or a status from 400 to 599)"#,
-            r#"3:60: "always" is no reason to try again (known here: connect-failure, reset, timeout, or a status from 400 to 599)"#,
+            r#"3:55: "200" is no reason to try again (known here: connect-failure, reset, timeout, a status from 400 to 599, or grpc- and a status of gRPC)"#,
+            r#"3:60: "always" is no reason to try again (known here: connect-failure, reset, timeout, a status from 400 to 599, or grpc- and a status of gRPC)"#,
             "3:81: max_replay must be from 0B to 16MiB, not 1GiB",
             "3:96: backoff must be from 1ms to 1m, not 5h",
         ],

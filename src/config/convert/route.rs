@@ -17,7 +17,7 @@ use crate::config::raw::route::{RawMatch, RawRetry, RawRoute, RawRule, RawShare,
 use crate::config::raw::text::RetryCondition;
 use crate::config::units;
 use crate::model::{
-    BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
+    BackendTarget, GrpcStatus, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
     WeightedBackend, World,
 };
 
@@ -383,9 +383,18 @@ fn retry(pass: &mut Pass, raw: Option<&Placed<RawRetry>>) -> RetryPolicy {
             default.backoff,
             SHORT..=Duration::from_secs(60),
         ),
+        max_wait: pass.duration(
+            "max_wait",
+            raw.max_wait.as_ref(),
+            default.max_wait,
+            Duration::ZERO..=Duration::from_secs(300),
+        ),
         hedge: raw.hedge.as_ref().map_or(default.hedge, |hedge| hedge.value),
     }
 }
+
+/// What the words of gRPC's statuses begin with.
+const GRPC: &str = "grpc-";
 
 fn retry_on(pass: &mut Pass, raw: &[RetryCondition]) -> RetryOn {
     let mut on = RetryOn {
@@ -393,22 +402,34 @@ fn retry_on(pass: &mut Pass, raw: &[RetryCondition]) -> RetryOn {
         reset: false,
         timeout: false,
         statuses: Vec::new(),
+        grpc_statuses: Vec::new(),
     };
+    let words = ["connect-failure", "reset", "timeout"];
     for condition in raw {
         let text = condition.text();
-        match (text, units::status(text)) {
-            ("connect-failure", _) => on.connect_failure = true,
-            ("reset", _) => on.reset = true,
-            ("timeout", _) => on.timeout = true,
-            (_, Some(status)) if status.as_u16() >= 400 => {
+        let grpc = text.strip_prefix(GRPC).and_then(GrpcStatus::of_word);
+        match (text, units::status(text), grpc) {
+            ("connect-failure", ..) => on.connect_failure = true,
+            ("reset", ..) => on.reset = true,
+            ("timeout", ..) => on.timeout = true,
+            (_, _, Some(grpc)) => {
+                if !on.grpc_statuses.contains(&grpc) {
+                    on.grpc_statuses.push(grpc);
+                }
+            }
+            (_, Some(status), _) if status.as_u16() >= 400 => {
                 if !on.statuses.contains(&status) {
                     on.statuses.push(status);
                 }
             }
             _ => {
-                let words = ["connect-failure", "reset", "timeout"];
-                let hint = crate::config::diagnostic::nearest(text, words).map_or_else(
-                    || "known here: connect-failure, reset, timeout, or a status from 400 to 599".to_owned(),
+                let calls = GrpcStatus::WORDS.map(|word| format!("{GRPC}{word}"));
+                let known = words.into_iter().chain(calls.iter().map(String::as_str));
+                let hint = crate::config::diagnostic::nearest(text, known).map_or_else(
+                    || {
+                        "known here: connect-failure, reset, timeout, a status from 400 to 599, or grpc- and a status of gRPC"
+                            .to_owned()
+                    },
                     |nearest| format!("did you mean {nearest:?}?"),
                 );
                 pass.say(

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::filter::RawFilter;
-use super::text::{DurationOrNone, RetryCondition, SizeText};
+use super::text::{DurationOrNone, DurationText, RetryCondition, SizeText};
 use crate::config::place::{Placed, PlacedMap, TextOr};
 
 /// Hostnames and what is done with their requests: one rule right here, or several under `rules`.
@@ -123,8 +123,10 @@ pub struct RawRetry {
     pub on: Option<Vec<RetryCondition>>,
     /// Size of a body that is kept for sending it again. Default: 64KiB.
     pub max_replay: Option<SizeText>,
-    /// Least pause before a try; doubles with each. Default: none.
+    /// Least pause before a try; doubles with each, and up to half as much is added at random. Default: none.
     pub backoff: Option<DurationOrNone>,
+    /// The longest pause that an endpoint may ask for, by Retry-After or grpc-retry-pushback-ms; more is no retry. Default: 5s.
+    pub max_wait: Option<DurationText>,
     /// Whether a second attempt may be made beside a slow one, where the backend's `hedge` does that. Default: true.
     pub hedge: Option<Placed<bool>>,
 }

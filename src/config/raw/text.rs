@@ -86,9 +86,9 @@ text!(
     { "type": "string", "pattern": "^1\\.[23]$" }
 );
 text!(
-    /// What is worth another try: `connect-failure`, `reset`, `timeout`, or a status like `503`.
+    /// What is worth another try: `connect-failure`, `reset`, `timeout`, a status like `503`, or a gRPC status like `grpc-unavailable`.
     RetryCondition,
-    { "type": ["string", "integer"], "pattern": "^(connect-failure|reset|timeout|[45][0-9]{2})$" }
+    { "type": ["string", "integer"], "pattern": "^(connect-failure|reset|timeout|[45][0-9]{2}|grpc-[a-z-]+)$" }
 );
 text!(
     /// A percentage of 101 or more, or `none`: `150%`, `none`.
