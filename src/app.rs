@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::certificates::Desk;
 use self::conductor::{Conductor, Message};
@@ -36,6 +36,7 @@ use crate::admin::{self, AdminState};
 use crate::balance::{Clock, Reason, Vantage};
 use crate::config::Settings;
 use crate::downstream::workers::Workers;
+use crate::kubernetes;
 use crate::l7::worker::WorkerParts;
 use crate::model::{Reject, SourceName};
 use crate::snapshot::Compiler;
@@ -67,6 +68,8 @@ pub struct Running {
     reread: watch::Sender<u64>,
     workers: Arc<Workers>,
     tasks: Vec<JoinHandle<()>>,
+    /// What is given up before the end.
+    resign: Vec<kubernetes::Resign>,
 }
 
 /// Messages that may wait for the conductor; sources wait when it is full.
@@ -139,7 +142,11 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
 
     let (reread, asked) = watch::channel(0);
     let mut tasks = vec![tokio::spawn(conductor.run(inbox))];
+    let mut resign = Vec::new();
     for (name, follow) in opened {
+        if let sources::Follow::Kubernetes(cluster) = &follow {
+            resign.extend(cluster.resign());
+        }
         tasks.push(tokio::spawn(sources::follow(
             name,
             follow,
@@ -205,6 +212,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         reread,
         workers,
         tasks,
+        resign,
     })
 }
 
@@ -251,9 +259,10 @@ impl Running {
 
     /// Ends in good order: not ready, still accepting for the lag, then no new connections, exchanges finish, at most
     /// for the timeout. True: everything had ended by itself.
-    pub async fn drain(self) -> bool {
+    pub async fn drain(mut self) -> bool {
         self.gates.close("draining", "the process is ending");
         let times = self.process.drain();
+        let resign: JoinSet<()> = self.resign.drain(..).map(kubernetes::Resign::resign).collect();
         tokio::time::sleep(times.lag).await;
         self.workers.drain().await;
         let deadline = tokio::time::Instant::now() + times.timeout;
@@ -261,6 +270,7 @@ impl Running {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
         let ended = self.workers.connections() == 0;
+        resign.join_all().await;
         self.stop().await;
         ended
     }

@@ -29,8 +29,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health};
-pub use index::Index;
+pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health, Resign};
+pub use index::{Index, STATUS_KINDS};
 pub use manifests::{Manifests, OpenError};
 pub use objects::{Id, Key, Kind, Object};
 

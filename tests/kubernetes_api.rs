@@ -26,6 +26,8 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const SERVICES: &str = "/api/v1/services";
 const CLASSES: &str = "/apis/gateway.networking.k8s.io/v1/gatewayclasses";
 const GATEWAYS: &str = "/apis/gateway.networking.k8s.io/v1/gateways";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+const EVENTS: &str = "/apis/events.k8s.io/v1/events";
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
 
 const BASE: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -420,6 +422,91 @@ async fn who_holds_the_lease_says_how_objects_fare() {
     followed.until_endpoints(&["10.0.0.1:8080"]).await;
     tokio::time::sleep(QUIET).await;
     assert_eq!(server.written(), written);
+}
+
+/// Who holds the lease.
+fn holder(server: &ApiServer) -> String {
+    let leases = server.all(LEASES);
+    let holder = leases
+        .first()
+        .map(|lease| lease["spec"]["holderIdentity"].clone());
+    holder
+        .and_then(|holder| holder.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_by_events_once_and_by_one_replica() {
+    let server = ApiServer::start().await;
+    server.put(BASE);
+    server.put(&route("none"));
+    server.put("apiVersion: v1\nkind: Service\nmetadata: {name: third, annotations: {tidegate.dev/balance: best}}\nspec: {ports: [{port: 80}]}");
+    server.put(&route("third").replace("name: r}", "name: s}"));
+    let mut first = Followed::open_with(&server, true).await;
+    first.change().await;
+    let events = || -> Vec<String> {
+        let mut texts: Vec<String> = server
+            .all(EVENTS)
+            .iter()
+            .map(|event| {
+                let regarding = &event["regarding"];
+                format!(
+                    "{} {}/{} {} {}",
+                    event["type"].as_str().unwrap(),
+                    regarding["kind"].as_str().unwrap(),
+                    regarding["name"].as_str().unwrap(),
+                    event["reason"].as_str().unwrap(),
+                    event["series"]["count"].as_u64().unwrap_or(1)
+                )
+            })
+            .collect();
+        texts.sort();
+        texts
+    };
+    let said = [
+        "Warning HTTPRoute/r BackendNotFound 1",
+        "Warning Service/third NotValid 1",
+    ];
+    until("two events", || events() == said).await;
+
+    // A second replica says nothing while the first holds the lease; nor does the first say it again.
+    let mut second = Followed::open_with(&server, true).await;
+    second.change().await;
+    server.put(&slice("a", 8080, &["10.0.0.1"]));
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(events(), said);
+
+    // The next holder finds them there, and counts on.
+    let me = holder(&server);
+    assert!(!me.is_empty());
+    soon(
+        "the lease to be given up",
+        first.cluster.resign().unwrap().resign(),
+    )
+    .await;
+    assert_eq!(holder(&server), "");
+    drop(first);
+    until("another to hold it", || !["", &*me].contains(&&*holder(&server))).await;
+    let again = [
+        "Warning HTTPRoute/r BackendNotFound 2",
+        "Warning Service/third NotValid 2",
+    ];
+    until("the events to be counted on", || events() == again).await;
+}
+
+#[tokio::test]
+async fn a_lease_of_anothers_is_left_to_it() {
+    let server = ApiServer::start().await;
+    server.put(BASE);
+    server.put(&lease("another"));
+    let mut followed = Followed::open_with(&server, true).await;
+    followed.change().await;
+    soon("the end", followed.cluster.resign().unwrap().resign()).await;
+    assert_eq!(holder(&server), "another");
+    assert!(
+        Followed::open(&server).await.cluster.resign().is_none(),
+        "who never writes gives nothing up"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

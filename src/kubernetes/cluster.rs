@@ -13,7 +13,8 @@
 //! Nothing is given out before every kind was read once. After that the last good world stays whatever becomes of the API
 //! server: a list that is read anew is compared with what is known and gives the difference, and nothing is emptied in between.
 //!
-//! The replica that holds the lease ([`lease`]) tells the objects how they fare ([`writer`]); every replica serves.
+//! The replica that holds the lease ([`lease`]) tells the objects how they fare, in their status ([`writer`]) and by Events
+//! ([`report`]); every replica serves.
 //!
 //! Kinds of the Gateway API may be missing, or be there in an older version: that is asked of the API server, and asked again.
 
@@ -23,20 +24,21 @@ mod events;
 mod follow;
 mod hub;
 mod lease;
+mod report;
+mod reports;
 mod requests;
 mod watch;
 mod writer;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
-use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio::sync::{mpsc, watch as latest};
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
-use hub::Hub;
 pub use hub::{Change, Health};
+use hub::{Hub, Wake};
+pub use lease::Resign;
 
 use crate::kubernetes::{Kind, Settings};
 
@@ -62,6 +64,7 @@ pub struct Cluster {
     changes: mpsc::Receiver<Change>,
     health: latest::Receiver<Health>,
     bound: latest::Sender<BTreeSet<SocketAddr>>,
+    resign: Option<Resign>,
     _tasks: JoinSet<()>,
 }
 
@@ -81,20 +84,36 @@ impl Cluster {
         let (sender, changes) = mpsc::channel(1);
         let (tell, health) = latest::channel(Health::default());
         let hub = Hub::new(options.settings.clone(), options.status_address);
-        let wake = Arc::new(Notify::new());
+        let wake = Wake::default();
         let (bound, are_bound) = latest::channel(BTreeSet::new());
-        tasks.spawn(hub::run(hub, inbox, sender, tell, Arc::clone(&wake), are_bound));
+        tasks.spawn(hub::run(hub, inbox, sender, tell, wake.clone(), are_bound));
+        let mut resign = None;
         if options.update_status {
+            let me = identity();
             let (lead, leading) = latest::channel(false);
-            tasks.spawn(lease::hold(client.clone(), identity(), lead));
-            tasks.spawn(writer::write(client, said.clone(), leading, wake));
+            let (hold, handle) = lease::Hold::new(client.clone(), me.clone(), lead);
+            resign = Some(handle);
+            tasks.spawn(hold.run());
+            tasks.spawn(writer::write(
+                client.clone(),
+                said.clone(),
+                leading.clone(),
+                wake.statuses,
+            ));
+            tasks.spawn(report::report(client, me, said.clone(), leading, wake.findings));
         }
         Ok(Self {
             changes,
             health,
             bound,
+            resign,
             _tasks: tasks,
         })
+    }
+
+    /// What gives up the lease before the end, so that another replica writes at once; none where nothing is written.
+    pub fn resign(&self) -> Option<Resign> {
+        self.resign.clone()
     }
 
     /// Waits for the next change; the first is all there is. None: it has ended. Cancel-safe: a change is given or kept.

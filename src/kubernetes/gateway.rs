@@ -32,6 +32,20 @@ pub struct Gateways {
     pub complaints: BTreeMap<Id, Vec<Complaint>>,
 }
 
+impl Gateways {
+    /// A Gateway that comes with an address of the pool in its status had it before a restart, and has it again, unless another
+    /// has it.
+    pub fn take_back(&mut self, id: &Id, gateway: &Gateway, pool: Option<IpNet>) {
+        let said = gateway.status.addresses.iter();
+        let known = said.filter_map(|address| address.value.parse::<IpAddr>().ok());
+        let free = known.filter(|address| !self.given.values().any(|given| given == address));
+        let mut ours = free.filter(|address| pool.is_some_and(|pool| pool.contains(address)));
+        if let Some(address) = ours.next() {
+            self.given.entry(id.clone()).or_insert(address);
+        }
+    }
+}
+
 /// A listener as a route sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerView {

@@ -42,7 +42,7 @@ use crate::model::{
 const MAX_REJECTS: usize = 1000;
 
 /// The kinds whose objects are told how they fare.
-const STATUS_KINDS: &[Kind] = &[Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::Ingress];
+pub const STATUS_KINDS: &[Kind] = &[Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::Ingress];
 
 /// All objects and the model they make.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub struct Index {
     complaints: BTreeMap<Key, Vec<Complaint>>,
     /// Objects whose status may be different now; none: nobody asks.
     touched: Option<BTreeSet<Key>>,
+    /// Objects of which something else is wrong now; none: nobody asks.
+    news: Option<BTreeSet<Key>>,
 }
 
 /// What the objects came out as.
@@ -142,11 +144,14 @@ impl Index {
             backends: BTreeMap::new(),
             complaints: BTreeMap::new(),
             touched: None,
+            news: None,
         }
     }
 
-    /// From now on notes objects whose status may be different, beginning with all that have one; or no longer does.
+    /// From now on notes objects whose status may be different, beginning with all that have one, and objects of which something
+    /// else is wrong, beginning with all that are not well; or no longer does.
     pub fn note_statuses(&mut self, notes: bool) {
+        self.news = notes.then(|| self.complaints.keys().cloned().collect());
         self.touched = notes.then(|| {
             let all = STATUS_KINDS.iter().flat_map(|kind| self.store.of_kind(*kind));
             all.map(|(key, _)| key.clone()).collect()
@@ -156,6 +161,19 @@ impl Index {
     /// An object whose status may be different since it was last given here. Ask after [`take_delta`](Self::take_delta).
     pub fn next_touched(&mut self) -> Option<Key> {
         self.touched.as_mut()?.pop_first()
+    }
+
+    /// An object of which something else is wrong than when it was last given here, and what. Ask after
+    /// [`take_delta`](Self::take_delta).
+    pub fn next_news(&mut self) -> Option<(Key, Vec<Complaint>)> {
+        let key = self.news.as_mut()?.pop_first()?;
+        let complaints = self.complaints.get(&key).cloned().unwrap_or_default();
+        Some((key, complaints))
+    }
+
+    /// Whether there is one.
+    pub fn has_news(&self) -> bool {
+        self.news.as_ref().is_some_and(|news| !news.is_empty())
     }
 
     /// Whether there is one.
@@ -222,13 +240,19 @@ impl Index {
             return;
         }
         let old = self.store.put(key.clone(), object.clone());
+        if old.is_none()
+            && let Object::Gateway(gateway) = &object
+        {
+            self.gateways
+                .take_back(&key.id, gateway, self.settings.gateway_pool);
+        }
         self.touch(&key, old.as_ref(), Some(&object));
     }
 
     /// Takes an object out; one that is not known is no change.
     pub fn delete(&mut self, key: &Key) {
         if let Some(old) = self.store.remove(key) {
-            self.complaints.remove(key);
+            self.complain(key, Vec::new());
             self.touch(key, Some(&old), None);
         }
     }
@@ -372,17 +396,11 @@ impl Index {
 
     fn touch_slice(&mut self, key: &Key, slice: &EndpointSlice, is_new: bool) {
         if is_new {
-            match &slice.bad_address {
-                Some(text) => {
-                    let reason =
-                        format!("{text:?} is no address of an endpoint; such endpoints are left out");
-                    self.complaints
-                        .insert(key.clone(), vec![Complaint::new("endpoints.addresses", reason)]);
-                }
-                None => {
-                    self.complaints.remove(key);
-                }
-            }
+            let complaint = slice.bad_address.as_ref().map(|text| {
+                let reason = format!("{text:?} is no address of an endpoint; such endpoints are left out");
+                Complaint::new("endpoints.addresses", reason)
+            });
+            self.complain(key, complaint.into_iter().collect());
         }
         let Some(service) = &slice.service else {
             return;
@@ -486,6 +504,11 @@ impl Index {
     }
 
     fn complain(&mut self, key: &Key, complaints: Vec<Complaint>) {
+        if let Some(news) = &mut self.news
+            && self.complaints.get(key).map_or(&[][..], Vec::as_slice) != complaints
+        {
+            news.insert(key.clone());
+        }
         if complaints.is_empty() {
             self.complaints.remove(key);
         } else {

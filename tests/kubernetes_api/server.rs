@@ -32,6 +32,7 @@ const COLLECTIONS: &[&str] = &[
     "/apis/gateway.networking.k8s.io/v1/httproutes",
     "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
     "/apis/coordination.k8s.io/v1/leases",
+    "/apis/events.k8s.io/v1/events",
 ];
 
 /// Objects per page, whatever is asked for.
@@ -146,6 +147,13 @@ impl ApiServer {
         let world = self.state.world();
         let mut asked = world.asked.iter();
         asked.any(|asked| parts.iter().all(|part| asked.contains(part)))
+    }
+
+    /// The objects of a collection.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        let world = self.state.world();
+        let all = world.objects.get(collection).into_iter().flatten();
+        all.map(|(_, object)| object.clone()).collect()
     }
 
     /// An object's status.
@@ -300,7 +308,7 @@ fn place(path: &str) -> Option<Place> {
         let rest: Vec<&str> = path.strip_prefix(prefix)?.strip_prefix('/')?.split('/').collect();
         match rest.as_slice() {
             ["namespaces", namespace, of, rest @ ..] if *of == plural => match rest {
-                [] => Some((collection, String::new(), false)),
+                [] => Some((collection, format!("{namespace}/"), false)),
                 [name] => Some((collection, format!("{namespace}/{name}"), false)),
                 [name, "status"] => Some((collection, format!("{namespace}/{name}"), true)),
                 _ => None,
@@ -333,7 +341,22 @@ async fn one(
         };
     }
     let sent: Value = serde_json::from_slice(&body).unwrap();
+    let name = match (&method, sent["metadata"]["name"].as_str()) {
+        (&Method::POST, Some(new)) => format!("{name}{new}"),
+        _ => name,
+    };
+    let known = known.or_else(|| world.objects.get(collection)?.get(&name).cloned());
+    if method == Method::POST && known.is_some() {
+        return status(409, "it is there already");
+    }
     let mut next = match known {
+        Some(mut known) if method == Method::PATCH && !is_status => {
+            let fields = sent.as_object().unwrap();
+            for (name, value) in fields {
+                known[name] = value.clone();
+            }
+            known
+        }
         Some(known) if sent["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] => {
             return status(409, "the object has been modified");
         }

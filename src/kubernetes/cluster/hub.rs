@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::events::Read;
 use super::follow::Said;
-use crate::kubernetes::index::Index;
+use crate::kubernetes::index::{Complaint, Index, STATUS_KINDS};
 use crate::kubernetes::objects::{Key, Kind};
 use crate::kubernetes::status::{self, Serving, Status};
 use crate::kubernetes::{SOURCE, Settings};
@@ -24,6 +24,9 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// The objects that cannot be read of which the reason is kept; of later ones nothing is said.
 const MAX_BROKEN: usize = 1000;
+
+/// The kinds of which is told what is wrong with them, beside those that have a status.
+const REPORTED: &[Kind] = &[Kind::Service];
 
 /// What changed in the cluster.
 #[derive(Debug, Default)]
@@ -89,7 +92,12 @@ pub enum Told {
     Next(oneshot::Sender<Option<(Key, Status)>>),
     /// That status was not written.
     Again(Key),
+    /// The next object of which something else is wrong than before, with all that is.
+    NextFinding(oneshot::Sender<Option<Finding>>),
 }
+
+/// An object and all that is wrong with it.
+pub type Finding = (Key, Vec<Complaint>);
 
 /// The index and what is known about how complete it is.
 #[derive(Debug)]
@@ -139,6 +147,24 @@ impl Hub {
         while let Some(key) = self.index.next_touched() {
             if let Some(status) = status::of(&key, self.index.outcome(), &self.serving) {
                 return Some((key, status));
+            }
+        }
+        None
+    }
+
+    /// Whether there is an object of which something else is wrong.
+    pub fn has_finding(&self) -> bool {
+        self.health.synced && self.index.has_news()
+    }
+
+    /// The next of them that can be told.
+    pub fn next_finding(&mut self) -> Option<Finding> {
+        if !self.health.synced {
+            return None;
+        }
+        while let Some((key, complaints)) = self.index.next_news() {
+            if REPORTED.contains(&key.kind) || STATUS_KINDS.contains(&key.kind) {
+                return Some((key, complaints));
             }
         }
         None
@@ -255,17 +281,26 @@ impl Hub {
     }
 }
 
-/// Runs until nobody takes changes. `wake` is notified while there are statuses to ask for.
+/// Who is woken when there is something to ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Wake {
+    /// Statuses.
+    pub statuses: Arc<Notify>,
+    /// Findings.
+    pub findings: Arc<Notify>,
+}
+
+/// Runs until nobody takes changes.
 pub async fn run(
     mut hub: Hub,
     mut inbox: mpsc::Receiver<Told>,
     changes: mpsc::Sender<Change>,
     tell: latest::Sender<Health>,
-    wake: Arc<Notify>,
+    wake: Wake,
     mut bound: latest::Receiver<BTreeSet<SocketAddr>>,
 ) {
     let mut quiet_until = Instant::now();
-    let mut asked = Vec::new();
+    let mut asked = Asked::default();
     tell.send_replace(hub.health().clone());
     loop {
         tokio::select! {
@@ -294,11 +329,17 @@ pub async fn run(
             false // nobody waits for counts
         });
         // Answered after the change was translated, so that what is said belongs to what is known.
-        for reply in asked.drain(..) {
+        for reply in asked.statuses.drain(..) {
             let _ = reply.send(hub.next_status());
         }
+        for reply in asked.findings.drain(..) {
+            let _ = reply.send(hub.next_finding());
+        }
         if hub.has_status() {
-            wake.notify_one();
+            wake.statuses.notify_one();
+        }
+        if hub.has_finding() {
+            wake.findings.notify_one();
         }
         if let Some(change) = change {
             if changes.send(change).await.is_err() {
@@ -309,16 +350,19 @@ pub async fn run(
     }
 }
 
-fn hear(
-    hub: &mut Hub,
-    told: Told,
-    tell: &latest::Sender<Health>,
-    asked: &mut Vec<oneshot::Sender<Option<(Key, Status)>>>,
-) {
+/// What was asked and not answered yet; each asker asks one thing at a time.
+#[derive(Default)]
+struct Asked {
+    statuses: Vec<oneshot::Sender<Option<(Key, Status)>>>,
+    findings: Vec<oneshot::Sender<Option<Finding>>>,
+}
+
+fn hear(hub: &mut Hub, told: Told, tell: &latest::Sender<Health>, asked: &mut Asked) {
     match told {
         Told::Said(said) => take(hub, said, tell),
         Told::Leading(leads) => hub.lead(leads),
-        Told::Next(reply) => asked.push(reply), // the writer asks one at a time
+        Told::Next(reply) => asked.statuses.push(reply),
+        Told::NextFinding(reply) => asked.findings.push(reply),
         Told::Again(key) => hub.again(&key),
     }
 }

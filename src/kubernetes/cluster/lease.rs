@@ -5,8 +5,11 @@
 //! clock, from when a renewal was first *seen*, so clocks need not agree. Every write names the version it changes, so of two that
 //! take it at once one fails. A holder that could not renew for 10 s stops writing before another may begin.
 //!
-//! It gates the writing of status alone: every replica watches and serves.
+//! A process that ends in good order gives it up, so that another need not wait.
+//!
+//! It gates the writing of status and Events alone: every replica watches and serves.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Request;
@@ -59,33 +62,104 @@ fn decide(me: &str, held: &Held, unchanged: Duration) -> Act {
     }
 }
 
-/// Holds the lease when it can be had; says whether it does.
-pub async fn hold(client: Client, me: String, leading: watch::Sender<bool>) {
-    let namespace = client.default_namespace().to_owned();
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
-    let mut seen = (Held::default(), Instant::now());
-    let mut renewed = Instant::now();
-    loop {
-        let held = match timeout(RENEW, turn(&client, &path, &me, &mut seen)).await {
-            Ok(Ok(held)) => held,
-            Ok(Err(error)) => {
-                tracing::debug!("the lease {namespace}/{NAME} cannot be had: {error}");
-                *leading.borrow() && renewed.elapsed() < GIVE_UP
-            }
-            Err(_) => *leading.borrow() && renewed.elapsed() < GIVE_UP,
-        };
-        if held && !*leading.borrow() {
-            tracing::info!("this replica writes status now, as {me}");
-        }
-        leading.send_if_modified(|now| std::mem::replace(now, held) != held);
-        if held {
-            renewed = seen.1.max(renewed);
-        }
-        if leading.is_closed() {
-            return;
-        }
-        tokio::time::sleep(RENEW).await;
+/// Gives up the lease.
+#[derive(Clone, Debug)]
+pub struct Resign {
+    end: Arc<watch::Sender<bool>>,
+    over: watch::Receiver<bool>,
+}
+
+impl Resign {
+    /// Stops writing and gives up the lease, if it is ours. Waits until that is done, for as long as a turn may take.
+    pub async fn resign(mut self) {
+        self.end.send_replace(true);
+        let _ = timeout(RENEW, self.over.wait_for(|over| *over)).await;
     }
+}
+
+/// Holds the lease when it can be had; says whether it does.
+pub struct Hold {
+    client: Client,
+    me: String,
+    leading: watch::Sender<bool>,
+    end: watch::Receiver<bool>,
+    over: watch::Sender<bool>,
+}
+
+impl Hold {
+    /// With a name that no other replica has, and what is told whether it leads.
+    pub fn new(client: Client, me: String, leading: watch::Sender<bool>) -> (Self, Resign) {
+        let (end, is_end) = watch::channel(false);
+        let (over, is_over) = watch::channel(false);
+        let resign = Resign {
+            end: Arc::new(end),
+            over: is_over,
+        };
+        let hold = Self {
+            client,
+            me,
+            leading,
+            end: is_end,
+            over,
+        };
+        (hold, resign)
+    }
+
+    /// Until nobody listens, or it is given up.
+    pub async fn run(mut self) {
+        let namespace = self.client.default_namespace().to_owned();
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+        let mut seen = (Held::default(), Instant::now());
+        let mut renewed = Instant::now();
+        while !*self.end.borrow() {
+            let leads = *self.leading.borrow();
+            let held = match timeout(RENEW, turn(&self.client, &path, &self.me, &mut seen)).await {
+                Ok(Ok(held)) => held,
+                Ok(Err(error)) => {
+                    tracing::debug!("the lease {namespace}/{NAME} cannot be had: {error}");
+                    leads && renewed.elapsed() < GIVE_UP
+                }
+                Err(_) => leads && renewed.elapsed() < GIVE_UP,
+            };
+            if held && !leads {
+                tracing::info!("this replica writes status now, as {}", self.me);
+            }
+            self.leading
+                .send_if_modified(|now| std::mem::replace(now, held) != held);
+            if held {
+                renewed = seen.1.max(renewed);
+            }
+            if self.leading.is_closed() {
+                return;
+            }
+            let _ = timeout(RENEW, self.end.wait_for(|end| *end)).await;
+        }
+        // First nothing more is written here, then another may.
+        if self.leading.send_replace(false) {
+            match timeout(RENEW, give_up(&self.client, &path, &self.me)).await {
+                Ok(Ok(())) => tracing::info!("this replica writes status no longer"),
+                Ok(Err(error)) => {
+                    tracing::debug!("the lease {namespace}/{NAME} cannot be given up: {error}");
+                }
+                Err(_) => tracing::debug!("the lease {namespace}/{NAME} cannot be given up in time"),
+            }
+        }
+        self.over.send_replace(true);
+    }
+}
+
+/// Makes it nobody's, if it is ours. Who wants it need not wait until it would have ended.
+async fn give_up(client: &Client, path: &str, me: &str) -> Result<(), kube::Error> {
+    let mut lease: Value = client
+        .request(ask("GET", &format!("{path}/{NAME}"), None)?)
+        .await?;
+    if lease["spec"]["holderIdentity"] == me {
+        lease["spec"]["holderIdentity"] = json!("");
+        let _: Value = client
+            .request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Looks at the lease, and renews or takes it; whether it is ours then.

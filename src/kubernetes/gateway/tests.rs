@@ -397,3 +397,42 @@ fn every_gateway_has_its_own_address_of_the_pool_and_keeps_it() {
     assert_eq!(fixture.listeners()[2], "default/d/l 10.0.0.1:80 *");
     assert_eq!(fixture.rejects(), [""; 0]);
 }
+
+#[test]
+fn after_a_restart_a_gateway_has_the_address_again_that_its_status_says() {
+    let settings = Settings {
+        gateway_pool: Some("10.0.0.0/29".parse().unwrap()),
+        ..Settings::default()
+    };
+    let gateway = |name: &str, address: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec: {{gatewayClassName: \
+             tidegate, listeners: [{{name: l, port: 80, protocol: HTTP}}]}}\nstatus: {{addresses: [{{value: '{address}'}}]}}\n"
+        )
+    };
+    let before = [
+        ("a", "10.0.0.3"),
+        ("b", "10.0.0.1"),
+        ("c", "10.0.0.3"), // somebody else's now
+        ("d", "10.9.9.9"), // of another pool
+        ("e", "hostname"),
+        ("f", ""),
+    ];
+    let yaml: String = before
+        .iter()
+        .map(|(name, address)| gateway(name, address))
+        .collect();
+    let mut fixture = Fixture::with(settings, &yaml);
+    let after = [
+        "default/a/l 10.0.0.3:80 *",
+        "default/b/l 10.0.0.1:80 *",
+        "default/c/l 10.0.0.2:80 *",
+        "default/d/l 10.0.0.4:80 *",
+        "default/e/l 10.0.0.5:80 *",
+        "default/f/l 10.0.0.6:80 *",
+    ];
+    assert_eq!(fixture.listeners(), after);
+    // What is written to a status later changes nothing.
+    assert!(fixture.apply(&gateway("a", "10.0.0.4")).is_empty());
+    assert_eq!(fixture.listeners(), after);
+}

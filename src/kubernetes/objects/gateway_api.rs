@@ -32,6 +32,23 @@ pub struct Gateway {
     pub metadata: Meta,
     #[serde(default, deserialize_with = "or_default")]
     pub spec: GatewaySpec,
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: GatewayStatus,
+}
+
+/// What is read of a Gateway's `status`: what was said before a restart.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GatewayStatus {
+    #[serde(deserialize_with = "or_default")]
+    pub addresses: Vec<GatewayAddress>,
+}
+
+/// Statuses are written by us: a Gateway with another one is the same Gateway.
+impl PartialEq for GatewayStatus {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// What is read of a Gateway's `spec`.
