@@ -171,6 +171,23 @@ fn the_documented_defaults_are_the_defaults() {
 }
 
 #[test]
+fn settings_may_stand_alone_where_a_cluster_says_what_is_served() {
+    let loaded = config::parse("a", "drain: {lag: 5s, timeout: 45s}\n").unwrap();
+    assert!(loaded.world.listeners.is_empty() && loaded.warnings.is_empty());
+    assert_eq!(loaded.settings.drain.lag.as_secs(), 5);
+    let text = config::resolved(&loaded);
+    assert_eq!(
+        config::parse("again", &text).unwrap().settings,
+        loaded.settings,
+        "{text}"
+    );
+    for nothing in ["{}\n", "backends: {a: {endpoints: [\"1.1.1.1:1\"]}}\n"] {
+        let refused = config::parse("a", nothing).unwrap_err();
+        assert!(refused.to_string().contains("there is no listener"), "{refused}");
+    }
+}
+
+#[test]
 fn three_lines_are_enough() {
     let loaded = load(&directory().join("minimal.yaml"));
     let world = &loaded.world;

@@ -54,7 +54,10 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> Converted {
     acme::check(&mut pass, raw, &listeners);
     let mut names = Names::new(&listeners);
     backend::backends(&mut pass, raw, &mut names, &mut world);
-    let routes = route::routes(&mut pass, raw, &mut names, &mut world);
+    let routes = match raw.has_settings_alone() {
+        true => Vec::new(),
+        false => route::routes(&mut pass, raw, &mut names, &mut world),
+    };
     clash::listeners(&mut pass, &listeners, raw, settings.admin.address);
     clash::routes(&mut pass, &listeners, &routes);
     // With an error it is likely what keeps the backend from being used.

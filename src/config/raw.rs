@@ -51,6 +51,27 @@ pub struct RawConfig {
     pub backends: Option<PlacedMap<Placed<RawBackend>>>,
 }
 
+impl RawConfig {
+    /// Whether it says how the process shall be and nothing of what it serves, which then comes from elsewhere: a cluster.
+    pub fn has_settings_alone(&self) -> bool {
+        let listeners = self.listeners.as_ref();
+        let serves = self.listen.is_some()
+            || listeners.is_some_and(|listeners| !listeners.value.0.is_empty())
+            || self.routes.as_ref().is_some_and(|routes| !routes.is_empty())
+            || self
+                .backends
+                .as_ref()
+                .is_some_and(|backends| !backends.0.is_empty());
+        let sets = self.workers.is_some()
+            || self.admin.is_some()
+            || self.log.is_some()
+            || self.drain.is_some()
+            || self.proxy_status_header.is_some()
+            || self.zone.is_some();
+        sets && !serves
+    }
+}
+
 /// The read-only listener for metrics, readiness and the dashboard.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

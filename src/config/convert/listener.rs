@@ -43,7 +43,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
             )]
         }
         (None, Some(listeners)) => {
-            if listeners.value.0.is_empty() && raw.manifests.is_none() {
+            if listeners.value.0.is_empty() && raw.manifests.is_none() && !raw.has_settings_alone() {
                 pass.error(listeners.place, "there is no listener");
             }
             listeners
@@ -53,7 +53,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
                 .map(|(name, one)| listener(pass, name, one, raw.acme.as_ref()))
                 .collect()
         }
-        (None, None) if raw.manifests.is_some() => Vec::new(),
+        (None, None) if raw.manifests.is_some() || raw.has_settings_alone() => Vec::new(),
         (None, None) => {
             pass.say(
                 Diagnostic::error(Place::START, "there is no listener").hint("write one: listen: \":8080\""),

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Renders the chart into deploy/kubernetes, for those who do not use Helm: `deploy/render.sh [HELM]`. With `--check` before it,
+# says whether what is there is what the chart gives.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+check=
+[ "${1:-}" = --check ] && { check=1; shift; }
+helm=${1:-helm}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+part() {
+  local only=()
+  for name in "${@:2}"; do only+=(--show-only "templates/$name.yaml"); done
+  "$helm" template tidegate "$here/helm/tidegate" --namespace tidegate \
+    --api-versions gateway.networking.k8s.io/v1 "${only[@]}" |
+    sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: /d' -e 's/ *$//' -e '/^$/d' |
+    sed -e '1{/^---$/d}' >"$out/part"
+  { echo "# $1"; echo "# Rendered from deploy/helm/tidegate by deploy/render.sh."; } >"$out/$name.head"
+}
+{
+  part "What Tidegate may do, and its namespace." rbac
+  cat "$out/rbac.head"
+  printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: tidegate\n---\n'
+  cat "$out/part"
+} >"$out/rbac.yaml"
+{
+  part "The classes by which Gateways and Ingresses say that they are for Tidegate. The GatewayClass needs the CRDs of the Gateway API." classes
+  cat "$out/classes.head" "$out/part"
+} >"$out/classes.yaml"
+{
+  part "Two replicas behind a Service. Every replica serves; the one that holds the Lease writes status and Events." config workload service scaling metrics
+  cat "$out/metrics.head" "$out/part"
+} >"$out/deployment.yaml"
+
+for name in rbac classes deployment; do
+  if [ -n "$check" ]; then
+    diff -u "$here/kubernetes/$name.yaml" "$out/$name.yaml" || { echo "deploy/kubernetes/$name.yaml is not what the chart gives: deploy/render.sh"; exit 1; }
+  else
+    cp "$out/$name.yaml" "$here/kubernetes/$name.yaml"
+  fi
+done

@@ -1,0 +1,335 @@
+//! What `deploy/` installs is what the program takes: its flags, its configuration, its rights, its metrics, its values.
+//!
+//! What takes Helm, kubectl and an API server is the scenario `deploy` of `tests/cluster/run`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use tidegate::cli::Cli;
+use tidegate::config;
+use tidegate::kubernetes::{self, Kind, STATUS_KINDS};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The objects of a rendered file.
+fn rendered(name: &str) -> Vec<Value> {
+    let text = read(&format!("kubernetes/{name}.yaml"));
+    text.split("\n---\n").map(yaml).collect()
+}
+
+fn object(objects: &[Value], kind: &str) -> Value {
+    let found = objects.iter().find(|object| object["kind"] == kind);
+    found.unwrap_or_else(|| panic!("there is no {kind}")).clone()
+}
+
+/// The templates of the chart, all in one.
+fn templates() -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(root().join("helm/tidegate/templates")).unwrap() {
+        all.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    all
+}
+
+#[test]
+fn flags_of_the_chart_are_those_of_the_program() {
+    let pod = read("helm/tidegate/templates/_pod.tpl");
+    let args = &pod[pod.find("      args:\n").unwrap()..pod.find("      env:\n").unwrap()];
+    let samples = [
+        ("{{ .Values.ports.admin }}", "9900"),
+        ("{{ .Values.ports.http }}", "80"),
+        ("{{ .Values.ports.https }}", "443"),
+    ];
+    let mut words = vec!["tidegate".to_owned()];
+    for line in args.lines() {
+        let Some(word) = line.trim().strip_prefix("- ") else {
+            continue;
+        };
+        if word == "{{ . | quote }}" {
+            continue; // extraArgs
+        }
+        let word = samples
+            .iter()
+            .fold(word.to_owned(), |word, (name, value)| word.replace(name, value));
+        let sample = match word.split_once('=') {
+            Some(("--status-address", _)) => "10.0.0.1",
+            _ => "2",
+        };
+        words.push(word.replace("{{ . }}", sample));
+    }
+    assert!(words.len() > 8, "{words:?}");
+    assert!(!words.iter().any(|word| word.contains("{{")), "{words:?}");
+    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+}
+
+#[test]
+fn what_is_rendered_can_be_started() {
+    let objects = rendered("deployment");
+    let pod = object(&objects, "Deployment")["spec"]["template"]["spec"].clone();
+    let container = &pod["containers"][0];
+    let args = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap());
+    let words: Vec<&str> = std::iter::once("tidegate").chain(args).collect();
+    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+
+    // The ports that it is told to listen on are those of the container, and of them the probes' is the admin one.
+    let port = |name: &str| {
+        let ports = container["ports"].as_array().unwrap();
+        let found = ports.iter().find(|port| port["name"] == name).unwrap();
+        found["containerPort"].as_u64().unwrap()
+    };
+    for (flag, name) in [
+        ("--admin", "admin"),
+        ("--ingress-address", "http"),
+        ("--ingress-tls-address", "https"),
+    ] {
+        let end = format!(":{}", port(name));
+        assert!(
+            words
+                .iter()
+                .any(|word| word.starts_with(flag) && word.ends_with(&end)),
+            "{flag} {words:?}"
+        );
+    }
+    for (probe, path) in [
+        ("startupProbe", "/readyz"),
+        ("readinessProbe", "/readyz"),
+        ("livenessProbe", "/livez"),
+    ] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!(
+            (&get["path"], &get["port"]),
+            (&json!(path), &json!("admin")),
+            "{probe}"
+        );
+    }
+
+    let config = object(&objects, "ConfigMap")["data"]["tidegate.yaml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let loaded = config::parse("tidegate.yaml", &config).unwrap_or_else(|error| panic!("{error}"));
+    let drain = loaded.settings.drain.lag + loaded.settings.drain.timeout;
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(
+        drain.as_secs() < grace,
+        "the pod is killed before its drain of {drain:?} is over"
+    );
+
+    for (what, is) in [
+        ("/securityContext/runAsNonRoot", json!(true)),
+        (
+            "/containers/0/securityContext/readOnlyRootFilesystem",
+            json!(true),
+        ),
+        (
+            "/containers/0/securityContext/allowPrivilegeEscalation",
+            json!(false),
+        ),
+        (
+            "/containers/0/securityContext/capabilities",
+            json!({"drop": ["ALL"]}),
+        ),
+    ] {
+        assert_eq!(pod.pointer(what), Some(&is), "{what}");
+    }
+}
+
+/// Verbs by group and resource.
+type Rights = BTreeMap<(String, String), BTreeSet<String>>;
+
+fn rights(rules: &Value) -> Rights {
+    let texts = |value: &Value| -> Vec<String> {
+        let all = value.as_array().unwrap().iter();
+        all.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = Rights::new();
+    for rule in rules.as_array().unwrap() {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                rights
+                    .entry((group.clone(), resource))
+                    .or_default()
+                    .extend(texts(&rule["verbs"]));
+            }
+        }
+    }
+    rights
+}
+
+#[test]
+fn the_role_allows_what_is_done_and_nothing_else() {
+    let mut wanted = Rights::new();
+    let mut want = |group: &str, resource: String, verbs: &[&str]| {
+        let entry = wanted.entry((group.to_owned(), resource)).or_default();
+        entry.extend(verbs.iter().map(|verb| (*verb).to_owned()));
+    };
+    for kind in Kind::ALL {
+        let name = kind.name().to_lowercase();
+        let plural = match name.strip_suffix('y') {
+            _ if name.ends_with('s') => format!("{name}es"),
+            Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+            _ => format!("{name}s"),
+        };
+        want(kind.group(), plural.clone(), &["list", "watch"]);
+        // Events name the uid of what they are about, and Services have Events too.
+        if STATUS_KINDS.contains(kind) || *kind == Kind::Service {
+            want(kind.group(), plural.clone(), &["get"]);
+        }
+        if STATUS_KINDS.contains(kind) {
+            want(kind.group(), format!("{plural}/status"), &["patch"]);
+        }
+    }
+    want("events.k8s.io", "events".to_owned(), &["create", "patch"]);
+    assert_eq!(
+        rights(&yaml(&read("helm/tidegate/files/cluster-rules.yaml"))),
+        wanted
+    );
+    let rbac = rendered("rbac");
+    assert_eq!(
+        rights(&object(&rbac, "ClusterRole")["rules"]),
+        wanted,
+        "deploy/render.sh"
+    );
+
+    let lease = yaml(&read("helm/tidegate/files/lease-rules.yaml"));
+    assert_eq!(object(&rbac, "Role")["rules"], lease, "deploy/render.sh");
+    let verbs = &rights(&lease)[&("coordination.k8s.io".to_owned(), "leases".to_owned())];
+    assert!(verbs.iter().eq(["create", "get", "update"]), "{verbs:?}");
+}
+
+#[test]
+fn classes_are_ours() {
+    let classes = rendered("classes");
+    assert_eq!(
+        object(&classes, "IngressClass")["spec"]["controller"],
+        kubernetes::INGRESS_CONTROLLER
+    );
+    assert_eq!(
+        object(&classes, "GatewayClass")["spec"]["controllerName"],
+        kubernetes::GATEWAY_CONTROLLER
+    );
+    for controller in [kubernetes::INGRESS_CONTROLLER, kubernetes::GATEWAY_CONTROLLER] {
+        assert!(templates().contains(controller));
+    }
+}
+
+/// The paths of all values, down to what has no names below it.
+fn leaves(value: &Value, path: &str, into: &mut Vec<String>) {
+    match value.as_object().filter(|object| !object.is_empty()) {
+        Some(object) => {
+            for (name, below) in object {
+                leaves(below, &format!("{path}.{name}"), into);
+            }
+        }
+        None => into.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn values_are_used_and_in_the_schema() {
+    let values = yaml(&read("helm/tidegate/values.yaml"));
+    let schema: Value = serde_json::from_str(&read("helm/tidegate/values.schema.json")).unwrap();
+    let templates = templates();
+    let mut paths = Vec::new();
+    leaves(&values, "", &mut paths);
+    assert!(paths.len() > 80, "{}", paths.len());
+    for path in &paths {
+        // A template may use the whole that a value is part of: `toYaml .Values.resources`.
+        let mut part = path.as_str();
+        let is_used = loop {
+            let name = format!(".Values{part}");
+            let short = part
+                .strip_prefix(".service.")
+                .map(|rest| format!("$service.{rest}"));
+            let used = |name: &str| {
+                templates.match_indices(name).any(|(at, _)| {
+                    let next = templates[at + name.len()..].chars().next();
+                    !next.is_some_and(|next| next.is_ascii_alphanumeric() || next == '.')
+                })
+            };
+            if used(&name) || short.is_some_and(|short| used(&short)) {
+                break true;
+            }
+            match part.rfind('.') {
+                Some(at) if at > 0 => part = &part[..at],
+                _ => break false,
+            }
+        };
+        assert!(is_used, "no template uses the value {path}");
+    }
+
+    for (number, line) in templates.lines().enumerate() {
+        for (at, _) in line.match_indices(".Values.") {
+            let name: String = line[at + ".Values".len()..]
+                .chars()
+                .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '.')
+                .collect();
+            let pointer = name.trim_end_matches('.').replace('.', "/");
+            let is_known = values.pointer(&pointer).is_some() || pointer == "/podSecurityContext/sysctls";
+            assert!(
+                is_known,
+                "line {number} of the templates uses {name}, which is no value"
+            );
+        }
+    }
+
+    fn compare(value: &Value, schema: &Value, path: &str) {
+        let Some(known) = schema["properties"].as_object() else {
+            return; // any names
+        };
+        assert_eq!(schema["additionalProperties"], false, "{path}");
+        let names: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
+        let known: BTreeSet<&String> = known
+            .keys()
+            .filter(|name| !(path.is_empty() && *name == "global"))
+            .collect();
+        assert_eq!(names, known, "{path}: values.yaml and values.schema.json");
+        for name in names {
+            compare(
+                &value[name],
+                &schema["properties"][name],
+                &format!("{path}.{name}"),
+            );
+        }
+    }
+    compare(&values, &schema, "");
+}
+
+#[test]
+fn alerts_are_about_metrics_that_there_are() {
+    let alerts = read("helm/tidegate/files/alerts.yaml");
+    let families = fs::read_to_string(root().join("../src/telemetry/exposition.rs")).unwrap();
+    let mut seen = 0;
+    for rule in yaml(&alerts).as_array().unwrap() {
+        let expression = rule["expr"].as_str().unwrap();
+        let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for metric in words.filter(|word| word.starts_with("tidegate_")) {
+            seen += 1;
+            assert!(
+                families.contains(&format!("\"{metric}\"")),
+                "there is no metric {metric}"
+            );
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+}
