@@ -55,8 +55,7 @@ def setup():
     kubectl("apply", "--server-side", "-f", os.environ["CRDS"])
     until("the CRDs to be served", lambda: "httproutes" in kubectl("api-resources", "--api-group=gateway.networking.k8s.io"))
     kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/rbac.yaml")
-    for name in sorted((ROOT / "deploy/kubernetes").glob("*.yaml")):
-        kubectl("apply", "--dry-run=server", "-f", str(name))
+    kubectl("apply", "--dry-run=server", "-k", f"{ROOT}/deploy/kubernetes")
     kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/classes.yaml")
 
 
