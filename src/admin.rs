@@ -12,6 +12,7 @@
 //! | `/readyz` | 200, or 503 while a gate is closed; `?verbose` lists them |
 //! | `/stats.json` | traffic, latency, endpoints: [`Stats`] |
 //! | `/backends`, `/routes`, `/listeners`, `/rejects` | what is live, as JSON; `?name=`, `?limit=` |
+//! | `/objects` | objects of a Kubernetes cluster: whether they are live, and why not |
 
 mod host;
 mod reply;
@@ -26,8 +27,8 @@ pub use stats::{
     BackendStats, Counts, ListenerStats, OutcomeStats, ProcessStats, Recent, SnapshotStats, Stats,
 };
 pub use view::{
-    Ask, BackendView, CertificateView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView,
-    TargetView, View,
+    Ask, BackendView, CertificateView, EndpointView, ListenerView, ObjectView, Page, RejectView, RouteView,
+    RuleView, TargetView, View,
 };
 
 use crate::telemetry::{Exposition, Gates, Metrics};

@@ -31,6 +31,7 @@ use self::conductor::{Conductor, Message};
 use self::process::Process;
 pub use self::sources::Source;
 pub use self::view::Live;
+pub(crate) use self::view::object_view;
 use crate::acme;
 use crate::admin::{self, AdminState};
 use crate::balance::{Clock, Reason, Vantage};
@@ -146,6 +147,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     for (name, follow) in opened {
         if let sources::Follow::Kubernetes(cluster) = &follow {
             resign.extend(cluster.resign());
+            live.add_objects(cluster.overviews());
         }
         tasks.push(tokio::spawn(sources::follow(
             name,

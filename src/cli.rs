@@ -2,12 +2,14 @@
 
 pub mod check;
 pub mod demo;
+pub mod migrate;
 pub mod process;
 pub mod proxy;
 pub mod run;
 pub mod schema;
 pub mod show;
 pub mod sidecar;
+pub mod status;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,11 +29,13 @@ pub struct Cli {
 enum Verb {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
+    Migrate(migrate::MigrateArgs),
     Proxy(proxy::ProxyArgs),
     Run(run::RunArgs),
     Schema(schema::SchemaArgs),
     Show(show::ShowArgs),
     Sidecar(sidecar::SidecarArgs),
+    Status(status::StatusArgs),
 }
 
 /// Does what the command line says.
@@ -39,11 +43,13 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Migrate(args) => migrate::run(&args),
         Verb::Proxy(args) => proxy::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Sidecar(args) => sidecar::run(&args),
+        Verb::Status(args) => status::run(&args),
     }
 }
 

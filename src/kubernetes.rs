@@ -20,7 +20,9 @@ mod gateway;
 mod index;
 mod ingress;
 mod manifests;
+mod nginx;
 mod objects;
+mod overview;
 mod routes;
 mod service;
 mod status;
@@ -29,10 +31,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health, Resign};
+pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health, Overviews, Resign};
 pub use index::{Index, STATUS_KINDS};
 pub use manifests::{Manifests, OpenError};
+pub use nginx::{ANNOTATIONS, Annotation, Survey, Treatment, survey};
 pub use objects::{Id, Key, Kind, Object};
+pub use overview::{Liveness, Overview, of_directory as overview_of_directory};
 
 /// The name of a cluster as a source, in messages.
 pub const SOURCE: &str = "kubernetes";

@@ -333,3 +333,14 @@ fn alerts_are_about_metrics_that_there_are() {
     }
     assert!(seen >= 6, "{seen}");
 }
+
+#[test]
+fn annotations_of_ingress_nginx_are_listed() {
+    let page = fs::read_to_string(root().join("../docs/ingress-nginx.md")).unwrap();
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let known: Vec<String> = kubernetes::ANNOTATIONS
+        .iter()
+        .map(|one| format!("| `{}` | {} | {} |", one.name, one.treatment.words(), one.text))
+        .collect();
+    assert_eq!(listed, known);
+}

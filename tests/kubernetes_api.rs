@@ -8,6 +8,7 @@
 mod server;
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -91,9 +92,17 @@ impl Followed {
     }
 
     async fn open_with(server: &ApiServer, update_status: bool) -> Self {
+        Self::open_keeping(server, update_status, None).await
+    }
+
+    async fn open_keeping(server: &ApiServer, update_status: bool, snapshot: Option<&Path>) -> Self {
         let (directory, access) = access(server);
+        let options = ClusterOptions {
+            snapshot: snapshot.map(Path::to_owned),
+            ..options(access, update_status)
+        };
         Self {
-            cluster: Cluster::open(&options(access, update_status)).await.unwrap(),
+            cluster: Cluster::open(&options).await.unwrap(),
             world: World::default(),
             rejects: Vec::new(),
             _directory: directory,
@@ -151,6 +160,7 @@ fn options(access: Access, update_status: bool) -> ClusterOptions {
         },
         update_status,
         status_address: None,
+        snapshot: None,
     }
 }
 
@@ -507,6 +517,65 @@ async fn a_lease_of_anothers_is_left_to_it() {
         Followed::open(&server).await.cluster.resign().is_none(),
         "who never writes gives nothing up"
     );
+}
+
+#[tokio::test]
+async fn without_the_api_server_what_was_kept_on_disk_is_served() {
+    for streams in [true, false] {
+        let mut server = ApiServer::start().await;
+        server.set(|world| world.streams = streams);
+        server.put(BASE);
+        server.put(&route("web"));
+        server.put(&slice("a", 8080, &["10.0.0.1"]));
+        server.put(&slice("b", 8080, &["10.0.0.2"]));
+        let directory = tempfile::tempdir().unwrap();
+        let kept = || std::fs::read_to_string(directory.path().join("objects")).unwrap_or_default();
+        let mut first = Followed::open_keeping(&server, false, Some(directory.path())).await;
+        first.change().await;
+        server.delete(SLICES, "default/b");
+        server.put(&slice("c", 8080, &["10.0.0.3"]));
+        first.until_endpoints(&["10.0.0.1:8080", "10.0.0.3:8080"]).await;
+        until("what changed to be kept", || {
+            kept().contains("+ EndpointSlice default/c {") && kept().contains("- EndpointSlice default/b\n")
+                || kept().contains("+ EndpointSlice default/c {") && !kept().contains("default/b {")
+        })
+        .await;
+        let world = first.world.clone();
+        drop(first);
+
+        // It starts without an API server, which later comes back with another world.
+        server.stop().await;
+        let mut second = Followed::open_keeping(&server, true, Some(directory.path())).await;
+        second.change().await;
+        assert_eq!(second.world, world, "streams: {streams}");
+        let health = second.cluster.health().borrow().clone();
+        assert!(health.restored && !health.synced, "{health:?}");
+        assert!(
+            health
+                .remark()
+                .starts_with("serving what was kept on disk; cannot follow"),
+            "{}",
+            health.remark()
+        );
+        server.delete(SLICES, "default/a");
+        server.resume().await;
+        second.until_endpoints(&["10.0.0.3:8080"]).await;
+        second
+            .until_health(|health| health.synced && !health.restored)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_kept_the_api_server_is_followed_all_the_same() {
+    let server = ApiServer::start().await;
+    server.put(BASE);
+    server.put(&route("web"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut followed = Followed::open_keeping(&server, false, Some(&file.join("below"))).await;
+    assert_eq!(followed.change().await.routes.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

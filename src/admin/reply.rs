@@ -32,8 +32,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 
 const PAGE: &str = include_str!("dashboard.html");
 
-const PATHS: &str =
-    "/  /metrics  /livez  /readyz  /stats.json  /backends  /routes  /listeners  /rejects  /certificates";
+const PATHS: &str = "/  /metrics  /livez  /readyz  /stats.json  /backends  /routes  /listeners  /rejects  /certificates  /objects";
 
 /// A response with all of its body.
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -81,6 +80,7 @@ pub(super) fn reply(state: &Arc<AdminState>, loopback: bool, head: &request::Par
         What::Backends => list(query, |ask| json(&state.view.backends(ask))),
         What::Routes => list(query, |ask| json(&state.view.routes(ask))),
         What::Listeners => list(query, |ask| json(&state.view.listeners(ask))),
+        What::Objects => list(query, |ask| json(&state.view.objects(ask))),
         What::Rejects => list(query, |ask| json(&state.view.rejects(ask))),
         What::Certificates => list(query, |ask| json(&state.view.certificates(ask))),
     }
@@ -96,6 +96,7 @@ enum What {
     Backends,
     Routes,
     Listeners,
+    Objects,
     Rejects,
     Certificates,
 }
@@ -111,6 +112,7 @@ impl What {
             "/backends" => Self::Backends,
             "/routes" => Self::Routes,
             "/listeners" => Self::Listeners,
+            "/objects" => Self::Objects,
             "/rejects" => Self::Rejects,
             "/certificates" => Self::Certificates,
             _ => return None,

@@ -20,6 +20,11 @@ pub trait View: Send + Sync + 'static {
     /// Routes, by name.
     fn routes(&self, ask: &Ask) -> Page<RouteView>;
 
+    /// Kubernetes objects and how they fare, by kind and name. May wait; called on a thread that may.
+    fn objects(&self, ask: &Ask) -> Page<ObjectView> {
+        ask.answer(std::iter::empty::<ObjectView>(), |_| "", |object| object) // where no cluster is followed
+    }
+
     /// What was left out of the snapshot, and why.
     fn rejects(&self, ask: &Ask) -> Page<RejectView>;
 
@@ -194,6 +199,19 @@ pub struct ListenerView {
     pub hostname: String,
     /// What is spoken: `http/1.1`, `h2c`.
     pub protocols: Vec<String>,
+}
+
+/// A Kubernetes object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectView {
+    /// Its kind: `HTTPRoute`.
+    pub kind: String,
+    /// Its namespace and name.
+    pub name: String,
+    /// `yes`, `partly` or `no`.
+    pub live: String,
+    /// What is wrong, in the words of its conditions.
+    pub why: Vec<String>,
 }
 
 /// Something that was left out of the snapshot.

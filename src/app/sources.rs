@@ -221,7 +221,7 @@ fn report(health: &kubernetes::Health, is_live: bool, gates: &Gates, metrics: &M
         gates.close(KUBERNETES_GATE, remark);
     }
     metrics.kubernetes(Kubernetes {
-        synced: is_live,
+        synced: is_live && !health.restored,
         away: health.away.len() as u64,
         events: health.events,
         lists: health.lists,

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::acme;
 use crate::admin::{
-    Ask, BackendView, CertificateView, EndpointView, ListenerView, Page, RejectView, RouteView, RuleView,
-    TargetView, View,
+    Ask, BackendView, CertificateView, EndpointView, ListenerView, ObjectView, Page, RejectView, RouteView,
+    RuleView, TargetView, View,
 };
 use crate::balance::{Candidate, CellView, Clock, Fleet, Micros, PartView};
+use crate::kubernetes::{Overview, Overviews};
 use crate::model::{
     BackendTarget, Delta, EndpointState, Filter, Match, PathMatch, Reject, Route, RouteName, Rule,
     StringMatch,
@@ -32,6 +33,8 @@ struct Facts {
     routes: BTreeMap<RouteName, Arc<Route>>,
     bound: BTreeMap<SocketAddr, SocketAddr>,
     certificates: Vec<acme::CertificateStatus>,
+    /// Who knows how Kubernetes objects fare.
+    objects: Vec<Overviews>,
 }
 
 impl Live {
@@ -66,6 +69,10 @@ impl Live {
 
     pub(super) fn set_rejects(&self, rejects: Vec<Reject>) {
         self.facts().rejects = rejects;
+    }
+
+    pub(super) fn add_objects(&self, objects: Overviews) {
+        self.facts().objects.push(objects);
     }
 
     pub(super) fn set_findings(&self, findings: Findings) {
@@ -163,6 +170,12 @@ impl View for Live {
         )
     }
 
+    fn objects(&self, ask: &Ask) -> Page<ObjectView> {
+        let sources = self.facts().objects.clone();
+        let all: Vec<_> = sources.iter().flat_map(Overviews::now).map(object_view).collect();
+        ask.answer(all.into_iter(), |object| &object.name, |object| object)
+    }
+
     fn rejects(&self, ask: &Ask) -> Page<RejectView> {
         let facts = self.facts();
         ask.answer(
@@ -194,6 +207,16 @@ fn certificate_view(one: &acme::CertificateStatus) -> CertificateView {
         not_after_unix_s: one.not_after,
         next_unix_s: one.next,
         why: one.why.clone(),
+    }
+}
+
+/// An object as it is shown.
+pub(crate) fn object_view(object: Overview) -> ObjectView {
+    ObjectView {
+        kind: object.kind.to_owned(),
+        name: object.name,
+        live: object.live.word().to_owned(),
+        why: object.why,
     }
 }
 

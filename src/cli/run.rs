@@ -30,6 +30,10 @@ pub struct RunArgs {
     /// The address that they are told, where they are served on every address: the load balancer's.
     #[arg(long, value_name = "IP", requires = "kubernetes")]
     status_address: Option<IpAddr>,
+    /// A directory where what the API server says is kept, Secrets with certificates among it, readable by its owner alone. It is served
+    /// at the next start if the API server is away then.
+    #[arg(long, value_name = "DIR", requires = "kubernetes")]
+    snapshot: Option<PathBuf>,
     /// Where Ingresses are served.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:80")]
     ingress_address: SocketAddr,
@@ -102,6 +106,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
             settings: shared,
             update_status: args.update_status,
             status_address: args.status_address,
+            snapshot: args.snapshot.clone(),
         }));
     }
     process::run(Plan {

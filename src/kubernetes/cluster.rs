@@ -16,6 +16,8 @@
 //! The replica that holds the lease ([`lease`]) tells the objects how they fare, in their status ([`writer`]) and by Events
 //! ([`report`]); every replica serves.
 //!
+//! With a directory for it, what the API server says is kept on disk ([`keep`]) and served at the next start if it is away then.
+//!
 //! Kinds of the Gateway API may be missing, or be there in an older version: that is asked of the API server, and asked again.
 
 mod access;
@@ -23,6 +25,7 @@ mod backoff;
 mod events;
 mod follow;
 mod hub;
+mod keep;
 mod lease;
 mod report;
 mod reports;
@@ -32,15 +35,18 @@ mod writer;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use tokio::sync::{mpsc, watch as latest};
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
 pub use hub::{Change, Health};
 use hub::{Hub, Wake};
+use keep::{Journal, Keeper};
 pub use lease::Resign;
 
-use crate::kubernetes::{Kind, Settings};
+use crate::kubernetes::overview::Overview;
+use crate::kubernetes::{Kind, Object, Settings};
 
 /// What was read and waits for the index; then its readers wait, and with them the API server.
 const MAX_WAITING: usize = 1024;
@@ -56,6 +62,23 @@ pub struct ClusterOptions {
     pub update_status: bool,
     /// The address that Gateways and Ingresses are told of when they are bound on every address.
     pub status_address: Option<IpAddr>,
+    /// The directory where what the API server says is kept, for a start without it.
+    pub snapshot: Option<PathBuf>,
+}
+
+/// Tells how each object of a cluster fares.
+#[derive(Clone, Debug)]
+pub struct Overviews(mpsc::Sender<hub::Told>);
+
+impl Overviews {
+    /// Now. Waits for the owner of the index: call it on a thread that may wait, not on one of tasks.
+    pub fn now(&self) -> Vec<Overview> {
+        let (reply, all) = oneshot::channel();
+        match self.0.blocking_send(hub::Told::Overview(reply)) {
+            Ok(()) => all.blocking_recv().unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
 }
 
 /// A cluster that is followed. Dropping it ends that.
@@ -65,6 +88,7 @@ pub struct Cluster {
     health: latest::Receiver<Health>,
     bound: latest::Sender<BTreeSet<SocketAddr>>,
     resign: Option<Resign>,
+    overviews: Overviews,
     _tasks: JoinSet<()>,
 }
 
@@ -78,15 +102,18 @@ impl Cluster {
         let client = options.access.client().await?;
         let mut tasks = JoinSet::new();
         let (said, inbox) = mpsc::channel(MAX_WAITING);
+        let (keeper, kept) = keeper(options.snapshot.clone(), &mut tasks).await;
         for kind in Kind::ALL {
-            tasks.spawn(watch::follow(client.clone(), *kind, said.clone()));
+            tasks.spawn(watch::follow(client.clone(), *kind, said.clone(), keeper.clone()));
         }
         let (sender, changes) = mpsc::channel(1);
         let (tell, health) = latest::channel(Health::default());
-        let hub = Hub::new(options.settings.clone(), options.status_address);
+        let mut hub = Hub::new(options.settings.clone(), options.status_address);
+        hub.restore(kept);
         let wake = Wake::default();
         let (bound, are_bound) = latest::channel(BTreeSet::new());
         tasks.spawn(hub::run(hub, inbox, sender, tell, wake.clone(), are_bound));
+        let overviews = Overviews(said.clone());
         let mut resign = None;
         if options.update_status {
             let me = identity();
@@ -107,6 +134,7 @@ impl Cluster {
             health,
             bound,
             resign,
+            overviews,
             _tasks: tasks,
         })
     }
@@ -126,9 +154,40 @@ impl Cluster {
         self.bound.send_replace(addresses);
     }
 
+    /// What tells how each object fares.
+    pub fn overviews(&self) -> Overviews {
+        self.overviews.clone()
+    }
+
     /// How things stand with the API server, now and later.
     pub fn health(&self) -> latest::Receiver<Health> {
         self.health.clone()
+    }
+}
+
+/// What keeps objects in a directory, and those that were kept there. A directory that cannot be used is told and done without:
+/// there may be an API server.
+async fn keeper(directory: Option<PathBuf>, tasks: &mut JoinSet<()>) -> (Keeper, Vec<Object>) {
+    let Some(directory) = directory else {
+        return (Keeper::default(), Vec::new());
+    };
+    let path = directory.clone();
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&directory)).await;
+    match opened.map_err(std::io::Error::other).flatten() {
+        Ok((journal, kept)) => {
+            tracing::info!(
+                objects = kept.len(),
+                "what was kept in {} is read",
+                path.display()
+            );
+            let (keeper, writer) = Keeper::new(journal);
+            tasks.spawn(writer.run());
+            (keeper, kept)
+        }
+        Err(error) => {
+            tracing::error!("nothing is kept on disk: {}: {error}", path.display());
+            (Keeper::default(), Vec::new())
+        }
     }
 }
 

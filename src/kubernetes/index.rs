@@ -31,6 +31,7 @@ pub use findings::{Complaint, Findings, condition};
 pub use store::Store;
 
 use crate::kubernetes::gateway::{AllowedNamespaces, Gateways, gateways};
+use crate::kubernetes::nginx::{Upstream, is_canary};
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
 use crate::kubernetes::routes::Surroundings;
 use crate::kubernetes::{Settings, endpoint_slice, ingress, routes, service};
@@ -67,6 +68,8 @@ pub struct Index {
     slices: BTreeMap<Id, BTreeSet<Id>>,
     /// The backends of each Service as they last came out, by port.
     backends: BTreeMap<Id, BTreeMap<u16, Published>>,
+    /// What Ingresses wish of the ports of Services that they use, by Service; only those that do.
+    wishes: BTreeMap<Id, BTreeMap<Key, Wish>>,
     /// What is wrong, by object.
     complaints: BTreeMap<Key, Vec<Complaint>>,
     /// Objects whose status may be different now; none: nobody asks.
@@ -108,6 +111,13 @@ impl<'index> Outcome<'index> {
     }
 }
 
+/// What an Ingress wishes of ports of a Service.
+#[derive(Debug)]
+struct Wish {
+    ports: BTreeSet<u16>,
+    upstream: Arc<Upstream>,
+}
+
 /// A backend as it last came out.
 #[derive(Debug)]
 struct Published {
@@ -142,6 +152,7 @@ impl Index {
             dependents: Dependents::default(),
             slices: BTreeMap::new(),
             backends: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             complaints: BTreeMap::new(),
             touched: None,
             news: None,
@@ -336,6 +347,7 @@ impl Index {
             && self.backends.is_empty()
             && self.complaints.is_empty()
             && self.certificates.is_empty()
+            && self.wishes.is_empty()
             && self.gateways == Gateways::default()
     }
 
@@ -365,6 +377,7 @@ impl Index {
             }
             Kind::Ingress => {
                 self.dirty.ingresses.insert(key.clone());
+                self.touch_canaries(key, [old, new]);
             }
             Kind::HttpRoute => {
                 self.dirty.routes.insert(key.clone());
@@ -391,6 +404,28 @@ impl Index {
                 self.mark(self.dependents.of_grants_in(&key.id.namespace));
                 self.dirty.gateways = true;
             }
+        }
+    }
+
+    /// A canary is part of the other Ingresses of its hosts, and they are what it belongs to.
+    fn touch_canaries(&mut self, key: &Key, versions: [Option<&Object>; 2]) {
+        let both = versions.into_iter().flatten().filter_map(|object| match object {
+            Object::Ingress(ingress) => Some(&**ingress),
+            _ => None,
+        });
+        let ingress = |id: &Id| Key {
+            kind: Kind::Ingress,
+            id: id.clone(),
+        };
+        let canaries = self.store.canaries(&key.id.namespace).map(|(id, _)| ingress(id));
+        self.dirty.ingresses.extend(canaries);
+        for one in both.filter(|ingress| is_canary(ingress)) {
+            let all = self.store.in_namespace(Kind::Ingress, &key.id.namespace);
+            let others = all.filter(|(_, other)| match other {
+                Object::Ingress(other) => ingress::share_a_host(one, other),
+                _ => false,
+            });
+            self.dirty.ingresses.extend(others.map(|(key, _)| key.clone()));
         }
     }
 
@@ -500,7 +535,44 @@ impl Index {
             self.routes.insert(key.clone(), kept);
         }
         self.complain(key, findings.complaints);
+        self.wish(key, findings.upstream, &findings.on.uses, services);
         services.extend(self.dependents.replace(key, findings.on));
+    }
+
+    /// Notes what an Ingress wishes of the ports that it uses.
+    fn wish(
+        &mut self,
+        key: &Key,
+        upstream: Upstream,
+        uses: &BTreeSet<(Id, u16)>,
+        services: &mut BTreeSet<Id>,
+    ) {
+        if upstream.is_empty() && self.wishes.is_empty() {
+            return;
+        }
+        for (id, _) in self.dependents.uses_of(key) {
+            if let Some(wishes) = self.wishes.get_mut(&id) {
+                if wishes.remove(key).is_some() {
+                    services.insert(id.clone());
+                }
+                if wishes.is_empty() {
+                    self.wishes.remove(&id);
+                }
+            }
+        }
+        if upstream.is_empty() {
+            return;
+        }
+        let upstream = Arc::new(upstream);
+        for (id, port) in uses {
+            let wish = self.wishes.entry(id.clone()).or_default().entry(key.clone());
+            let wish = wish.or_insert_with(|| Wish {
+                ports: BTreeSet::new(),
+                upstream: Arc::clone(&upstream),
+            });
+            wish.ports.insert(*port);
+            services.insert(id.clone());
+        }
     }
 
     fn complain(&mut self, key: &Key, complaints: Vec<Complaint>) {
@@ -611,14 +683,30 @@ impl Index {
                 let Some(port) = ports.iter().find(|port| port.is_tcp() && port.port.0 == number) else {
                     continue;
                 };
-                let policy = service::policy(id, object, port);
+                let mut wishes = self.wishes.get(id).into_iter().flatten();
+                let mut wishing = wishes.by_ref().filter(|(_, wish)| wish.ports.contains(&number));
+                let wish = wishing.next();
+                let other =
+                    wishing.find(|(_, other)| wish.is_some_and(|(_, wish)| wish.upstream != other.upstream));
+                let mut policy = service::policy(id, object, port, wish.map(|(_, wish)| &*wish.upstream));
+                if let (Some((first, _)), Some((other, _))) = (wish, other) {
+                    policy.complaints.push(Complaint::new(
+                        "",
+                        format!("{other} wishes other connections to port {number} than {first}, which has its wish"),
+                    ));
+                }
                 let endpoints = endpoint_slice::endpoints(
                     slices.iter().copied(),
                     port,
                     policy.backend.protocol,
                     policy.protocol_is_forced,
                 );
-                complaints = policy.complaints; // of the Service's annotations, so the same for every port
+                // Of the Service's annotations, so the same for every port, and of wishes.
+                for complaint in policy.complaints {
+                    if !complaints.contains(&complaint) {
+                        complaints.push(complaint);
+                    }
+                }
                 kept.insert(
                     number,
                     publish(old.remove(&number), policy.backend, endpoints, delta),

@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Findings, Store};
+use crate::kubernetes::nginx::{self, Wishes, is_canary};
 use crate::kubernetes::objects::{Id, Ingress, IngressBackend, IngressPath, Key, Kind, Object, PortRef};
 use crate::kubernetes::service::{backend_name, find_port};
 use crate::kubernetes::{CLASS_NAME, INGRESS_CONTROLLER, Settings};
 use crate::model::{
     BackendTarget, Certificate, Filter, HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls,
-    Match, PathMatch, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
+    Match, PathMatch, PathRewrite, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
 };
 
 /// The name of the listener that all Ingresses share.
@@ -52,7 +53,16 @@ pub fn translate(
     if !is_ours(ingress, store, settings) {
         return Vec::new();
     }
-    let tls = Tls::of(id, ingress, store, findings);
+    let wishes = Wishes::of(&ingress.metadata, findings);
+    if wishes.canary.is_some() {
+        look_for_main(id, ingress, store, settings, findings);
+        return Vec::new();
+    }
+    if !wishes.unguarded.is_empty() {
+        return Vec::new();
+    }
+    let mut tls = Tls::of(id, ingress, store, findings);
+    tls.clear_text |= wishes.clear_text;
     let mut hosts: BTreeMap<HostPattern, Vec<Arc<Rule>>> = BTreeMap::new();
     for (at, spec) in ingress.spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{at}]");
@@ -67,17 +77,36 @@ pub fn translate(
             findings.complain(format!("{field}.host"), reason);
             continue;
         }
+        if wishes.force_tls && matches!(tls.service(&host), Service::ClearText) && !tls.clear_text {
+            findings.complain(
+                "metadata.annotations[nginx.ingress.kubernetes.io/force-ssl-redirect]",
+                format!("{host} is not in spec.tls: a redirection would lead nowhere, so it is not served"),
+            );
+            continue;
+        }
         let rules = hosts.entry(host).or_default();
-        for (at, spec) in spec.http.iter().flat_map(|http| http.paths.iter().enumerate()) {
+        if let Some(to) = &wishes.app_root {
+            rules.push(Arc::new(app_root(to)));
+        }
+        for (at, path) in spec.http.iter().flat_map(|http| http.paths.iter().enumerate()) {
             let field = format!("{field}.http.paths[{at}]");
-            rules.extend(rule(id, spec, &field, store, findings).map(Arc::new));
+            let Some(mut rule) = rule(id, path, &field, &wishes, store, findings) else {
+                continue;
+            };
+            wishes.dress(&mut rule);
+            let of = (id, spec.host.as_deref(), path);
+            rules.extend(
+                divide(rule, of, store, settings, findings)
+                    .into_iter()
+                    .map(Arc::new),
+            );
         }
     }
     if ingress.spec.rules.is_empty() && ingress.spec.default_backend.is_none() {
         findings.complain("spec", "it has neither rules nor a defaultBackend");
     }
 
-    let default = default_route(id, ingress, &tls, store, findings);
+    let default = default_route(id, ingress, &tls, &wishes, store, findings);
     hosts.retain(|_, rules| !rules.is_empty());
     let is_one = hosts.len() == 1;
     let mut routes = Vec::new();
@@ -101,7 +130,121 @@ pub fn translate(
         routes.extend(tls.place(default, &HostPattern::Any, settings));
     }
     findings.certificates = tls.certificates;
+    findings.upstream = wishes.upstream;
     routes
+}
+
+/// Whether an Ingress has no routes of its own, because it is a canary.
+pub fn is_part_of_another(ingress: &Ingress) -> bool {
+    is_canary(ingress)
+}
+
+/// Whether two Ingresses have a host in common.
+pub fn share_a_host(a: &Ingress, b: &Ingress) -> bool {
+    let mut hosts = a.spec.rules.iter().map(|rule| rule.host.as_deref().unwrap_or(""));
+    hosts.any(|host| {
+        b.spec
+            .rules
+            .iter()
+            .any(|rule| rule.host.as_deref().unwrap_or("") == host)
+    })
+}
+
+/// The path of an Ingress with the same host and path as one of another.
+fn same_path<'a>(
+    ingress: &'a Ingress,
+    host: Option<&str>,
+    path: &IngressPath,
+) -> Option<(String, &'a IngressPath)> {
+    let rules = ingress.spec.rules.iter().enumerate();
+    let of_host = rules.filter(|(_, rule)| rule.host.as_deref().unwrap_or("") == host.unwrap_or(""));
+    let mut paths = of_host.flat_map(|(at, rule)| {
+        let paths = rule.http.iter().flat_map(|http| http.paths.iter().enumerate());
+        paths.map(move |(path_at, path)| (format!("spec.rules[{at}].http.paths[{path_at}]"), path))
+    });
+    paths.find(|(_, other)| other.path == path.path)
+}
+
+/// A rule with the part that a canary takes of it: the first by name that has its host and path.
+fn divide(
+    rule: Rule,
+    (id, host, path): (&Id, Option<&str>, &IngressPath),
+    store: &Store,
+    settings: &Settings,
+    findings: &mut Findings,
+) -> Vec<Rule> {
+    let mut canaries = store
+        .canaries(&id.namespace)
+        .filter(|(_, canary)| is_ours(canary, store, settings));
+    let Some((canary, (_, path))) =
+        canaries.find_map(|(_, canary)| Some((canary, same_path(canary, host, path)?)))
+    else {
+        return vec![rule];
+    };
+    // Its own complaints are told of itself.
+    let mut of_canary = Findings::default();
+    let wishes = Wishes::of(&canary.metadata, &mut of_canary);
+    let target = target(id, &path.backend, "", store, &mut of_canary);
+    findings.on.services.append(&mut of_canary.on.services);
+    findings.on.uses.append(&mut of_canary.on.uses);
+    match wishes.canary {
+        Some(division) if wishes.unguarded.is_empty() && !rule.backends.is_empty() => {
+            division.divide(rule, target)
+        }
+        _ => vec![rule],
+    }
+}
+
+/// A canary has no routes of its own; says what is wrong with it.
+fn look_for_main(id: &Id, canary: &Ingress, store: &Store, settings: &Settings, findings: &mut Findings) {
+    for rule in &canary.spec.rules {
+        for path in rule.http.iter().flat_map(|http| &http.paths) {
+            let mut all = store.in_namespace(Kind::Ingress, &id.namespace);
+            let is_main = |object: &Object| match object {
+                Object::Ingress(other) => {
+                    !is_canary(other)
+                        && is_ours(other, store, settings)
+                        && same_path(other, rule.host.as_deref(), path).is_some()
+                }
+                _ => false,
+            };
+            if !all.any(|(_, object)| is_main(object)) {
+                findings.complain(
+                    "spec.rules",
+                    format!(
+                        "it is a canary, and there is no Ingress with the same host and path ({}{}) in its namespace",
+                        rule.host.as_deref().unwrap_or("*"),
+                        path.path.as_deref().unwrap_or("/")
+                    ),
+                );
+            }
+            let field = match same_path(canary, rule.host.as_deref(), path) {
+                Some((field, _)) => field + ".backend",
+                None => "spec.rules".to_owned(),
+            };
+            // Asked for here, so that it is said here when its Service is missing.
+            target(id, &path.backend, &field, store, findings);
+        }
+    }
+    findings.on.uses.clear(); // what uses it is the other Ingress
+}
+
+/// `/` and nothing else is sent elsewhere.
+fn app_root(to: &Arc<str>) -> Rule {
+    Rule {
+        matches: vec![Match {
+            path: PathMatch::Exact("/".into()),
+            ..Match::default()
+        }],
+        filters: vec![Filter::Redirect(Redirect {
+            scheme: None,
+            hostname: None,
+            port: None,
+            path: Some(PathRewrite::Full(Arc::clone(to))),
+            status: http::StatusCode::FOUND,
+        })],
+        ..Rule::default()
+    }
 }
 
 /// The listeners of all Ingresses, in clear text and with TLS, as far as there is something for them.
@@ -306,7 +449,14 @@ fn host(text: Option<&str>) -> Result<HostPattern, String> {
 }
 
 /// One path as a rule; none when it cannot be understood.
-fn rule(id: &Id, spec: &IngressPath, field: &str, store: &Store, findings: &mut Findings) -> Option<Rule> {
+fn rule(
+    id: &Id,
+    spec: &IngressPath,
+    field: &str,
+    wishes: &Wishes,
+    store: &Store,
+    findings: &mut Findings,
+) -> Option<Rule> {
     let text = match spec.path.as_deref() {
         None | Some("") => "/",
         Some(text) => text,
@@ -319,6 +469,13 @@ fn rule(id: &Id, spec: &IngressPath, field: &str, store: &Store, findings: &mut 
         return None;
     }
     let path = match spec.path_type.as_deref() {
+        _ if wishes.regex => match nginx::path_regex(text) {
+            Ok(path) => path,
+            Err(reason) => {
+                findings.complain(format!("{field}.path"), format!("{reason}; the path is left out"));
+                return None;
+            }
+        },
         Some("Exact") => PathMatch::Exact(Arc::from(text)),
         None | Some("Prefix" | "ImplementationSpecific") => PathMatch::prefix(text),
         Some(other) => {
@@ -406,6 +563,7 @@ fn default_route(
     id: &Id,
     ingress: &Ingress,
     tls: &Tls,
+    wishes: &Wishes,
     store: &Store,
     findings: &mut Findings,
 ) -> Option<Route> {
@@ -415,6 +573,12 @@ fn default_route(
         return None;
     }
     let target = target(id, backend, "spec.defaultBackend", store, findings);
+    let mut rule = rule_to(Match::default(), target);
+    let whole = Wishes {
+        rewrite: None, // there is no path to capture of
+        ..wishes.clone()
+    };
+    whole.dress(&mut rule);
     Some(Route {
         name: RouteName::new(if ingress.spec.rules.is_empty() {
             format!("Ingress/{id}")
@@ -423,7 +587,7 @@ fn default_route(
         }),
         listeners: Vec::new(),
         hostnames: vec![HostPattern::Any],
-        rules: vec![Arc::new(rule_to(Match::default(), target))],
+        rules: vec![Arc::new(rule)],
         created: AFTER_ALL_OTHERS + ingress.metadata.created,
         order: 0, // the name decides
     })

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::kubernetes::Settings;
+use crate::kubernetes::index::Index;
 use crate::model::{Delta, Reject};
 use directory::Directory;
 use watch::{Waker, Watch};
@@ -61,6 +62,19 @@ pub enum OpenError {
 }
 
 impl Manifests {
+    /// Reads a directory once: the index of what is in it, and what of that is rejected. Reads files on the calling thread.
+    pub(super) fn read(directory: &Path, settings: Settings) -> Result<(Index, Vec<Reject>), OpenError> {
+        std::fs::read_dir(directory).map_err(|error| OpenError::Unreadable {
+            path: directory.to_owned(),
+            error,
+        })?;
+        let (mut watch, ..) = Watch::new(directory);
+        let mut directory = Directory::new(directory.to_owned(), settings);
+        let seen = directory.look(Instant::now(), &mut watch);
+        let (_, rejects) = seen.change.unwrap_or_default();
+        Ok((directory.into_index(), rejects))
+    }
+
     /// Reads a directory and begins to watch it: the watch, all there is in it, and what of that is rejected.
     ///
     /// Reads files on the calling thread; some hundred thousand lines take seconds.

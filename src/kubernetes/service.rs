@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::kubernetes::index::{Complaint, Store};
+use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, PortRef, Service, ServicePort, parse_duration};
 use crate::model::{
     Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
@@ -137,15 +138,18 @@ pub struct Policy {
     pub complaints: Vec<Complaint>,
 }
 
-/// The policy of one port of a Service.
-pub fn policy(id: &Id, service: &Service, port: &ServicePort) -> Policy {
+/// The policy of one port of a Service. What an Ingress wishes goes before `appProtocol`, the Service's annotations before both.
+pub fn policy(id: &Id, service: &Service, port: &ServicePort, wish: Option<&Upstream>) -> Policy {
     let mut backend = Backend::new(backend_name(id, port.port.0));
     if let AppProtocol::Speak(protocol) = app_protocol(port.app_protocol.as_deref()) {
         backend.protocol = protocol;
     }
+    if let Some(wish) = wish {
+        wish.apply(&mut backend);
+    }
     let mut policy = Policy {
         backend,
-        protocol_is_forced: false,
+        protocol_is_forced: wish.is_some_and(Upstream::has_protocol),
         complaints: Vec::new(),
     };
     for (name, value) in &service.metadata.annotations {

@@ -21,6 +21,16 @@ pub enum Read {
     Broken(Key, String),
 }
 
+impl Read {
+    /// Which object it is.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Good(object) => object.key(),
+            Self::Broken(key, _) => key.clone(),
+        }
+    }
+}
+
 /// A line of a watch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -148,6 +158,19 @@ pub fn page(kind: Kind, text: &str) -> Result<Page, serde_json::Error> {
         version: raw.metadata.resource_version,
         next: raw.metadata.r#continue.filter(|token| !token.is_empty()),
     })
+}
+
+/// The text of the object in a line of a watch that was read before.
+pub fn text_of_event(line: &str) -> Option<&str> {
+    let raw: RawEvent<'_> = serde_json::from_str(line).ok()?;
+    Some(raw.object.get())
+}
+
+/// The texts of the objects of a page that was read before, in its order.
+pub fn texts_of_page(text: &str) -> Vec<&str> {
+    let raw: Result<RawPage<'_>, _> = serde_json::from_str(text);
+    let items = raw.ok().and_then(|raw| raw.items).unwrap_or_default();
+    items.into_iter().map(RawValue::get).collect()
 }
 
 /// Whether a resource is among those of a group's version.

@@ -232,11 +232,7 @@ impl Follow {
         match &mut self.state {
             State::Stream { version, read } => match event {
                 Event::Put(object, _) => {
-                    let key = match &object {
-                        Read::Good(object) => object.key(),
-                        Read::Broken(key, _) => key.clone(),
-                    };
-                    read.insert(key, object);
+                    read.insert(object.key(), object);
                 }
                 Event::Gone(key, _) => {
                     read.remove(&key);

@@ -9,18 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::events::Read;
 use super::follow::Said;
 use crate::kubernetes::index::{Complaint, Index, STATUS_KINDS};
-use crate::kubernetes::objects::{Key, Kind};
+use crate::kubernetes::objects::{Key, Kind, Object};
+use crate::kubernetes::overview::{self, Overview};
 use crate::kubernetes::status::{self, Serving, Status};
 use crate::kubernetes::{SOURCE, Settings};
 use crate::model::{Delta, Reject, SourceName};
 
 /// How long changes are gathered that follow closely on one.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// How long the API server is waited for at the start, before what was kept is served.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The objects that cannot be read of which the reason is kept; of later ones nothing is said.
 const MAX_BROKEN: usize = 1000;
@@ -42,6 +46,8 @@ pub struct Change {
 pub struct Health {
     /// Whether every kind was read once: from then on there is a world that stays.
     pub synced: bool,
+    /// Whether what is served was kept on disk, because the API server was not read since the start.
+    pub restored: bool,
     /// Kinds that were not read yet.
     pub unread: BTreeSet<Kind>,
     /// Kinds that cannot be followed at the moment, and why.
@@ -60,6 +66,9 @@ impl Health {
     /// In a line, what is not well; empty when all is.
     pub fn remark(&self) -> String {
         let mut parts = Vec::new();
+        if self.restored {
+            parts.push("serving what was kept on disk".to_owned());
+        }
         // They are often all away for one reason.
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (kind, why) in &self.away {
@@ -92,6 +101,8 @@ pub enum Told {
     Next(oneshot::Sender<Option<(Key, Status)>>),
     /// That status was not written.
     Again(Key),
+    /// How each object fares.
+    Overview(oneshot::Sender<Vec<Overview>>),
     /// The next object of which something else is wrong than before, with all that is.
     NextFinding(oneshot::Sender<Option<Finding>>),
 }
@@ -129,6 +140,20 @@ impl Hub {
         }
     }
 
+    /// Takes what was kept on disk. It is given out when [`use_kept`](Self::use_kept) says so and the API server was not read before.
+    pub fn restore(&mut self, objects: Vec<Object>) {
+        for object in objects {
+            self.index.apply(object);
+        }
+    }
+
+    /// The API server does not answer: from now on what was kept is served. True: something was kept.
+    pub fn use_kept(&mut self) -> bool {
+        let uses = !self.health.synced && !self.index.is_empty();
+        self.health.restored |= uses;
+        uses
+    }
+
     /// Begins or ends to note objects whose status may be different.
     pub fn lead(&mut self, leads: bool) {
         self.index.note_statuses(leads);
@@ -150,6 +175,11 @@ impl Hub {
             }
         }
         None
+    }
+
+    /// How each object fares.
+    pub fn overview(&self) -> Vec<Overview> {
+        overview::all(self.index.outcome(), &self.serving)
     }
 
     /// Whether there is an object of which something else is wrong.
@@ -243,7 +273,7 @@ impl Hub {
 
     /// What changed since the last call, if anything did and everything was read once.
     pub fn change(&mut self) -> Option<Change> {
-        if !self.health.synced {
+        if !self.health.synced && !self.health.restored {
             return None;
         }
         let delta = self.index.take_delta();
@@ -266,6 +296,7 @@ impl Hub {
     fn read(&mut self, kind: Kind) -> bool {
         let is_news = self.health.unread.remove(&kind);
         self.health.synced |= self.health.unread.is_empty();
+        self.health.restored &= !self.health.synced;
         is_news
     }
 
@@ -300,6 +331,8 @@ pub async fn run(
     mut bound: latest::Receiver<BTreeSet<SocketAddr>>,
 ) {
     let mut quiet_until = Instant::now();
+    // When what was kept is used, if the API server was not read by then.
+    let mut patience = Some(Instant::now() + PATIENCE);
     let mut asked = Asked::default();
     tell.send_replace(hub.health().clone());
     loop {
@@ -308,6 +341,13 @@ pub async fn run(
                 Some(told) => hear(&mut hub, told, &tell, &mut asked),
                 None => return,
             },
+            () = sleep_until(patience.unwrap_or(quiet_until)), if patience.is_some() => {
+                patience = None;
+                if hub.use_kept() {
+                    tracing::warn!("the API server was not read; what was kept on disk is served until it is");
+                    tell.send_replace(hub.health().clone());
+                }
+            }
             Ok(()) = bound.changed() => {
                 let bound = bound.borrow_and_update().clone();
                 hub.bound(bound);
@@ -332,6 +372,9 @@ pub async fn run(
         for reply in asked.statuses.drain(..) {
             let _ = reply.send(hub.next_status());
         }
+        for reply in asked.overviews.drain(..) {
+            let _ = reply.send(hub.overview());
+        }
         for reply in asked.findings.drain(..) {
             let _ = reply.send(hub.next_finding());
         }
@@ -353,6 +396,7 @@ pub async fn run(
 /// What was asked and not answered yet; each asker asks one thing at a time.
 #[derive(Default)]
 struct Asked {
+    overviews: Vec<oneshot::Sender<Vec<Overview>>>,
     statuses: Vec<oneshot::Sender<Option<(Key, Status)>>>,
     findings: Vec<oneshot::Sender<Option<Finding>>>,
 }
@@ -361,6 +405,7 @@ fn hear(hub: &mut Hub, told: Told, tell: &latest::Sender<Health>, asked: &mut As
     match told {
         Told::Said(said) => take(hub, said, tell),
         Told::Leading(leads) => hub.lead(leads),
+        Told::Overview(reply) => asked.overviews.push(reply),
         Told::Next(reply) => asked.statuses.push(reply),
         Told::NextFinding(reply) => asked.findings.push(reply),
         Told::Again(key) => hub.again(&key),

@@ -1,5 +1,6 @@
 //! Asking the API server about one kind, for the life of the process. What is asked is decided in [`follow`](super::follow).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,9 +11,10 @@ use kube::client::Body;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::events;
-use super::follow::{Ask, Follow, Heard, Then};
+use super::events::{self, Event, Read};
+use super::follow::{Ask, Follow, Heard, Said, Then};
 use super::hub::Told;
+use super::keep::Keeper;
 use super::requests;
 use crate::kubernetes::Kind;
 
@@ -32,10 +34,11 @@ const MAX_ANSWER: usize = 256 * 1024 * 1024;
 const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Follows a kind until nobody listens.
-pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>) {
+pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>, keeper: Keeper) {
     let mut teller = Teller {
         follow: Follow::new(kind),
         to,
+        keeper: keeper.clone(),
         then: Then::Ask,
     };
     loop {
@@ -50,7 +53,15 @@ pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>) {
                 whole(
                     &client,
                     &requests::page(kind, version, token.as_deref()),
-                    |text| events::page(kind, text).map(Heard::Page),
+                    |text| {
+                        let page = events::page(kind, text)?;
+                        if keeper.is_on() {
+                            for (read, text) in page.objects.iter().zip(events::texts_of_page(text)) {
+                                keep(&keeper, read, text);
+                            }
+                        }
+                        Ok(Heard::Page(page))
+                    },
                 )
                 .await
             }
@@ -77,8 +88,16 @@ pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>) {
     }
 }
 
+/// Keeps an object that can be read; of one that cannot, the last that could stays.
+fn keep(keeper: &Keeper, read: &Read, text: &str) {
+    if let Read::Good(object) = read {
+        keeper.put(object.key(), text);
+    }
+}
+
 /// Hears, and passes on what is said.
 struct Teller {
+    keeper: Keeper,
     follow: Follow,
     to: mpsc::Sender<Told>,
     then: Then,
@@ -90,6 +109,14 @@ impl Teller {
         let mut said = Vec::new();
         self.then = self.follow.hear(heard, fastrand::f64(), &mut said);
         for said in said {
+            match &said {
+                Said::All(kind, read) if self.keeper.is_on() => {
+                    self.keeper.all(*kind, read.iter().map(Read::key).collect());
+                }
+                Said::Missing(kind) => self.keeper.all(*kind, BTreeSet::new()),
+                Said::Gone(key) => self.keeper.gone(key.clone()),
+                _ => {}
+            }
             if self.to.send(Told::Said(said)).await.is_err() {
                 return false;
             }
@@ -135,6 +162,12 @@ async fn listen(client: &Client, path: &str, kind: Kind, teller: &mut Teller) ->
             looked_at = 0;
             let line = std::str::from_utf8(&line).map_err(|error| Heard::Lost(error.to_string()))?;
             let event = events::event(kind, line).map_err(|error| nonsense(&error))?;
+            if teller.keeper.is_on()
+                && let Event::Put(read, _) = &event
+                && let Some(text) = events::text_of_event(line)
+            {
+                keep(&teller.keeper, read, text);
+            }
             if !teller.hear(Heard::Event(event)).await || teller.then != Then::Listen {
                 return Ok(None);
             }

@@ -41,6 +41,11 @@ impl Dependents {
             .map_or_else(Vec::new, |kept| kept.gateways.to_vec())
     }
 
+    /// The ports of Services that a route or Ingress uses.
+    pub fn uses_of(&self, key: &Key) -> Vec<(Id, u16)> {
+        self.of.get(key).map_or_else(Vec::new, |kept| kept.uses.to_vec())
+    }
+
     /// Who asks for a grant in a namespace.
     pub fn of_grants_in(&self, namespace: &str) -> Vec<Key> {
         self.granting

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::Id;
 use crate::model::Certificate;
 
@@ -69,6 +70,8 @@ pub struct Findings {
     pub on: Dependencies,
     /// The certificates with which it is served.
     pub certificates: Vec<Arc<Certificate>>,
+    /// What it wishes of the ports of Services that it uses.
+    pub upstream: Upstream,
 }
 
 impl Findings {

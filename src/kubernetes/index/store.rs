@@ -1,8 +1,9 @@
 //! The objects that are known, as they were given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{
     EndpointSlice, Gateway, HttpRoute, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant, Secret,
     Service,
@@ -12,6 +13,8 @@ use crate::kubernetes::objects::{
 #[derive(Debug, Default)]
 pub struct Store {
     objects: BTreeMap<Key, Object>,
+    /// The Ingresses that are canaries of others. There are few; others would have to be searched for them.
+    canaries: BTreeSet<Id>,
 }
 
 macro_rules! getters {
@@ -56,11 +59,23 @@ impl Store {
 
     /// Puts an object; gives the one it replaces.
     pub fn put(&mut self, key: Key, object: Object) -> Option<Object> {
+        match &object {
+            Object::Ingress(ingress) if is_canary(ingress) => {
+                self.canaries.insert(key.id.clone());
+            }
+            Object::Ingress(_) => {
+                self.canaries.remove(&key.id);
+            }
+            _ => {}
+        }
         self.objects.insert(key, object)
     }
 
     /// Takes an object out.
     pub fn remove(&mut self, key: &Key) -> Option<Object> {
+        if key.kind == Kind::Ingress {
+            self.canaries.remove(&key.id);
+        }
         self.objects.remove(key)
     }
 
@@ -77,6 +92,14 @@ impl Store {
     ) -> impl Iterator<Item = (&'a Key, &'a Object)> {
         self.from(kind, namespace)
             .take_while(move |(key, _)| key.kind == kind && *key.id.namespace == *namespace)
+    }
+
+    /// The canaries among the Ingresses of a namespace, by name.
+    pub fn canaries<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Id, &'a Ingress)> {
+        self.canaries
+            .range(Id::new(namespace, "")..)
+            .take_while(move |id| *id.namespace == *namespace)
+            .filter_map(|id| Some((id, &**self.ingress(id)?)))
     }
 
     /// The grants in a namespace.

@@ -110,6 +110,11 @@ enum Content {
 }
 
 impl Directory {
+    /// What its objects are.
+    pub fn into_index(self) -> Index {
+        self.index
+    }
+
     /// A directory of which nothing is known yet.
     pub fn new(root: PathBuf, settings: Settings) -> Self {
         let source = SourceName::new(root.to_string_lossy());

@@ -13,6 +13,7 @@ use super::scalar::{or_default, parse_time};
 const READ_ANNOTATIONS: &[&str] = &[
     "tidegate.dev/",
     "kubernetes.io/ingress.class",
+    "nginx.ingress.kubernetes.io/",
     "ingressclass.kubernetes.io/",
 ];
 

@@ -111,6 +111,9 @@ spec:
         {{- with .Values.workers }}
         - --workers={{ . }}
         {{- end }}
+        {{- if .Values.snapshot.enabled }}
+        - --snapshot=/var/lib/tidegate
+        {{- end }}
         {{- range .Values.extraArgs }}
         - {{ . | quote }}
         {{- end }}
@@ -162,6 +165,10 @@ spec:
         - name: config
           mountPath: /etc/tidegate
           readOnly: true
+        {{- if .Values.snapshot.enabled }}
+        - name: snapshot
+          mountPath: /var/lib/tidegate
+        {{- end }}
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -172,6 +179,15 @@ spec:
     - name: config
       configMap:
         name: {{ include "tidegate.fullname" . }}
+    {{- if .Values.snapshot.enabled }}
+    - name: snapshot
+      {{- if .Values.snapshot.volume }}
+      {{- toYaml .Values.snapshot.volume | nindent 6 }}
+      {{- else }}
+      emptyDir:
+        medium: Memory
+      {{- end }}
+    {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
