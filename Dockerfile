@@ -3,7 +3,8 @@
 #   docker build -t tidegate .
 #   docker run --read-only -p 8080:8080 -v "$PWD/config:/etc/tidegate:ro" tidegate run --config /etc/tidegate/minimal.yaml
 #
-# Nothing is written to the file system unless the configuration names a file for the access log.
+# Nothing is written to the file system unless the configuration names a file for the access log, or a store for ACME
+# (`acme.store`): mount a volume there that the user `nonroot` owns.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build

@@ -36,6 +36,10 @@ pub const WINDOW: u64 = 1800;
 const LONGEST_UNWELL: Duration = Duration::from_secs(900);
 /// The longest pause after a refusal.
 const LONGEST_REFUSED: Duration = Duration::from_secs(6 * 3600);
+/// A failure that lies further ahead than this, in seconds, was noted by a clock that was wrong, and counts no more.
+const SKEW: u64 = 3600;
+/// The longest that an authority's `Retry-After` holds, in seconds.
+const LONGEST_TOLD: u64 = 86_400 + 1;
 /// A certificate that was just got is not renewed, whatever the authority's window says. In seconds.
 const FRESH: u64 = 3600;
 
@@ -170,7 +174,7 @@ pub fn next(entry: &Entry<'_>, pace: &Pace, now: u64) -> Next {
     let due = entry
         .life
         .map_or(0, |life| renewal(entry.name, life, entry.notes.window));
-    let at = due.max(earliest_try(entry.name, entry.notes, pace));
+    let at = due.max(earliest_try(entry.name, entry.notes, pace, now));
     if at <= now {
         return Next::Order;
     }
@@ -178,18 +182,22 @@ pub fn next(entry: &Entry<'_>, pace: &Pace, now: u64) -> Next {
         return Next::Wait(at);
     };
     let known = entry.notes.window.filter(|window| window.about == life.until);
-    match known.map_or(0, |window| window.ask_again) {
+    let ask = known.map_or(0, |window| window.ask_again);
+    match ask.min(now.saturating_add(LONGEST_TOLD)) {
         ask if ask <= now => Next::Ask,
         ask => Next::Wait(at.min(ask)),
     }
 }
 
 /// Before when nothing is tried because the last try has failed.
-pub fn earliest_try(name: &ManagedName, notes: &Notes, pace: &Pace) -> u64 {
-    notes.failure.as_ref().map_or(0, |failure| {
+pub fn earliest_try(name: &ManagedName, notes: &Notes, pace: &Pace, now: u64) -> u64 {
+    let failure = notes.failure.as_ref();
+    let failure = failure.filter(|failure| failure.at <= now.saturating_add(SKEW));
+    failure.map_or(0, |failure| {
+        let told = failure.not_before.min(failure.at.saturating_add(LONGEST_TOLD));
         let share = spread(name, failure.at);
         let pause = pause(notes.failures, failure.refused, pace, share);
-        (failure.at.saturating_add(pause)).max(failure.not_before)
+        failure.at.saturating_add(pause).max(told)
     })
 }
 
@@ -349,6 +357,11 @@ mod tests {
             (None, &failed(now, 0), now + 376, "order"),
             (None, &failed(now, now + 5000), now + 4999, "wait"),
             (None, &failed(now, now + 5000), now + 5000, "order"),
+            // Nobody is held back for ever, and no failure of the future counts.
+            (None, &failed(now, u64::MAX), now + DAY, "wait"),
+            (None, &failed(now, u64::MAX), now + DAY + 1, "order"),
+            (None, &failed(now + 3600, 0), now, "wait"),
+            (None, &failed(now + 3601, 0), now, "order"),
             // While a renewal that failed waits for its next try, the authority may still be asked when it is wanted.
             (Some(LIFE), &failed(1060 * DAY, 0), 1060 * DAY + 1, "ask"),
         ] {

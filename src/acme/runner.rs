@@ -457,7 +457,7 @@ impl Session {
         if failed.for_all {
             self.held_until = self.held_until.max(now + wait);
         }
-        let next = plan::earliest_try(name, notes, &self.settings.pace).saturating_sub(now);
+        let next = plan::earliest_try(name, notes, &self.settings.pace, now).saturating_sub(now);
         tracing::warn!(
             %name,
             failures = notes.failures,
@@ -506,7 +506,7 @@ impl Session {
                 .life
                 .map_or(0, |life| plan::renewal(name, life, stored.notes.window));
             let next = due
-                .max(plan::earliest_try(name, &stored.notes, &self.settings.pace))
+                .max(plan::earliest_try(name, &stored.notes, &self.settings.pace, now))
                 .max(if due <= now { self.held_until } else { 0 });
             let elsewhere =
                 || (self.locked_out && due <= now).then(|| "another replica is ordering".to_owned());

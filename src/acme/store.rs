@@ -43,6 +43,9 @@ const ANSWER_LIFE: u64 = 3600;
 /// The longest token; Let's Encrypt's have 43 characters.
 const MAX_TOKEN: usize = 128;
 
+/// How files begin that are being written.
+const NEW: &str = ".new-";
+
 /// A store of one authority.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -252,10 +255,19 @@ impl Store {
         remove(&self.answer_path(token)?)
     }
 
-    /// Takes away answers that were left behind. For who holds the lock and has no order under way.
+    /// Takes away answers that were left behind, and files whose writing never ended. For who holds the lock and has no
+    /// order under way.
     pub fn sweep(&self) {
         for path in files(&self.root.join("answers")).unwrap_or_default() {
             let _ = remove(&path);
+        }
+        for directory in ["", "certificates", "notes", "answers"] {
+            let entries = fs::read_dir(self.root.join(directory));
+            for entry in entries.into_iter().flatten().flatten() {
+                if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
+                    let _ = remove(&entry.path());
+                }
+            }
         }
     }
 
@@ -446,7 +458,7 @@ fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
 
 /// Writes beside the place and renames. A crash leaves the old file or the new one.
 fn put(path: &Path, text: &[u8]) -> Result<(), StoreError> {
-    let new = path.with_file_name(format!(".new-{:016x}", fastrand::u64(..)));
+    let new = path.with_file_name(format!("{NEW}{:016x}", fastrand::u64(..)));
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)

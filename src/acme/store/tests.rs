@@ -219,6 +219,9 @@ fn answers_are_shared_bounded_and_do_not_live_for_ever() {
         one.put_answer(&answer(&format!("t{number}"), unix(now))).unwrap();
     }
     assert_eq!(look(&one, &[]).answers.len(), MAX_ANSWERS);
+    let half = one.root().join("certificates/.new-0123");
+    fs::write(&half, "half a key").unwrap();
     one.sweep();
+    assert!(!half.exists());
     assert!(look(&one, &[]).answers.is_empty());
 }
