@@ -1,4 +1,5 @@
 //! The fourth layer: bytes between two connections.
 
 pub mod copy;
+pub mod desk;
 pub mod prefixed;

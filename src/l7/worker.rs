@@ -1,45 +1,31 @@
-//! What the exchanges of one worker share: its view of the snapshot, its connections, its counters. Owned by one
-//! thread, so nothing here is locked and nothing need be `Send`.
+//! What the exchanges of one worker share: its desk, its connections to HTTP endpoints, what responses of its own look
+//! like. Owned by one thread, so nothing here is locked and nothing need be `Send`.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::upload::RequestBody;
-use crate::balance::{Clock, Micros};
+use crate::balance::Clock;
+use crate::l4::desk::Desk;
 use crate::runtime::allocator;
-use crate::runtime::timers::Timers;
-use crate::snapshot::{Current, Reader, Readers};
+use crate::snapshot::Readers;
 use crate::telemetry::access_log::AccessLogHandle;
-use crate::telemetry::metrics::{BackendMetrics, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Pool;
 
-/// One data-plane thread's own.
+/// One data-plane thread's own. What is not of HTTP alone is on its [`Desk`].
 pub struct Worker {
-    /// Its number, from 0; its shard of every counter.
-    pub index: usize,
-    /// The process's clock.
-    pub clock: Clock,
     /// Connections to endpoints.
     pub pool: Pool<RequestBody>,
-    /// Timers not in use.
-    pub timers: Rc<Timers>,
-    /// Counters of exchanges that were for no backend.
-    pub unrouted: Arc<BackendMetrics>,
-    settings: RefCell<WorkerSettings>,
-    reader: Reader,
-    random: RefCell<fastrand::Rng>,
+    desk: Rc<Desk>,
+    proxy_status: Cell<bool>,
     date: RefCell<(u64, HeaderValue)>,
-    draining: Cell<bool>,
-    /// What is still going on is being cut off.
-    stopping: Cell<bool>,
-    drain: Notify,
-    metrics: Arc<Metrics>,
 }
 
 /// What a worker is made with.
@@ -69,62 +55,37 @@ pub struct WorkerSettings {
 impl Worker {
     /// A worker with empty pools. Called on its own thread.
     pub fn new(parts: WorkerParts) -> Rc<Self> {
-        Rc::new(Self {
-            index: parts.index,
-            clock: parts.clock,
+        let desk = Desk::new(
+            parts.index,
+            parts.clock,
+            &parts.readers,
+            &parts.metrics,
+            parts.seed,
+        );
+        let worker = Self {
             pool: Pool::new(),
-            timers: Rc::default(),
-            unrouted: parts.metrics.no_backend(),
-            settings: RefCell::new(parts.settings),
-            reader: parts.readers.reader(),
-            random: RefCell::new(fastrand::Rng::with_seed(parts.seed)),
+            desk: Rc::new(desk),
+            proxy_status: Cell::new(false),
             date: RefCell::new((0, HeaderValue::from_static(""))),
-            draining: Cell::new(false),
-            stopping: Cell::new(false),
-            drain: Notify::new(),
-            metrics: parts.metrics,
-        })
+        };
+        worker.set(parts.settings);
+        Rc::new(worker)
     }
 
-    /// The world as of now, for a whole exchange.
-    pub fn snapshot(&self) -> Current {
-        self.reader.current()
-    }
-
-    /// Now.
-    pub fn now(&self) -> Micros {
-        self.clock.now()
-    }
-
-    /// A random number, evenly spread.
-    pub fn random(&self) -> u64 {
-        self.random.borrow_mut().u64(..)
-    }
-
-    /// With the worker's random numbers.
-    pub fn with_random<T>(&self, use_it: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
-        use_it(&mut self.random.borrow_mut())
+    /// What it shares with connections on which no HTTP is spoken.
+    pub fn desk(&self) -> &Rc<Desk> {
+        &self.desk
     }
 
     /// Whether responses that Tidegate made say why, in `Proxy-Status`.
     pub fn proxy_status(&self) -> bool {
-        self.settings.borrow().proxy_status
-    }
-
-    /// Whether exchanges are logged.
-    pub fn logs_access(&self) -> bool {
-        self.settings.borrow().access_log.is_some()
-    }
-
-    /// Where access-log lines go, if anywhere.
-    pub fn access_log(&self) -> Option<RefMut<'_, AccessLogHandle>> {
-        let settings = self.settings.borrow_mut();
-        RefMut::filter_map(settings, |settings| settings.access_log.as_mut()).ok()
+        self.proxy_status.get()
     }
 
     /// From now on these settings. Lines of the access log before go where they were to go.
     pub fn set(&self, settings: WorkerSettings) {
-        self.settings.replace(settings);
+        self.proxy_status.set(settings.proxy_status);
+        self.desk.set_access_log(settings.access_log);
     }
 
     /// The `Date` field of this second (RFC 9110 §5.6.7).
@@ -140,44 +101,6 @@ impl Worker {
         date.1.clone()
     }
 
-    /// Whether connections are asked to end after the exchange at hand.
-    pub fn draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// From now on connections end after the exchange at hand.
-    pub fn start_draining(&self) {
-        self.draining.set(true);
-        self.drain.notify_waiters();
-    }
-
-    /// From now on exchanges that end without a word of their own are cut off by the process's end.
-    pub fn start_stopping(&self) {
-        self.stopping.set(true);
-    }
-
-    /// Whether they are.
-    pub fn stopping(&self) -> bool {
-        self.stopping.get()
-    }
-
-    /// Ready once the worker is draining.
-    pub async fn drained(&self) {
-        while !self.draining.get() {
-            self.drain.notified().await;
-        }
-    }
-
-    /// Exchanges that have begun and not ended, over all workers.
-    pub fn in_flight(&self) -> u64 {
-        self.metrics.in_flight()
-    }
-
-    /// Counts an exchange in (true) or out (false).
-    pub(super) fn count(&self, begins: bool) {
-        self.metrics.count_in_flight(self.index, begins);
-    }
-
     /// What is done a few times a second: idle connections closed, log lines handed on, memory given back.
     pub fn tick(&self) {
         self.pool.sweep(Instant::now());
@@ -185,5 +108,13 @@ impl Worker {
         if let Some(mut log) = self.access_log() {
             log.flush();
         }
+    }
+}
+
+impl Deref for Worker {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.desk
     }
 }
