@@ -32,7 +32,7 @@ pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
 pub use grpc::GrpcStatus;
 pub use host::HostPattern;
-pub use listener::{Listener, ListenerLimits, Protocols};
+pub use listener::{Listener, ListenerKind, ListenerLimits, Opening, Protocols, Transport};
 pub use name::{BackendName, ListenerName, RouteName, SourceName};
 pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,

@@ -2,5 +2,6 @@
 
 pub mod allocator;
 pub mod local;
+pub mod scratch;
 pub mod stream;
 pub mod timers;

@@ -31,7 +31,7 @@ mod union;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
@@ -46,7 +46,10 @@ pub use self::tls::{Certificates, NoCertificate, TlsService};
 use self::hosts::HostIndex;
 use self::paths::PathTable;
 use self::sharded::Sharded;
-use crate::model::{BackendName, HostPattern, Listener, ListenerLimits, ListenerName, PathMatch, Protocols};
+use crate::model::{
+    BackendName, HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Opening, PathMatch,
+    Protocols,
+};
 
 /// The immutable world that the data plane reads.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +96,10 @@ pub struct Bind {
     pub protocols: Protocols,
     /// The limits of the first listener by name. The same pointer as before when they have not changed.
     pub limits: Arc<ListenerLimits>,
-    /// Whether clients have to begin with TLS.
-    pub is_tls: bool,
+    /// What has to come first on a connection.
+    pub opening: Opening,
+    /// Whether some listener passes TLS on unopened.
+    pub passes_tls: bool,
     /// By name.
     listeners: Vec<Arc<ListenerEntry>>,
     by_hostname: HostIndex<Arc<ListenerEntry>>,
@@ -152,9 +157,33 @@ impl Bind {
         })
     }
 
+    /// The rule for a connection whose bytes nobody looks into. `name`: the one that the client asked for in its TLS
+    /// handshake, in lower case; empty when there is none. It is the rule that a request for everything would find.
+    pub fn find_opaque(&self, name: &str) -> Option<Found<'_>> {
+        static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        let found = self.find(&RequestHead {
+            method: &Method::GET,
+            host: name,
+            path: "/",
+            query: None,
+            headers: &NO_FIELDS,
+        })?;
+        (found.listener.listener.kind != ListenerKind::Http).then_some(found)
+    }
+
     /// The listener that a hostname belongs to; an empty one is that of a client which names none.
     pub fn listener_of(&self, host: &str) -> Option<&Arc<ListenerEntry>> {
         self.by_hostname.walk(host, Some)
+    }
+
+    /// How the address is called by those who connect to it: `http`, `https`, `tcp`, `tls`.
+    pub fn scheme(&self) -> &'static str {
+        let mut kinds = self.listeners.iter().map(|entry| entry.listener.kind);
+        match kinds.find(|kind| *kind != ListenerKind::Http) {
+            None if self.opening == Opening::Tls => "https",
+            None => ListenerKind::Http.word(),
+            Some(kind) => kind.word(),
+        }
     }
 
     /// The listeners, by name.
@@ -164,6 +193,7 @@ impl Bind {
 
     /// From its listeners, of which there is at least one; `before` is the bind it takes the place of.
     fn new(address: SocketAddr, listeners: Vec<Arc<ListenerEntry>>, before: Option<&Self>) -> Option<Self> {
+        let opening = listeners.first()?.listener.opening();
         let limits = &listeners.first()?.listener.limits;
         let kept = before.filter(|before| *before.limits == *limits);
         let limits = kept.map_or_else(|| Arc::new(limits.clone()), |before| Arc::clone(&before.limits));
@@ -180,7 +210,8 @@ impl Bind {
                 http2: any(|protocols| protocols.http2),
             },
             limits,
-            is_tls: listeners.iter().any(|entry| entry.listener.tls.is_some()),
+            opening,
+            passes_tls: listeners.iter().any(|entry| entry.passes_tls()),
             listeners,
             by_hostname,
         })
@@ -188,6 +219,11 @@ impl Bind {
 }
 
 impl ListenerEntry {
+    /// Whether it passes TLS on unopened.
+    pub fn passes_tls(&self) -> bool {
+        self.listener.kind == ListenerKind::Tls && self.listener.tls.is_none()
+    }
+
     /// The hostnames this listener takes.
     pub fn hostname(&self) -> &HostPattern {
         &self.listener.hostname

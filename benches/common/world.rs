@@ -21,6 +21,7 @@ pub fn listener() -> Delta {
         name: name.clone(),
         address: address(),
         hostname: HostPattern::Any,
+        kind: tidegate::model::ListenerKind::Http,
         protocols: Protocols::default(),
         tls: None,
         limits: ListenerLimits::default(),

@@ -12,8 +12,8 @@ use crate::admin::{
 use crate::balance::{Candidate, CellView, Clock, Fleet, Micros, PartView};
 use crate::kubernetes::{Overview, Overviews};
 use crate::model::{
-    BackendTarget, Delta, EndpointState, Filter, Match, PathMatch, Reject, Route, RouteName, Rule,
-    StringMatch,
+    BackendTarget, Delta, EndpointState, Filter, ListenerKind, Match, PathMatch, Reject, Route, RouteName,
+    Rule, StringMatch,
 };
 use crate::snapshot::{Backend, Readers, Snapshot};
 use crate::upstream::probe::{Finding, Findings};
@@ -134,11 +134,14 @@ impl View for Live {
                         .unwrap_or(&listener.address)
                         .to_string(),
                     hostname: listener.hostname.to_string(),
-                    protocols: spoken
-                        .into_iter()
-                        .filter(|(on, _)| *on)
-                        .map(|(_, name)| name.to_owned())
-                        .collect(),
+                    protocols: match listener.kind {
+                        ListenerKind::Http => spoken
+                            .into_iter()
+                            .filter(|(on, _)| *on)
+                            .map(|(_, name)| name.to_owned())
+                            .collect(),
+                        kind => vec![kind.word().to_owned()],
+                    },
                 }
             },
         )

@@ -407,10 +407,30 @@ impl InFlight {
         self.cell.count_failure();
     }
 
+    /// Nothing is asked of the endpoint for now: waiting pauses, without a sample. For connections that are there before
+    /// anybody speaks on them.
+    pub fn hold(&mut self) {
+        self.end_wait();
+    }
+
+    /// Something is asked after [`InFlight::hold`]: waiting goes on as if it had begun at `since`, from where the next
+    /// sample counts.
+    pub fn resume(&mut self, since: Micros) {
+        self.end_wait();
+        self.started = since;
+        self.waiting = true;
+        self.cell.load.waiting.begin(since);
+    }
+
     /// Whoever asked did not wait for the head any longer. If that was longer than the endpoint usually
     /// takes, it is a sample of "at least so long": without it, an endpoint whose clients give up would
     /// never look slow.
     pub fn give_up(mut self, now: Micros) {
+        self.wait_no_longer(now);
+    }
+
+    /// As [`InFlight::give_up`], of something that stays in flight.
+    pub fn wait_no_longer(&mut self, now: Micros) {
         if self.end_wait() {
             self.cell.load.estimate.given_up(self.sample(now));
         }

@@ -78,8 +78,8 @@ fn greet(running: &Running, greeting: Option<&str>) {
     let snapshot = running.live().snapshot();
     for (configured, bound) in &running.addresses {
         let scheme = match snapshot.bind(configured) {
-            Some(bind) if bind.is_tls => "https",
-            _ => "http",
+            Some(bind) => bind.scheme(),
+            None => "http",
         };
         tracing::info!(
             "listening on {scheme}://{bound}{}",

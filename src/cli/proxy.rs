@@ -14,16 +14,17 @@ use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Setting
 use crate::model::tls::{Origin, Part};
 use crate::model::{
     Backend, BackendName, BackendProtocol, BackendTarget, Balance, Certificate, Endpoint, HostPattern,
-    Listener, ListenerLimits, ListenerName, ListenerTls, Match, Protocols, Route, RouteName, Rule,
-    SourceName, WeightedBackend, World,
+    Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, Match, Protocols, Route, RouteName,
+    Rule, SourceName, WeightedBackend, World,
 };
 
 /// Balance one address over others.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProxyArgs {
-    /// Where to listen: `:8080`, `127.0.0.1:8080`, `[::1]:8080`.
-    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
-    from: SocketAddr,
+    /// Where to listen: `:8080`, `127.0.0.1:8080`, `[::1]:8080`; with `tcp://` before it to relay bytes as they come, with
+    /// `tls://` to pass TLS on unopened, or to relay what is in it where a certificate is given.
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_arg)]
+    from: ListenArg,
     /// An endpoint; give it once for each.
     #[arg(long, value_name = "ADDRESS", required = true, value_parser = endpoint_address)]
     to: Vec<SocketAddr>,
@@ -51,6 +52,13 @@ pub struct ProxyArgs {
     /// Ends TLS with a certificate made for this run, for localhost and the address; for trying things out.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     tls_self_signed: bool,
+}
+
+/// Where to listen, and for what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct ListenArg {
+    kind: ListenerKind,
+    address: SocketAddr,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -138,8 +146,9 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
         listener.clone(),
         Arc::new(Listener {
             name: listener.clone(),
-            address: args.from,
+            address: args.from.address,
             hostname: HostPattern::Any,
+            kind: args.from.kind,
             protocols: Protocols::default(),
             tls: tls.map(Arc::new),
             limits: ListenerLimits::default(),
@@ -165,9 +174,13 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
 fn tls(args: &ProxyArgs, now: SystemTime) -> anyhow::Result<Option<ListenerTls>> {
     let certificate = match (&args.tls_cert, &args.tls_key) {
         (Some(chain), Some(key)) => from_files(chain, key, now)?,
-        _ if args.tls_self_signed => self_signed(args.from, now)?,
+        _ if args.tls_self_signed => self_signed(args.from.address, now)?,
         _ => return Ok(None),
     };
+    anyhow::ensure!(
+        args.from.kind != ListenerKind::Tcp,
+        "tcp:// relays bytes as they come; write --from tls:// to end TLS and relay what is in it"
+    );
     Ok(ListenerTls::new(vec![Arc::new(certificate)]))
 }
 
@@ -203,8 +216,16 @@ fn self_signed(from: SocketAddr, now: SystemTime) -> anyhow::Result<Certificate>
     )?)
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    units::listen_address(text).map_err(|error| error.to_string())
+fn listen_arg(text: &str) -> Result<ListenArg, String> {
+    let (scheme, address) = text.split_once("://").unwrap_or(("http", text));
+    let kind = match scheme {
+        "http" | "https" => ListenerKind::Http,
+        "tcp" => ListenerKind::Tcp,
+        "tls" => ListenerKind::Tls,
+        _ => return Err(format!("{scheme}:// is not known here; tcp:// and tls:// are")),
+    };
+    let address = units::listen_address(address).map_err(|error| error.to_string())?;
+    Ok(ListenArg { kind, address })
 }
 
 fn endpoint_address(text: &str) -> Result<SocketAddr, String> {
@@ -225,6 +246,21 @@ mod tests {
     fn parse(more: &[&str]) -> Result<ProxyArgs, clap::Error> {
         let line = ["tidegate", "--from", ":0", "--to", "127.0.0.1:1"];
         Line::try_parse_from(line.iter().chain(more)).map(|line| line.args)
+    }
+
+    #[test]
+    fn what_is_listened_for_stands_before_the_address() {
+        for (text, kind, port) in [
+            (":80", ListenerKind::Http, 80),
+            ("http://:81", ListenerKind::Http, 81),
+            ("tcp://:5432", ListenerKind::Tcp, 5432),
+            ("tls://[::1]:443", ListenerKind::Tls, 443),
+        ] {
+            let from = listen_arg(text).unwrap();
+            assert_eq!((from.kind, from.address.port()), (kind, port));
+        }
+        assert!(listen_arg("tpc://:1").unwrap_err().contains("tcp://"));
+        assert!(listen_arg("tcp://nowhere").is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::place::{Placed, PlacedMap};
 use acme::RawAcme;
 use backend::RawBackend;
 use route::RawRoute;
-use text::{DurationText, ListenAddress, NetworkText, SizeText};
+use text::{DurationOrNone, DurationText, ListenAddress, NetworkText, SizeText};
 use tls::RawListenerTls;
 
 /// A Tidegate configuration.
@@ -128,6 +128,10 @@ pub struct RawListener {
     pub address: ListenAddress,
     /// The hostnames that belong to it: `shop.example.com`, "*.example.com". Default: all.
     pub hostname: Option<Placed<String>>,
+    /// What is done with what clients send. Default: http.
+    pub protocol: Option<Placed<RawListenerKind>>,
+    /// Where to, if not `http`: a backend's name or an IP address with a port. Instead of routes.
+    pub to: Option<Placed<String>>,
     /// What may be spoken. Default: [h1, h2c], with `tls` [h1, h2].
     pub protocols: Option<Placed<Vec<RawListenerProtocol>>>,
     /// How TLS is ended. Default: clear text.
@@ -138,6 +142,18 @@ pub struct RawListener {
     pub trusted_proxies: Option<Vec<NetworkText>>,
     /// Whether clients that ask with `endpoint-load-metrics-format: TEXT` are told how many exchanges are in flight. Default: false.
     pub load_reports: Option<Placed<bool>>,
+}
+
+/// What is done with what clients send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawListenerKind {
+    /// Requests are read, and each goes its own way.
+    Http,
+    /// Bytes are relayed as they come.
+    Tcp,
+    /// TLS is ended if `tls` is there, else passed on unopened; then bytes are relayed as they come.
+    Tls,
 }
 
 /// What a listener speaks.
@@ -174,6 +190,8 @@ pub struct RawListenerLimits {
     pub stream_window: Option<SizeText>,
     /// HTTP/2 flow-control window of a connection. Default: 1MiB.
     pub connection_window: Option<SizeText>,
+    /// Silence of both sides allowed in a relayed connection. Default: 1h.
+    pub relay_idle: Option<DurationOrNone>,
     /// Time for a TLS handshake. Default: 10s.
     pub handshake_deadline: Option<DurationText>,
     /// TLS handshakes under way on the address. Default: 4096.

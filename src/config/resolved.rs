@@ -17,8 +17,8 @@ use super::Loaded;
 use super::settings::{AccessLogFormat, AccessLogTarget, Settings};
 use super::units::{show_duration, show_percent, show_size};
 use crate::model::{
-    BackendTarget, Filter, HeaderEdits, Listener, Match, PathMatch, PathRewrite, Redirect, RetryPolicy,
-    Route, Rule, StringMatch, Timeouts, WeightedBackend,
+    BackendTarget, Filter, HeaderEdits, Listener, ListenerKind, Match, Opening, PathMatch, PathRewrite,
+    Redirect, RetryPolicy, Route, Rule, StringMatch, Timeouts, WeightedBackend,
 };
 
 /// The effective configuration of a file, ending with a newline.
@@ -32,7 +32,15 @@ pub fn resolved(loaded: &Loaded) -> String {
     file.push("listeners", named(listeners));
     let mut routes: Vec<&Route> = world.routes.values().map(AsRef::as_ref).collect();
     routes.sort_by_key(|route| route.order);
-    file.push("routes", Yaml::List(routes.into_iter().map(route).collect()));
+    let relays = |route: &Route| {
+        let mut listeners = route
+            .listeners
+            .iter()
+            .filter_map(|name| world.listeners.get(name));
+        listeners.any(|listener| listener.kind != ListenerKind::Http)
+    };
+    let routes = routes.into_iter().map(|one| route(one, relays(one)));
+    file.push("routes", Yaml::List(routes.collect()));
     let backends = world.backends.values().map(|one| {
         let endpoints = world.endpoints.get(&one.name).map_or(&[] as &[_], AsRef::as_ref);
         (one.name.as_str(), backend::backend(one, endpoints))
@@ -130,12 +138,20 @@ fn listener(listener: &Listener) -> Yaml {
         .with("max_concurrent_streams", word(limits.max_concurrent_streams))
         .with("stream_window", size(limits.stream_window))
         .with("connection_window", size(limits.connection_window))
+        .with("relay_idle", time_or_none(limits.relay_idle))
         .with("handshake_deadline", time(limits.handshake_deadline))
         .with("max_handshakes", word(limits.max_handshakes));
     Fields::default()
         .with("address", text(listener.address.to_string()))
-        .with("hostname", text(listener.hostname.to_string()))
-        .with("protocols", Yaml::List(protocols.collect()))
+        .with("protocol", word(listener.kind.word()))
+        .maybe(
+            "hostname",
+            (listener.opening() != Opening::Anything).then(|| text(listener.hostname.to_string())),
+        )
+        .maybe(
+            "protocols",
+            (listener.kind == ListenerKind::Http).then(|| Yaml::List(protocols.collect())),
+        )
         .maybe("tls", listener.tls.as_deref().map(tls::listener))
         .with("limits", shown.yaml())
         .with(
@@ -146,7 +162,7 @@ fn listener(listener: &Listener) -> Yaml {
         .yaml()
 }
 
-fn route(route: &Route) -> Yaml {
+fn route(route: &Route, relays: bool) -> Yaml {
     let head = Fields::default()
         .with("name", text(route.name.as_str()))
         .maybe(
@@ -156,6 +172,7 @@ fn route(route: &Route) -> Yaml {
         )
         .with("hostnames", list(&route.hostnames, |host| text(host.to_string())));
     match route.rules.as_slice() {
+        [only] if relays => targets(head, only).with("retry", retry(&only.retry)),
         [only] if only.name.is_none() => rule(head, only),
         rules => head.with("rules", list(rules, |one| rule(Fields::default(), one).yaml())),
     }
@@ -169,13 +186,18 @@ fn rule(head: Fields, rule: &Rule) -> Fields {
         several => out.push("matches", list(several, one_match)),
     }
     out.push("filters", list(&rule.filters, filter));
+    targets(out, rule)
+        .with("timeouts", timeouts(&rule.timeouts))
+        .with("retry", retry(&rule.retry))
+}
+
+fn targets(mut out: Fields, rule: &Rule) -> Fields {
     match rule.backends.as_slice() {
         [] => {}
         [only] if only.weight == 1 && only.filters.is_empty() => out.push("to", target(&only.target)),
         shares => out.push("split", list(shares, share)),
     }
-    out.with("timeouts", timeouts(&rule.timeouts))
-        .with("retry", retry(&rule.retry))
+    out
 }
 
 fn one_match(one: &Match) -> Yaml {

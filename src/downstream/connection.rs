@@ -8,6 +8,9 @@
 //! Where the listener has TLS, the handshake comes first (`handshake.rs`); a connection behind TLS is parked in the same
 //! way, and keeps its keys and the library's read buffer meanwhile.
 //!
+//! Where the listener relays bytes, none of this happens: the connection goes to the fourth layer (`src/l4/relay.rs`), with
+//! its TLS ended, unopened, or none.
+//!
 //! A connection that turns out to speak HTTP/2 is handed to the HTTP/2 side with the bytes read so far.
 //!
 //! # Watch
@@ -39,13 +42,15 @@ use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
 use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
 use crate::balance::Micros;
+use crate::l4::arrival::{Arrival, Carrier};
 use crate::l4::prefixed::Prefixed;
+use crate::l4::relay::relay;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
 use crate::l7::exchange::exchange;
 use crate::l7::record::Record;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
-use crate::model::{ListenerLimits, Protocols};
+use crate::model::{ListenerLimits, Opening, Protocols};
 use crate::runtime::local::LocalExecutor;
 use crate::runtime::timers::Timer;
 
@@ -73,9 +78,9 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
     let bind = place.door.bind;
     let snapshot = worker.snapshot();
     // A listener that is gone is still served to those who came while it was closed: they get an answer.
-    let (limits, protocols, is_tls) = match snapshot.bind(&bind) {
-        Some(entry) => (Arc::clone(&entry.limits), entry.protocols, entry.is_tls),
-        None => (Arc::default(), Protocols::default(), false),
+    let (limits, protocols, opening) = match snapshot.bind(&bind) {
+        Some(entry) => (Arc::clone(&entry.limits), entry.protocols, entry.opening),
+        None => (Arc::default(), Protocols::default(), Opening::Http),
     };
     drop(snapshot);
     if place.count > limits.max_connections {
@@ -83,14 +88,32 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
         return;
     }
     let Some(local) = prepare(&stream) else { return };
-    // What an address speaks is decided here: passing bytes on as they come would be another branch.
-    let (mut stream, tls, http2) = if is_tls {
-        match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
-            Some(Shaken { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
-            None => return,
+    let arrival = |name, carrier| Arrival {
+        bind,
+        local,
+        peer,
+        name,
+        alpn: None,
+        carrier,
+    };
+    let (mut stream, tls, http2) = match opening {
+        Opening::Http => (Stream::Plain(stream), None, false),
+        Opening::Anything => {
+            let from = Rc::new(arrival(None, Carrier::Tcp));
+            return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
         }
-    } else {
-        (Stream::Plain(stream), None, false)
+        Opening::Tls => match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
+            Some(Shaken::Http { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
+            Some(Shaken::Opaque { stream, name }) => {
+                let from = Rc::new(arrival(name, Carrier::Tls));
+                return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+            }
+            Some(Shaken::Unopened { stream, name }) => {
+                let from = Rc::new(arrival(name, Carrier::Passthrough));
+                return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+            }
+            None => return,
+        },
     };
     let may_have_preface = protocols.http2 && tls.is_none();
     let control = Rc::new(GateControl::default());

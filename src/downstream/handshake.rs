@@ -10,8 +10,8 @@
 //! Bounds: a deadline for the whole handshake, handshakes under way per address ([`ListenerLimits`]), and the library's
 //! own on the size of a handshake message (64 KiB). Each handshake ends with one [`HandshakeEnd`].
 //!
-//! A listener that passes TLS on unopened would branch off behind [`read_hello`], where the name is known and nothing
-//! was answered yet.
+//! A listener that passes TLS on unopened branches off behind [`read_hello`], where the name is known and nothing was
+//! answered yet: the bytes that were read go to the endpoint as they came.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::{Bytes, BytesMut};
 use rustls::server::{Accepted, Acceptor};
 use rustls::{AlertDescription, Error, HandshakeKind, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,10 +30,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::Door;
 use super::connection::linger;
+use crate::l4::prefixed::Prefixed;
 use crate::l7::client_certificate;
 use crate::l7::downstream::ClientTls;
 use crate::l7::worker::Worker;
-use crate::model::{Certificate, ListenerLimits, ListenerName};
+use crate::model::{Certificate, ListenerKind, ListenerLimits, ListenerName};
 use crate::runtime;
 use crate::snapshot::{NoCertificate, Snapshot};
 use crate::telemetry::HandshakeEnd;
@@ -48,14 +50,31 @@ pub(super) fn socket(stream: &Stream) -> &TcpStream {
     }
 }
 
-/// A connection whose handshake is over.
-pub(super) struct Shaken {
-    /// The connection.
-    pub(super) stream: Stream,
-    /// What was agreed on.
-    pub(super) tls: ClientTls,
-    /// Whether it is HTTP/2.
-    pub(super) http2: bool,
+/// A connection whose handshake is over, or not for us.
+pub(super) enum Shaken {
+    /// Requests come on it.
+    Http {
+        /// The connection.
+        stream: Stream,
+        /// What was agreed on.
+        tls: ClientTls,
+        /// Whether it is HTTP/2.
+        http2: bool,
+    },
+    /// What comes on it is relayed.
+    Opaque {
+        /// The connection.
+        stream: Stream,
+        /// The name that the client asked for.
+        name: Option<Box<str>>,
+    },
+    /// It is relayed with its TLS, of which nothing but the first message was read.
+    Unopened {
+        /// The connection, with that message in front.
+        stream: Prefixed<TcpStream>,
+        /// The name that the client asked for.
+        name: Option<Box<str>>,
+    },
 }
 
 /// Bytes of a ClientHello read at once.
@@ -77,15 +96,23 @@ pub(super) async fn shake(
     };
     let deadline = Instant::now() + limits.handshake_deadline;
     let mut timer = worker.timers.lease();
-    let read = timer.within(Some(deadline), pin!(read_hello(&mut stream))).await;
+    let mut raw = RawHello::of(&worker.snapshot(), door.bind);
+    let read = timer
+        .within(Some(deadline), pin!(read_hello(&mut stream, &mut raw)))
+        .await;
     let refused = match read.unwrap_or(Err(Refused::silently(HandshakeEnd::TimedOut))) {
         Err(refused) => (refused, Some(stream)),
-        Ok(accepted) => match choose(&worker.snapshot(), door.bind, &accepted) {
+        Ok(accepted) => match choose(&worker.snapshot(), door.bind, &accepted, &raw) {
             Err(refused) => (refused, Some(stream)),
             Ok(Choice::Challenge(config)) => {
                 let answered = pin!(answer_challenge(config, accepted, stream));
                 let end = timer.within(Some(deadline), answered).await;
                 (end.unwrap_or(Refused::silently(HandshakeEnd::TimedOut)), None)
+            }
+            Ok(Choice::PassOn { name }) => {
+                door.metrics.handshake(worker.index, HandshakeEnd::PassedOn);
+                let stream = Prefixed::new(raw.take(), stream);
+                return Some(Shaken::Unopened { stream, name });
             }
             Ok(Choice::Serve(chosen)) => {
                 let finished = finish(accepted, stream, Arc::clone(&chosen.config));
@@ -156,7 +183,7 @@ impl Refused {
 }
 
 /// Reads until the ClientHello is whole.
-async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, Refused> {
+async fn read_hello(stream: &mut TcpStream, raw: &mut RawHello) -> Result<Accepted, Refused> {
     let mut acceptor = Acceptor::default();
     let mut space = [0; PIECE];
     let mut first = true;
@@ -166,6 +193,7 @@ async fn read_hello(stream: &mut TcpStream) -> Result<Accepted, Refused> {
             Ok(length) => length,
         };
         let mut piece = &space[..length];
+        raw.keep(piece);
         if std::mem::take(&mut first) && piece.first() != Some(&HANDSHAKE_RECORD) {
             return Err(Refused {
                 end: HandshakeEnd::NotTls,
@@ -204,16 +232,45 @@ fn looks_like_http(piece: &[u8]) -> bool {
     word >= 3 && piece.get(word) == Some(&b' ')
 }
 
+/// The ClientHello as it came, kept where it may have to be passed on. Bounded by what the library reads before it
+/// gives up.
+struct RawHello(Option<BytesMut>);
+
+impl RawHello {
+    fn of(snapshot: &Snapshot, bind: SocketAddr) -> Self {
+        let passes_tls = snapshot.bind(&bind).is_some_and(|bind| bind.passes_tls);
+        Self(passes_tls.then(BytesMut::new))
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if let Some(kept) = &mut self.0 {
+            kept.extend_from_slice(piece);
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn take(self) -> Bytes {
+        self.0.unwrap_or_default().freeze()
+    }
+}
+
 /// What becomes of a client.
 enum Choice {
     /// It is served.
     Serve(Chosen),
     /// It is an authority that asks whether a name is ours, and this is the answer.
     Challenge(Arc<ServerConfig>),
+    /// It is passed on unopened.
+    PassOn { name: Option<Box<str>> },
 }
 
 /// Who serves a client, and with what.
 struct Chosen {
+    /// Whether what comes is relayed.
+    opaque: bool,
     config: Arc<ServerConfig>,
     listener: ListenerName,
     certificate: Arc<Certificate>,
@@ -222,7 +279,12 @@ struct Chosen {
     http2_only: bool,
 }
 
-fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<Choice, Refused> {
+fn choose(
+    snapshot: &Snapshot,
+    bind: SocketAddr,
+    accepted: &Accepted,
+    raw: &RawHello,
+) -> Result<Choice, Refused> {
     let hello = accepted.client_hello();
     if let Some(answer) = snapshot.challenges().and_then(|table| table.alpn(&hello)) {
         return Ok(Choice::Challenge(Arc::clone(answer)));
@@ -233,9 +295,18 @@ fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<
         let why = format!("nothing is configured for the name {name}");
         Refused::with_alert(HandshakeEnd::UnknownName, AlertDescription::UnrecognisedName, why)
     };
-    let entry = snapshot
-        .bind(&bind)
-        .and_then(|bind| bind.listener_of(name.unwrap_or_default()));
+    let bind = snapshot.bind(&bind);
+    let entry = bind.and_then(|bind| bind.listener_of(name.unwrap_or_default()));
+    if entry.is_some_and(|entry| entry.listener.kind == ListenerKind::Tls)
+        && bind.is_none_or(|bind| bind.find_opaque(name.unwrap_or_default()).is_none())
+    {
+        return Err(unknown());
+    }
+    // What began to be passed on while the first message was read has not been kept.
+    if entry.is_some_and(|entry| entry.passes_tls()) && raw.is_kept() {
+        let name = name.map(Into::into);
+        return Ok(Choice::PassOn { name });
+    }
     let (Some(entry), Some(service)) = (entry, entry.and_then(|entry| entry.tls.as_ref())) else {
         return Err(unknown());
     };
@@ -256,6 +327,7 @@ fn choose(snapshot: &Snapshot, bind: SocketAddr, accepted: &Accepted) -> Result<
             ),
         })?;
     Ok(Choice::Serve(Chosen {
+        opaque: entry.listener.kind != ListenerKind::Http,
         config: Arc::clone(&service.config),
         listener: entry.name.clone(),
         certificate: Arc::clone(certificate),
@@ -303,6 +375,13 @@ fn agreed(stream: TlsStream<TcpStream>, chosen: Chosen) -> Result<(Shaken, Hands
         Some(HandshakeKind::Resumed) => HandshakeEnd::Resumed,
         _ => HandshakeEnd::Full,
     };
+    if chosen.opaque {
+        let shaken = Shaken::Opaque {
+            stream: Stream::Tls(Box::new(stream)),
+            name: chosen.name,
+        };
+        return Ok((shaken, end));
+    }
     let identity = connection
         .peer_certificates()
         .and_then(|chain| chain.first())
@@ -314,7 +393,7 @@ fn agreed(stream: TlsStream<TcpStream>, chosen: Chosen) -> Result<(Shaken, Hands
         asked: chosen.asks_clients,
         identity,
     };
-    let shaken = Shaken {
+    let shaken = Shaken::Http {
         stream: Stream::Tls(Box::new(stream)),
         tls,
         http2,

@@ -285,6 +285,7 @@ fn listener(
                         name: name.clone(),
                         address: SocketAddr::new(*address, spec.port.0),
                         hostname: hostname.clone(),
+                        kind: crate::model::ListenerKind::Http,
                         protocols: Protocols::default(),
                         tls: tls.clone(),
                         limits: ListenerLimits::default(),

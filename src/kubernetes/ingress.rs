@@ -257,6 +257,7 @@ pub fn listeners<'a>(
         name: ListenerName::new(name),
         address,
         hostname: HostPattern::Any,
+        kind: crate::model::ListenerKind::Http,
         protocols: Protocols::default(),
         tls,
         limits: ListenerLimits::default(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::balance::{Clock, Micros};
+use crate::runtime::scratch::Scratch;
 use crate::runtime::timers::Timers;
 use crate::snapshot::{Current, Reader, Readers};
 use crate::telemetry::access_log::AccessLogHandle;
@@ -22,6 +23,8 @@ pub struct Desk {
     pub clock: Clock,
     /// Timers not in use.
     pub timers: Rc<Timers>,
+    /// The buffer that bytes are passed on through.
+    pub scratch: Scratch,
     /// Counters of exchanges that were for no backend.
     pub unrouted: Arc<BackendMetrics>,
     access_log: RefCell<Option<AccessLogHandle>>,
@@ -41,6 +44,7 @@ impl Desk {
             index,
             clock,
             timers: Rc::default(),
+            scratch: Scratch::default(),
             unrouted: metrics.no_backend(),
             access_log: RefCell::new(None),
             reader: readers.reader(),

@@ -6,6 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::runtime::stream::OnTcp;
 
 /// A stream, and bytes that come before what is still to be read from it.
 #[derive(Debug)]
@@ -23,6 +26,12 @@ impl<S> Prefixed<S> {
     /// The stream below.
     pub fn get_ref(&self) -> &S {
         &self.stream
+    }
+}
+
+impl<S: OnTcp> OnTcp for Prefixed<S> {
+    fn tcp(&self) -> &TcpStream {
+        self.stream.tcp()
     }
 }
 

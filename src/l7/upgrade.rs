@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::record::Record;
-use crate::l4::copy::{CopyEnd, copy_both};
+use crate::l4::copy::{CopyEnd, CopyPlan, Meter, copy_both};
 use crate::l4::prefixed::Prefixed;
 use crate::telemetry::Outcome;
 use crate::upstream::lease::Socket;
@@ -29,17 +29,25 @@ pub struct Tunnel {
 impl Tunnel {
     /// Carries bytes until both sides have ended. `early` is what the client sent behind its request.
     pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, client: S, early: Bytes) {
-        let timer = self.record.worker().timers.lease();
-        let client = Prefixed::new(early, client);
+        let worker = self.record.worker();
+        let meter = Meter::default();
+        let plan = CopyPlan {
+            idle: self.idle,
+            timer: worker.timers.lease(),
+            scratch: &worker.scratch,
+            meter: &meter,
+            on_first: |_| {},
+        };
+        let mut client = Prefixed::new(early, client);
         let Socket { stream, read, slot } = self.upstream;
-        let endpoint = Prefixed::new(read, stream);
-        let copied = copy_both(client, endpoint, self.idle, timer).await;
+        let mut endpoint = Prefixed::new(read, stream);
+        let end = copy_both(&mut client, &mut endpoint, plan).await;
         drop(slot);
-        self.record.passed(copied.back);
-        self.record.took(copied.forth);
-        self.record.end(match copied.end {
+        self.record.passed(meter.back.get());
+        self.record.took(meter.forth.get());
+        self.record.end(match end {
             // A WebSocket whose peer closes without ceremony has ended all the same.
-            CopyEnd::Finished | CopyEnd::Broken => Outcome::Upgraded,
+            CopyEnd::Finished(_) | CopyEnd::Broken(_) => Outcome::Upgraded,
             CopyEnd::Idle => Outcome::UpgradeIdle,
         });
     }

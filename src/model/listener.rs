@@ -18,12 +18,91 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The hostnames that belong to this listener.
     pub hostname: HostPattern,
-    /// What may be spoken.
+    /// What is done with what clients send.
+    pub kind: ListenerKind,
+    /// What may be spoken, where requests are read.
     pub protocols: Protocols,
     /// How TLS is ended. None: clear text. Listeners that share an address all have it or none.
     pub tls: Option<Arc<ListenerTls>>,
     /// What a client may do. Listeners that share an address use the limits of the first by name.
     pub limits: ListenerLimits,
+}
+
+/// What is done with what clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Requests are read, and each goes its own way.
+    #[default]
+    Http,
+    /// Bytes are relayed as they come, in clear text.
+    Tcp,
+    /// TLS is ended if the listener has any, else passed on unopened; then bytes are relayed as they come. The name that
+    /// the client asks for (SNI) says where to.
+    Tls,
+    /// Datagrams are relayed, by session.
+    Udp,
+}
+
+impl ListenerKind {
+    /// The word for it in configuration and views.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl Listener {
+    /// What has to come first on a connection. Listeners share an address only if this is the same for all.
+    pub fn opening(&self) -> Opening {
+        match self.kind {
+            ListenerKind::Http if self.tls.is_none() => Opening::Http,
+            ListenerKind::Http | ListenerKind::Tls => Opening::Tls,
+            ListenerKind::Tcp | ListenerKind::Udp => Opening::Anything,
+        }
+    }
+
+    /// What its socket is for.
+    pub fn transport(&self) -> Transport {
+        match self.kind {
+            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls => Transport::Tcp,
+            ListenerKind::Udp => Transport::Udp,
+        }
+    }
+}
+
+/// What has to come first on a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Opening {
+    /// A request in clear text.
+    Http,
+    /// A TLS handshake.
+    Tls,
+    /// Anything: nobody looks.
+    Anything,
+}
+
+impl Opening {
+    /// In words, for complaints.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Http => "clear text",
+            Self::Tls => "TLS",
+            Self::Anything => "bytes that nobody looks into",
+        }
+    }
+}
+
+/// What a socket is for. An address may be taken once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 /// HTTP versions a listener accepts.
@@ -69,6 +148,8 @@ pub struct ListenerLimits {
     pub handshake_deadline: Duration,
     /// TLS handshakes under way on the address, over all workers; more connections are closed at once.
     pub max_handshakes: u32,
+    /// Silence of both sides allowed in a relayed connection. None: any.
+    pub relay_idle: Option<Duration>,
     /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether clients that ask for it are told how many exchanges are in flight.
@@ -89,6 +170,7 @@ impl Default for ListenerLimits {
             connection_window: 1024 * 1024,
             handshake_deadline: Duration::from_secs(10),
             max_handshakes: 4096,
+            relay_idle: Some(Duration::from_secs(3600)),
             trusted_proxies: Vec::new(),
             load_reports: false,
         }

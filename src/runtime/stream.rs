@@ -3,9 +3,12 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
 
 /// A connection.
 #[derive(Debug)]
@@ -20,6 +23,45 @@ impl<T> Stream<T> {
     /// Whether it is behind TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+}
+
+/// What stands on a TCP connection.
+pub trait OnTcp {
+    /// The socket below.
+    fn tcp(&self) -> &TcpStream;
+
+    /// Breaks the connection off when it is dropped: the peer sees a reset, not an end.
+    fn reset_on_drop(&self) {
+        // Where it cannot be set, the peer sees an end, which is all that can be done.
+        let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl OnTcp for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl OnTcp for client::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl OnTcp for server::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl<T: OnTcp> OnTcp for Stream<T> {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+        }
     }
 }
 

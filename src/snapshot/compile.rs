@@ -35,8 +35,8 @@ use super::union::{Claimed, SourceIndex, Union};
 use super::{Bind, ChallengeTable, Snapshot};
 use crate::balance::{Micros, Vantage};
 use crate::model::{
-    self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Reject, Route, RouteName,
-    SourceName,
+    self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Opening, Reject, Route,
+    RouteName, SourceName,
 };
 use crate::telemetry::Metrics;
 
@@ -345,22 +345,21 @@ impl Compiler {
         let given = self.listeners.given.get(name)?;
         let other = self.listeners.in_the_way_of(name)?;
         let Listener {
-            address,
-            hostname,
-            tls,
-            ..
+            address, hostname, ..
         } = &*given.value;
         let held = self.listeners.given.get(other)?;
         let holder = held.source;
-        if held.value.tls.is_some() != tls.is_some() {
-            let (its, own) = match tls {
-                Some(_) => ("clear text", "TLS"),
-                None => ("TLS", "clear text"),
+        let (its, own) = (held.value.opening(), given.value.opening());
+        if its != own {
+            let field = match (its, own) {
+                (Opening::Anything, _) | (_, Opening::Anything) => "protocol",
+                (Opening::Http | Opening::Tls, _) => "tls",
             };
+            let (its, own) = (its.words(), own.words());
             return Some(Reject {
                 source: self.source_name(given.source),
                 object: format!("listener {name}"),
-                field: Some("tls".to_owned()),
+                field: Some(field.to_owned()),
                 reason: format!(
                     "listener {other} of {} speaks {its} on {address} already, and stays; an address cannot speak \
                      {own} too, choose another port",
@@ -404,6 +403,7 @@ mod tests {
                 name: name.into(),
                 address: ([127, 0, 0, 1], 80).into(),
                 hostname: HostPattern::Any,
+                kind: model::ListenerKind::Http,
                 protocols: model::Protocols::default(),
                 tls: None,
                 limits: model::ListenerLimits::default(),

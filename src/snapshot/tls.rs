@@ -25,7 +25,7 @@ use rustls::{CipherSuite, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::hosts::HostIndex;
 use crate::model::tls::{TlsVersion, provider};
-use crate::model::{Certificate, HostPattern, Listener, ListenerTls, ManagedName, Protocols};
+use crate::model::{Certificate, HostPattern, Listener, ListenerKind, ListenerTls, ManagedName, Protocols};
 
 /// A listener's TLS, ready for handshakes.
 pub struct TlsService {
@@ -88,7 +88,7 @@ impl TlsService {
     pub(super) fn of(listener: &Listener, managed: &Managed, tickets: &Tickets) -> Option<Arc<Self>> {
         let tls = listener.tls.as_ref()?;
         let certificates = Arc::new(Certificates::new(tls, managed));
-        let made = Self::config(tls, listener.protocols, &certificates, tickets);
+        let made = Self::config(tls, listener.kind, listener.protocols, &certificates, tickets);
         let config = made
             .map_err(|error| tracing::error!(listener = %listener.name, %error, "TLS cannot be served"))
             .ok()?;
@@ -96,12 +96,13 @@ impl TlsService {
             config: Arc::new(config),
             certificates,
             asks_clients: tls.client_auth.is_some(),
-            http2_only: !listener.protocols.http1,
+            http2_only: listener.kind == ListenerKind::Http && !listener.protocols.http1,
         }))
     }
 
     fn config(
         tls: &ListenerTls,
+        kind: ListenerKind,
         protocols: Protocols,
         certificates: &Arc<Certificates>,
         tickets: &Tickets,
@@ -116,7 +117,7 @@ impl TlsService {
         let offered = [(protocols.http2, "h2"), (protocols.http1, "http/1.1")];
         config.alpn_protocols = offered
             .into_iter()
-            .filter(|(on, _)| *on)
+            .filter(|(on, _)| *on && kind == ListenerKind::Http)
             .map(|(_, name)| name.into())
             .collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});

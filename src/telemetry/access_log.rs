@@ -26,6 +26,7 @@ use std::time::Duration;
 pub use self::line::Format;
 use self::line::LineWriter;
 use self::writer::{Control, Message, Writer};
+use super::record::RelayRecord;
 use super::{ExchangeRecord, Metrics};
 
 /// A buffer with this many bytes is handed to the writer: one wake-up of its thread for about 300 lines.
@@ -149,13 +150,22 @@ pub struct AccessLogHandle {
 impl AccessLogHandle {
     /// Writes the line of an ended exchange. Never waits.
     pub fn write(&mut self, record: &ExchangeRecord<'_>) {
+        self.append(|line, buffer| line.write(record, buffer));
+    }
+
+    /// Writes the line of an ended relay. Never waits.
+    pub fn write_relay(&mut self, record: &RelayRecord<'_>) {
+        self.append(|line, buffer| line.write_relay(record, buffer));
+    }
+
+    fn append(&mut self, write: impl FnOnce(&mut LineWriter, &mut Vec<u8>)) {
         if self.buffer.capacity() == 0 {
             self.buffer = self
                 .spare
                 .try_recv()
                 .unwrap_or_else(|_| Vec::with_capacity(FULL + SLACK));
         }
-        self.line.write(record, &mut self.buffer);
+        write(&mut self.line, &mut self.buffer);
         self.lines += 1;
         if self.buffer.len() >= FULL {
             self.flush();

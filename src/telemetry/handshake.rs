@@ -32,6 +32,8 @@ ends! {
     Full = "full";
     /// A session that was taken up again.
     Resumed = "resumed";
+    /// None: the listener passes TLS on unopened.
+    PassedOn = "passed_on";
 
     /// The authority that signs certificates has asked whether the name is ours, and was answered (`acme-tls/1`).
     Challenge = "acme_challenge";
@@ -65,7 +67,7 @@ ends! {
 impl HandshakeEnd {
     /// Whether there is a connection now.
     pub const fn is_good(self) -> bool {
-        matches!(self, Self::Full | Self::Resumed)
+        matches!(self, Self::Full | Self::Resumed | Self::PassedOn)
     }
 }
 

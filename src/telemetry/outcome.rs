@@ -44,7 +44,10 @@ outcomes! {
     /// The connection was upgraded and ended in good order.
     Upgraded = "upgraded", "proxy_internal_response";
 
-    /// The client went away before it had all of the response.
+    /// The relayed connection has ended, both ways in good order.
+    Relayed = "relayed", "proxy_internal_response";
+
+    /// The client went away before it had all of the response, or broke a relayed connection off.
     ClientGone = "client_gone", "connection_terminated";
     /// The client's request body stopped for longer than allowed.
     ClientStalled = "client_stalled", "http_request_error";
@@ -87,11 +90,11 @@ outcomes! {
     ConnectTls = "connect_tls", "tls_protocol_error";
     /// The endpoint's certificate is not trusted, has expired, or is not for the name.
     ConnectUntrusted = "connect_untrusted", "tls_certificate_error";
-    /// The endpoint closed or reset the connection before its response's head.
+    /// The endpoint closed or reset the connection before its response's head, or before a byte of its own.
     UpstreamReset = "upstream_reset", "connection_terminated";
     /// The endpoint's response breaks the protocol.
     UpstreamProtocol = "upstream_protocol", "http_protocol_error";
-    /// The endpoint's response broke off after its head was passed on.
+    /// The endpoint's response, or a relayed connection, broke off after its first part was passed on.
     UpstreamTruncated = "upstream_truncated", "http_response_incomplete";
     /// The endpoint's response body stopped for longer than allowed.
     UpstreamStalled = "upstream_stalled", "http_response_timeout";
@@ -101,6 +104,8 @@ outcomes! {
     TryTimeout = "try_timeout", "http_response_timeout";
     /// The upgraded connection was silent for longer than allowed.
     UpgradeIdle = "upgrade_idle", "connection_read_timeout";
+    /// The relayed connection, or the session of datagrams, was silent for longer than allowed.
+    RelayIdle = "relay_idle", "connection_read_timeout";
     /// The endpoint did not agree to the upgrade in a way that can be passed on.
     UpgradeFailed = "upgrade_failed", "http_upgrade_failed";
     /// The proxy ended before the exchange did.
@@ -115,7 +120,13 @@ impl Outcome {
     /// the status.)
     pub const fn is_failure(self) -> bool {
         match self {
-            Self::Answered | Self::Direct | Self::Redirected | Self::Upgraded | Self::UpgradeIdle => false,
+            Self::Answered
+            | Self::Direct
+            | Self::Redirected
+            | Self::Upgraded
+            | Self::UpgradeIdle
+            | Self::Relayed
+            | Self::RelayIdle => false,
             Self::ClientGone
             | Self::ClientStalled
             | Self::ClientBody

@@ -75,6 +75,42 @@ impl Hedge {
     }
 }
 
+/// What is known of a relayed connection, or a session of datagrams, when it has ended.
+#[derive(Clone, Debug)]
+pub struct RelayRecord<'a> {
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// What carried it: `tcp`, `tls`, `tls-passthrough`, `udp`.
+    pub protocol: &'static str,
+    /// The client's address (after PROXY protocol, if that is in use).
+    pub client: SocketAddr,
+    /// The name that the client asked for in its TLS handshake; empty when there was none.
+    pub host: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The route's name; empty when none was found.
+    pub route: &'a str,
+    /// The backend's name; empty when none was chosen.
+    pub backend: &'a str,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<SocketAddr>,
+    /// Attempts to connect, the first included.
+    pub attempts: u8,
+    /// Bytes that came from the client.
+    pub request_bytes: u64,
+    /// Bytes that came from the endpoint.
+    pub response_bytes: u64,
+    /// When it began: microseconds since 1970.
+    pub started_unix_us: u64,
+    /// How long it lasted, in microseconds.
+    pub duration_us: u64,
+    /// The connecting to the endpoint, in microseconds. None: there was no connection.
+    pub connect_us: Option<u32>,
+    /// From the client's first bytes (or the connection's start, if the endpoint spoke first) to the endpoint's first, in
+    /// microseconds. None: none came.
+    pub head_us: Option<u32>,
+}
+
 /// Microseconds since 1970; 0 for times before.
 pub fn unix_us(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)

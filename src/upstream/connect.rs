@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -68,15 +70,51 @@ pub(super) async fn connect(
     Ok((stream, slot))
 }
 
+/// A connection on which bytes are relayed, and its place in the count of its endpoint's connections. `header` goes before
+/// everything else, TLS too (the PROXY protocol).
+pub async fn connect_opaque(
+    cell: &Arc<EndpointCell>,
+    policy: &Backend,
+    header: &[u8],
+) -> Result<(Stream, ConnectionSlot), ConnectError> {
+    let slot =
+        EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
+    let deadline = Instant::now() + policy.connect_timeout;
+    let mut stream = dial(cell.address(), policy.connect_timeout).await?;
+    if !header.is_empty() {
+        stream.write_all(header).await.map_err(ConnectError::Failed)?;
+    }
+    let stream = match &policy.tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let shaken = tokio::time::timeout_at(deadline, shake_with(stream, tls, tls.opaque())).await;
+            Stream::Tls(Box::new(shaken.map_err(|_elapsed| ConnectError::TimedOut)??))
+        }
+    };
+    Ok((stream, slot))
+}
+
 /// The TLS handshake with an endpoint. Nothing that the endpoint sends is taken for HTTP before it is over.
 pub async fn shake(
     stream: TcpStream,
     tls: &UpstreamTls,
     protocol: BackendProtocol,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let connector = TlsConnector::from(Arc::clone(tls.config(protocol)));
+    let stream = shake_with(stream, tls, tls.config(protocol)).await?;
+    if protocol == BackendProtocol::H2c && !speaks_http2(&stream) {
+        return Err(ConnectError::Tls(io::Error::other("it does not speak HTTP/2")));
+    }
+    Ok(stream)
+}
+
+async fn shake_with(
+    stream: TcpStream,
+    tls: &UpstreamTls,
+    config: &Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let connector = TlsConnector::from(Arc::clone(config));
     let shaken = connector.connect(tls.hostname.clone(), stream).await;
-    let stream = shaken.map_err(|error| {
+    shaken.map_err(|error| {
         let own = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -84,11 +122,7 @@ pub async fn shake(
             Some(refused @ rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted(refused.clone()),
             _ => ConnectError::Tls(error),
         }
-    })?;
-    if protocol == BackendProtocol::H2c && !speaks_http2(&stream) {
-        return Err(ConnectError::Tls(io::Error::other("it does not speak HTTP/2")));
-    }
-    Ok(stream)
+    })
 }
 
 /// Whether HTTP/2 was agreed on.

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 pub use client::{Client, Down};
 pub use endpoint::{Endpoint, H1, H2C};
-pub use proxy::{Line, Proxy, Setup};
+pub use proxy::{Line, Proxy, Setup, lines_of};
 pub use wire::{Message, Wire};
 
 /// Longer than anything may take on a busy machine.

@@ -50,6 +50,7 @@ impl Setup {
                 name: ListenerName::new("http"),
                 address: any_port(),
                 hostname: HostPattern::Any,
+                kind: tidegate::model::ListenerKind::Http,
                 protocols: Protocols::default(),
                 tls: None,
                 limits: ListenerLimits::default(),
@@ -290,6 +291,14 @@ impl Proxy {
         let ended = soon("the drain", self.running.drain()).await;
         (ended, lines(&log))
     }
+}
+
+/// The lines of the access log of a proxy that is left alone until all of its connections have ended.
+pub async fn lines_of(proxy: Proxy, count: usize) -> Vec<Line> {
+    super::until("all connections to end", || proxy.running.connections() == 0).await;
+    let lines = proxy.stop().await;
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines
 }
 
 /// The lines of an access log.

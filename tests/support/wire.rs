@@ -259,6 +259,11 @@ impl Wire {
         }
     }
 
+    /// What was read and not yet taken.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Half-closes.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;

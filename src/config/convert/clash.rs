@@ -41,6 +41,22 @@ pub fn listeners(
             );
         }
         let first = *first_at.entry(address).or_insert(listener);
+        let (its, own) = (first.opening(), listener.opening());
+        if its != own {
+            pass.say(
+                Diagnostic::error(
+                    *place,
+                    format!(
+                        "{address} cannot begin with {} for {} and with {} for {}",
+                        its.words(),
+                        first.name,
+                        own.words(),
+                        listener.name
+                    ),
+                )
+                .hint("choose another port"),
+            );
+        }
         if first.limits != listener.limits {
             let name = first.name.clone().min(listener.name.clone());
             pass.say(Diagnostic::warning(

@@ -9,9 +9,9 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::acme::RawAcme;
 use crate::config::raw::text::ListenAddress;
-use crate::config::raw::{RawConfig, RawListener, RawListenerLimits, RawListenerProtocol};
+use crate::config::raw::{RawConfig, RawListener, RawListenerKind, RawListenerLimits, RawListenerProtocol};
 use crate::config::units;
-use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, Protocols};
+use crate::model::{HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Protocols};
 
 /// The name of the listener that `listen` makes.
 const SHORT_FORM_NAME: &str = "http";
@@ -35,6 +35,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
                     name,
                     address,
                     hostname: HostPattern::Any,
+                    kind: ListenerKind::Http,
                     protocols: Protocols::default(),
                     tls: None,
                     limits: ListenerLimits::default(),
@@ -75,6 +76,7 @@ fn listener(
     acme: Option<&Placed<RawAcme>>,
 ) -> (Listener, Place) {
     check_name(pass, "listener", name);
+    let kind = kind(pass, raw);
     let hostname = raw
         .hostname
         .as_ref()
@@ -97,11 +99,61 @@ fn listener(
         name: ListenerName::new(name.text()),
         address,
         hostname,
+        kind,
         protocols,
         tls: tls.map(Arc::new),
         limits,
     };
     (listener, raw.address.place())
+}
+
+/// What is done with what clients send; says which other keys make no sense with it.
+fn kind(pass: &mut Pass, raw: &RawListener) -> ListenerKind {
+    let Some(protocol) = &raw.protocol else {
+        if let Some(to) = &raw.to {
+            pass.say(
+                Diagnostic::error(to.place, "requests go where routes say")
+                    .hint("write routes: [{to: ..}], or give the listener protocol: tcp"),
+            );
+        }
+        return ListenerKind::Http;
+    };
+    let kind = match protocol.value {
+        RawListenerKind::Http => ListenerKind::Http,
+        RawListenerKind::Tcp => ListenerKind::Tcp,
+        RawListenerKind::Tls => ListenerKind::Tls,
+    };
+    let mut refuse = |place: Option<Place>, message: &str, hint: &str| {
+        if let Some(place) = place {
+            let why = Diagnostic::error(place, message).hint(hint);
+            pass.say(why.related(protocol.place, "because of this protocol"));
+        }
+    };
+    if kind == ListenerKind::Http {
+        let hint = "write routes: [{to: ..}]";
+        refuse(
+            raw.to.as_ref().map(|to| to.place),
+            "requests go where routes say",
+            hint,
+        );
+        return kind;
+    }
+    let spoken = raw.protocols.as_ref().map(|protocols| protocols.place);
+    let message = "nobody looks at what is spoken where bytes are relayed";
+    refuse(spoken, message, "leave protocols out");
+    if kind == ListenerKind::Tcp {
+        let hint = "write protocol: tls to end TLS and relay what is in it";
+        let tls = raw.tls.as_ref().map(|tls| tls.place);
+        refuse(tls, "tcp relays bytes as they come, TLS too", hint);
+        let hostname = raw.hostname.as_ref().map(|hostname| hostname.place);
+        let message = "bytes that nobody looks at have no hostname";
+        refuse(
+            hostname,
+            message,
+            "leave it out, or write protocol: tls to go by the name in TLS",
+        );
+    }
+    kind
 }
 
 /// A hostname pattern; [`HostPattern::Any`] when it is wrong.
@@ -226,6 +278,12 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
             raw.max_handshakes.as_ref(),
             default.max_handshakes,
             1..=1_000_000,
+        ),
+        relay_idle: pass.duration_or_none(
+            "relay_idle",
+            raw.relay_idle.as_ref(),
+            default.relay_idle,
+            Duration::from_millis(10)..=DAY,
         ),
         trusted_proxies: default.trusted_proxies,
         load_reports: default.load_reports,

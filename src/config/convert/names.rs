@@ -7,7 +7,7 @@ use super::Pass;
 use crate::config::diagnostic::{Diagnostic, suggestion};
 use crate::config::place::{Place, Placed};
 use crate::config::units;
-use crate::model::{Backend, BackendName, Endpoint, Listener, ListenerName, World};
+use crate::model::{Backend, BackendName, Endpoint, Listener, ListenerKind, ListenerName, World};
 
 /// Longest name. Names are labels of metrics and keys of the access log.
 const MAX_NAME: usize = 100;
@@ -33,7 +33,7 @@ pub fn check_name(pass: &mut Pass, what: &str, name: &Placed<String>) {
 
 /// The names that may be referred to.
 pub struct Names {
-    listeners: Vec<ListenerName>,
+    listeners: Vec<(ListenerName, ListenerKind)>,
     backends: BTreeMap<String, Place>,
     used: BTreeSet<String>,
 }
@@ -43,7 +43,7 @@ impl Names {
         Self {
             listeners: listeners
                 .iter()
-                .map(|(listener, _)| listener.name.clone())
+                .map(|(listener, _)| (listener.name.clone(), listener.kind))
                 .collect(),
             backends: BTreeMap::new(),
             used: BTreeSet::new(),
@@ -54,14 +54,24 @@ impl Names {
         self.backends.insert(name.value.clone(), name.place);
     }
 
-    /// The listeners a route is attached to: those named, or all.
+    /// Whether a listener relays bytes that nobody looks into.
+    pub fn relays(&self, name: &ListenerName) -> bool {
+        let mut all = self.listeners.iter();
+        all.any(|(listener, kind)| listener == name && *kind != ListenerKind::Http)
+    }
+
+    /// The listeners a route is attached to: those named, or all that read requests.
     pub fn listeners(
         &self,
         pass: &mut Pass,
         named: Option<&Placed<Vec<Placed<String>>>>,
     ) -> Vec<ListenerName> {
         let Some(named) = named else {
-            return self.listeners.clone();
+            let reading = self
+                .listeners
+                .iter()
+                .filter(|(_, kind)| *kind == ListenerKind::Http);
+            return reading.map(|(name, _)| name.clone()).collect();
         };
         if named.value.is_empty() {
             pass.say(
@@ -71,15 +81,12 @@ impl Names {
         }
         let mut found: Vec<ListenerName> = Vec::with_capacity(named.value.len());
         for name in &named.value {
-            let Some(listener) = self
-                .listeners
-                .iter()
-                .find(|listener| listener.as_str() == name.text())
-            else {
+            let mut all = self.listeners.iter().map(|(listener, _)| listener);
+            let Some(listener) = all.find(|listener| listener.as_str() == name.text()) else {
                 if pass.found.is_full() {
                     continue;
                 }
-                let known = self.listeners.iter().map(ListenerName::as_str);
+                let known = self.listeners.iter().map(|(listener, _)| listener.as_str());
                 pass.say(
                     Diagnostic::error(name.place, format!("no listener is called {:?}", name.text()))
                         .maybe_hint(suggestion(name.text(), known)),

@@ -17,7 +17,7 @@ use crate::config::raw::route::{RawMatch, RawRetry, RawRoute, RawRule, RawShare,
 use crate::config::raw::text::RetryCondition;
 use crate::config::units;
 use crate::model::{
-    BackendTarget, GrpcStatus, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
+    BackendTarget, GrpcStatus, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
     WeightedBackend, World,
 };
 
@@ -31,8 +31,12 @@ pub fn routes(
     names: &mut Names,
     world: &mut World,
 ) -> Vec<(Route, MatchPlaces)> {
+    let short = raw.listeners.iter().flat_map(|listeners| &listeners.value.0);
+    let short: Vec<_> = short
+        .filter_map(|(name, listener)| Some((name, listener.to.as_ref()?)))
+        .collect();
     let Some(raw_routes) = raw.routes.as_ref().filter(|routes| !routes.is_empty()) else {
-        if raw.manifests.is_none() {
+        if raw.manifests.is_none() && short.is_empty() {
             pass.say(
                 Diagnostic::warning(
                     Place::START,
@@ -41,10 +45,10 @@ pub fn routes(
                 .hint("write one: routes: [{to: \"127.0.0.1:3000\"}]"),
             );
         }
-        return Vec::new();
+        return relays(pass, &short, 0, &HashMap::new(), names, world);
     };
     let mut seen: HashMap<&str, Place> = HashMap::new();
-    let mut out = Vec::with_capacity(raw_routes.len());
+    let mut out = Vec::with_capacity(raw_routes.len() + short.len());
     for (index, raw) in raw_routes.iter().enumerate() {
         if let Some(name) = &raw.value.name {
             check_name(pass, "route", name);
@@ -73,7 +77,85 @@ pub fn routes(
             );
         }
     }
+    out.extend(relays(pass, &short, raw_routes.len(), &seen, names, world));
     out
+}
+
+/// The routes of listeners that say themselves where to: each with its listener's name.
+fn relays(
+    pass: &mut Pass,
+    short: &[(&Placed<String>, &Placed<String>)],
+    first: usize,
+    taken: &HashMap<&str, Place>,
+    names: &mut Names,
+    world: &mut World,
+) -> Vec<(Route, MatchPlaces)> {
+    let mut out = Vec::with_capacity(short.len());
+    for (index, (listener, to)) in short.iter().enumerate() {
+        if let Some(taken) = taken.get(listener.text()) {
+            pass.say(
+                Diagnostic::error(*taken, format!("two routes are called {:?}", listener.text()))
+                    .related(to.place, "this one by its listener"),
+            );
+        }
+        let rule = Rule {
+            matches: vec![Match::default()],
+            backends: vec![WeightedBackend {
+                target: BackendTarget::Backend(names.backend(pass, to, world)),
+                weight: 1,
+                filters: Vec::new(),
+            }],
+            ..Rule::default()
+        };
+        let route = Route {
+            name: RouteName::new(listener.text()),
+            listeners: vec![ListenerName::new(listener.text())],
+            hostnames: vec![HostPattern::Any],
+            rules: vec![Arc::new(rule)],
+            created: 0,
+            order: u32::try_from(first + index).unwrap_or(u32::MAX),
+        };
+        out.push((route, vec![vec![to.place]]));
+    }
+    out
+}
+
+/// A route of listeners that relay bytes says where to and nothing else: nobody looks into what is relayed.
+fn check_relay(pass: &mut Pass, raw: &RawRoute, listeners: &[ListenerName], names: &Names) {
+    let relaying = listeners.iter().filter(|name| names.relays(name)).count();
+    if relaying == 0 {
+        return;
+    }
+    let place = raw.listeners.as_ref().map_or(Place::START, |named| named.place);
+    if relaying < listeners.len() {
+        pass.say(
+            Diagnostic::error(
+                place,
+                "one route cannot be for requests and for bytes that are relayed",
+            )
+            .hint("write one route for each"),
+        );
+    }
+    for (key, part) in [
+        ("match", raw.only.as_ref().map(|part| part.place)),
+        ("matches", raw.matches.as_ref().map(|part| part.place)),
+        ("filters", raw.filters.as_ref().map(|part| part.place)),
+        ("timeouts", raw.timeouts.as_ref().map(|part| part.place)),
+        ("rules", raw.rules.as_ref().map(|part| part.place)),
+    ] {
+        if let Some(part) = part {
+            let message = format!("nobody looks into bytes that are relayed, so {key} has no meaning");
+            let hint = match key {
+                "timeouts" => "see connect_timeout of the backend, and limits.relay_idle of the listener",
+                _ => "say only where to: to: NAME, or split: [...]",
+            };
+            pass.say(
+                Diagnostic::error(part, message)
+                    .hint(hint)
+                    .related(place, "for these listeners"),
+            );
+        }
+    }
 }
 
 /// The name of a route without one: its place in the list, from 1.
@@ -108,9 +190,11 @@ fn route(
         .into_iter()
         .map(|parts| rule(pass, &parts, names, world))
         .unzip();
+    let listeners = names.listeners(pass, raw.listeners.as_ref());
+    check_relay(pass, raw, &listeners, names);
     let route = Route {
         name: RouteName::new(name),
-        listeners: names.listeners(pass, raw.listeners.as_ref()),
+        listeners,
         hostnames: hostnames(pass, raw.hostnames.as_ref()),
         rules,
         created: 0,

@@ -30,6 +30,7 @@ pub struct UpstreamTls {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
+    opaque: Arc<ClientConfig>,
 }
 
 /// Who is trusted.
@@ -111,12 +112,18 @@ impl UpstreamTls {
             http1: speaking(&[b"http/1.1"]),
             http2: speaking(&[b"h2"]),
             any: speaking(&[b"h2", b"http/1.1"]),
+            opaque: speaking(&[]),
         })
     }
 
     /// Its number in this process; another one for each that was made.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What a connection needs on which bytes are relayed: no application protocol is asked for.
+    pub fn opaque(&self) -> &Arc<ClientConfig> {
+        &self.opaque
     }
 
     /// What a connection of this protocol needs, as the library wants it.

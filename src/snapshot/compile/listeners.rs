@@ -1,8 +1,8 @@
 //! Listeners under compilation: which are live, and the tables that grow inside them.
 //!
 //! A listener holds the slot of its address and hostname. A later one that wants the same slot waits,
-//! and goes live when the slot is free again. An address speaks TLS or clear text, as the first who wanted
-//! it does; a later one of the other kind waits too.
+//! and goes live when the slot is free again. An address begins with TLS, with a request in clear text or with anything,
+//! as the first who wanted it has it; a later one of another kind waits too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::super::rule::CompiledRoute;
 use super::super::tls::{Managed, Tickets, TlsService};
 use super::super::union::Union;
 use super::super::{Bind, ListenerEntry};
-use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName};
+use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName, Opening};
 
 type Tables = HostIndex<Arc<PathTable>>;
 
@@ -26,7 +26,7 @@ pub(super) struct Listeners {
     /// Who wants a slot, in order of arrival; the first has it.
     slots: HashMap<Slot, Vec<ListenerName>>,
     wanted: HashMap<ListenerName, Slot>,
-    /// Who wants an address, in order of arrival; the first decides whether it speaks TLS.
+    /// Who wants an address, in order of arrival; the first decides what has to come first there.
     arrivals: HashMap<SocketAddr, Vec<ListenerName>>,
     live: HashMap<ListenerName, Live>,
     by_address: HashMap<SocketAddr, BTreeSet<ListenerName>>,
@@ -37,8 +37,8 @@ pub(super) struct Listeners {
     managed: Managed,
 }
 
-/// An address, a hostname, and whether it speaks TLS.
-type Slot = (SocketAddr, HostPattern, bool);
+/// An address, a hostname, and what has to come first.
+type Slot = (SocketAddr, HostPattern, Opening);
 
 struct Live {
     listener: Arc<Listener>,
@@ -220,7 +220,9 @@ impl Listeners {
             let after = Bind::new(*address, entries, before.as_deref()).map(Arc::new);
             addresses_changed |= match (&before, &after) {
                 (Some(before), Some(after)) => {
-                    !Arc::ptr_eq(&before.limits, &after.limits) || before.protocols != after.protocols
+                    !Arc::ptr_eq(&before.limits, &after.limits)
+                        || before.protocols != after.protocols
+                        || before.opening != after.opening
                 }
                 (None, None) => false,
                 (Some(_), None) | (None, Some(_)) => true,
@@ -258,7 +260,9 @@ impl Listeners {
             .insert(name.clone());
         // Made anew only when it has to be: what a client may ask for is decided by protocols and TLS alone.
         let same = before.as_ref().filter(|before| {
-            before.listener.tls == listener.tls && before.listener.protocols == listener.protocols
+            before.listener.tls == listener.tls
+                && before.listener.protocols == listener.protocols
+                && before.listener.kind == listener.kind
         });
         let tls = match same {
             Some(before) => before.tls.clone(),
@@ -278,11 +282,13 @@ impl Listeners {
 }
 
 fn slot(listener: &Listener) -> Slot {
-    (
-        listener.address,
-        listener.hostname.clone(),
-        listener.tls.is_some(),
-    )
+    let opening = listener.opening();
+    // Where nobody looks at what comes, no hostname can tell listeners apart.
+    let hostname = match opening {
+        Opening::Http | Opening::Tls => listener.hostname.clone(),
+        Opening::Anything => HostPattern::Any,
+    };
+    (listener.address, hostname, opening)
 }
 
 #[cfg(test)]

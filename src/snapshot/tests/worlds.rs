@@ -18,6 +18,7 @@ pub(super) fn listener(name: &str, address: &str, hostname: &str) -> Listener {
         name: name.into(),
         address: address.parse::<SocketAddr>().unwrap(),
         hostname: HostPattern::parse(hostname).unwrap(),
+        kind: crate::model::ListenerKind::Http,
         protocols: Protocols::default(),
         tls: None,
         limits: ListenerLimits::default(),

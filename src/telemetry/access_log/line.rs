@@ -20,7 +20,7 @@
 //! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
 
 use super::super::ExchangeRecord;
-use super::super::record::Hedge;
+use super::super::record::{Hedge, RelayRecord};
 use super::address::Addresses;
 use super::escape::escape;
 use super::timestamp::Timestamp;
@@ -65,6 +65,93 @@ impl LineWriter {
             Format::Json => self.json(record, out),
             Format::Text => self.text(record, out),
         }
+    }
+
+    /// Appends the line of a relay, with its `\n`.
+    pub fn write_relay(&mut self, record: &RelayRecord<'_>, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => self.relay_json(record, out),
+            Format::Text => self.relay_text(record, out),
+        }
+    }
+
+    fn relay_json(&mut self, record: &RelayRecord<'_>, out: &mut Vec<u8>) {
+        put(out, "{\"time\":\"");
+        self.timestamp.write(record.started_unix_us, out);
+        put(out, "\",\"outcome\":\"");
+        put(out, record.outcome.code());
+        put(out, "\",\"protocol\":\"");
+        put(out, record.protocol);
+        put(out, "\"");
+        put_known(out, ",\"host\":\"", record.host);
+        put(out, ",\"client\":\"");
+        self.addresses.write(record.client, out);
+        put_text(out, "\",\"listener\":\"", record.listener, MAX_TEXT);
+        put_known(out, ",\"route\":\"", record.route);
+        put_known(out, ",\"backend\":\"", record.backend);
+        if let Some(endpoint) = record.endpoint {
+            put(out, ",\"endpoint\":\"");
+            self.addresses.write(endpoint, out);
+            put(out, "\"");
+        }
+        for (name, value) in [
+            (",\"attempts\":", u64::from(record.attempts)),
+            (",\"request_bytes\":", record.request_bytes),
+            (",\"response_bytes\":", record.response_bytes),
+        ] {
+            put(out, name);
+            put_number(out, value);
+        }
+        for (name, micros) in [
+            (",\"duration_ms\":", Some(record.duration_us)),
+            (",\"connect_ms\":", record.connect_us.map(u64::from)),
+            (",\"head_ms\":", record.head_us.map(u64::from)),
+        ] {
+            if let Some(micros) = micros {
+                put(out, name);
+                put_millis(out, micros);
+            }
+        }
+        put(out, "}\n");
+    }
+
+    fn relay_text(&mut self, record: &RelayRecord<'_>, out: &mut Vec<u8>) {
+        self.addresses.write_ip(record.client, out);
+        put(out, " - - [");
+        self.timestamp.write(record.started_unix_us, out);
+        put(out, "] \"");
+        put(out, record.protocol);
+        if !record.host.is_empty() {
+            put(out, " ");
+            escape(record.host, MAX_TEXT, out);
+        }
+        put(out, "\" - ");
+        put_number(out, record.response_bytes);
+        put(out, " \"-\" \"-\" outcome=");
+        put(out, record.outcome.code());
+        put_text(out, " listener=\"", record.listener, MAX_TEXT);
+        put_known(out, " route=\"", record.route);
+        put_known(out, " backend=\"", record.backend);
+        if let Some(endpoint) = record.endpoint {
+            put(out, " endpoint=");
+            self.addresses.write(endpoint, out);
+        }
+        put(out, " attempts=");
+        put_number(out, u64::from(record.attempts));
+        put(out, " received=");
+        put_number(out, record.request_bytes);
+        for (name, micros) in [
+            (" connect=", record.connect_us.map(u64::from)),
+            (" head=", record.head_us.map(u64::from)),
+            (" total=", Some(record.duration_us)),
+        ] {
+            if let Some(micros) = micros {
+                put(out, name);
+                put_millis(out, micros);
+                put(out, "ms");
+            }
+        }
+        put(out, "\n");
     }
 
     fn json(&mut self, record: &ExchangeRecord<'_>, out: &mut Vec<u8>) {
