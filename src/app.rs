@@ -39,7 +39,7 @@ use crate::config::Settings;
 use crate::downstream::workers::Workers;
 use crate::kubernetes;
 use crate::l7::worker::WorkerParts;
-use crate::model::{Reject, SourceName};
+use crate::model::{Reject, SourceName, Transport};
 use crate::snapshot::Compiler;
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::{BackendMetrics, Metrics};
@@ -58,6 +58,8 @@ pub struct Options {
 pub struct Running {
     /// Where it listens: the address as configured, and as bound.
     pub addresses: BTreeMap<SocketAddr, SocketAddr>,
+    /// The same of where it takes datagrams.
+    pub datagrams: BTreeMap<SocketAddr, SocketAddr>,
     /// Where the admin listener is, if anywhere.
     pub admin: Option<SocketAddr>,
     /// What was left out of the sources at the start.
@@ -137,7 +139,16 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     }
     conductor.report();
     gates.open("snapshot");
-    let addresses = conductor.bind().await?;
+    let bound = conductor.bind().await?;
+    let bound_for = |wanted| {
+        let sockets = bound
+            .iter()
+            .filter(move |((_, transport), _)| *transport == wanted);
+        sockets
+            .map(|((configured, _), bound)| (*configured, *bound))
+            .collect()
+    };
+    let (addresses, datagrams) = (bound_for(Transport::Tcp), bound_for(Transport::Udp));
     gates.open("listeners");
     let rejects = conductor.rejects();
 
@@ -205,6 +216,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
     };
     Ok(Running {
         addresses,
+        datagrams,
         admin,
         rejects,
         process,
@@ -313,6 +325,7 @@ fn subjects(live: &Live) -> Vec<Subject<Arc<BackendMetrics>>> {
                         .is_some_and(|ejection| ejection.ends_on_check),
                     owner: Arc::clone(&backend.metrics),
                     tls: policy.tls.clone(),
+                    proxy: policy.proxy_protocol,
                 }
             }));
         });

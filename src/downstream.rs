@@ -8,5 +8,6 @@ pub mod connection;
 pub mod framing;
 pub mod gate;
 mod handshake;
+mod introduce;
 pub mod socket;
 pub mod workers;

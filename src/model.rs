@@ -26,13 +26,13 @@ pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, 
 pub use backend::{
     ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Comparable, Ejection, Endpoint,
     EndpointLimits, EndpointState, FailureShareOutlier, HedgePolicy, HttpCheck, LatencyOutlier, LoadReports,
-    Locality, RetryBudget, SlowStartShape, SuccessRateOutlier,
+    Locality, ProxyVersion, RetryBudget, SlowStartShape, SuccessRateOutlier,
 };
 pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
 pub use grpc::GrpcStatus;
 pub use host::HostPattern;
-pub use listener::{Listener, ListenerKind, ListenerLimits, Opening, Protocols, Transport};
+pub use listener::{Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Transport};
 pub use name::{BackendName, ListenerName, RouteName, SourceName};
 pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,

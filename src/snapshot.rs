@@ -48,7 +48,7 @@ use self::paths::PathTable;
 use self::sharded::Sharded;
 use crate::model::{
     BackendName, HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Opening, PathMatch,
-    Protocols,
+    Protocols, Transport,
 };
 
 /// The immutable world that the data plane reads.
@@ -56,15 +56,20 @@ use crate::model::{
 pub struct Snapshot {
     /// Counts the publishes of the table; 0 is the empty world before the first.
     pub generation: u64,
-    binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
+    binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     backends: Sharded<BackendName, Arc<Backend>>,
 }
 
 impl Snapshot {
-    /// What is served at an address, as the model has it (port 0 stays 0).
+    /// What is served on connections to an address, as the model has it (port 0 stays 0).
     pub fn bind(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
-        self.binds.get(address)
+        self.bind_of(address, Transport::Tcp)
+    }
+
+    /// What is served at an address, as the model has it (port 0 stays 0).
+    pub fn bind_of(&self, address: &SocketAddr, transport: Transport) -> Option<&Arc<Bind>> {
+        self.binds.get(&(*address, transport))
     }
 
     /// All addresses, in no order.
@@ -92,6 +97,8 @@ impl Snapshot {
 pub struct Bind {
     /// As the model has it (port 0 stays 0).
     pub address: SocketAddr,
+    /// What comes there.
+    pub transport: Transport,
     /// What any of the listeners speaks: which one a request is for is known only after its head.
     pub protocols: Protocols,
     /// The limits of the first listener by name. The same pointer as before when they have not changed.
@@ -176,7 +183,7 @@ impl Bind {
         self.by_hostname.walk(host, Some)
     }
 
-    /// How the address is called by those who connect to it: `http`, `https`, `tcp`, `tls`.
+    /// How the address is called by those who connect to it: `http`, `https`, `tcp`, `tls`, `udp`.
     pub fn scheme(&self) -> &'static str {
         let mut kinds = self.listeners.iter().map(|entry| entry.listener.kind);
         match kinds.find(|kind| *kind != ListenerKind::Http) {
@@ -192,7 +199,11 @@ impl Bind {
     }
 
     /// From its listeners, of which there is at least one; `before` is the bind it takes the place of.
-    fn new(address: SocketAddr, listeners: Vec<Arc<ListenerEntry>>, before: Option<&Self>) -> Option<Self> {
+    fn new(
+        (address, transport): (SocketAddr, Transport),
+        listeners: Vec<Arc<ListenerEntry>>,
+        before: Option<&Self>,
+    ) -> Option<Self> {
         let opening = listeners.first()?.listener.opening();
         let limits = &listeners.first()?.listener.limits;
         let kept = before.filter(|before| *before.limits == *limits);
@@ -205,6 +216,7 @@ impl Bind {
             |speaks: fn(&Protocols) -> bool| listeners.iter().any(|entry| speaks(&entry.listener.protocols));
         Some(Self {
             address,
+            transport,
             protocols: Protocols {
                 http1: any(|protocols| protocols.http1),
                 http2: any(|protocols| protocols.http2),

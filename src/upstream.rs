@@ -12,4 +12,4 @@ pub mod probe;
 
 pub use connect::ConnectError;
 pub use lease::{Fate, Lease, SendError};
-pub use pool::{Pool, tls_of};
+pub use pool::{Pool, Whose, tls_of};

@@ -227,6 +227,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`acme.dns_hook`", "RawDnsHook"),
     ("`acme.external_account`", "RawExternalAccount"),
     ("`tls.acme` of a listener", "RawListenerAcme"),
+    ("`proxy_protocol` of a listener", "RawProxyProtocol"),
     ("`limits` of a listener", "RawListenerLimits"),
     ("`tls` of a listener", "RawListenerTls"),
     ("`certificates`, a list", "RawCertificate"),

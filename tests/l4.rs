@@ -6,11 +6,15 @@
 
 #[path = "l4/passthrough.rs"]
 mod passthrough;
+#[path = "l4/proxy_protocol.rs"]
+mod proxy_protocol;
 mod support;
 #[path = "l4/tcp.rs"]
 mod tcp;
 #[path = "l4/tls.rs"]
 mod tls;
+#[path = "l4/udp.rs"]
+mod udp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -76,6 +76,20 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
 }
 
+impl Outcome {
+    /// Of a run in which nothing has happened yet.
+    pub fn empty() -> Result<Self> {
+        Ok(Self {
+            completed: 0,
+            failed: 0,
+            unsent: 0,
+            reconnects: 0,
+            elapsed: Duration::ZERO,
+            latency: Histogram::new_with_bounds(1, 100_000_000_000, 3).context("the histogram's bounds")?,
+        })
+    }
+}
+
 /// A set of open connections to one target; several runs may use it.
 pub struct Load {
     target: Target,
@@ -449,14 +463,7 @@ impl Connection {
 /// Makes handshakes, one after the other, each on a connection of its own that is reset after it.
 pub fn handshakes(address: SocketAddr, until: Duration) -> Result<Outcome> {
     let begin = Instant::now();
-    let mut outcome = Outcome {
-        completed: 0,
-        failed: 0,
-        unsent: 0,
-        reconnects: 0,
-        elapsed: Duration::ZERO,
-        latency: Histogram::new_with_bounds(1, 100_000_000_000, 3).context("the histogram's bounds")?,
-    };
+    let mut outcome = Outcome::empty()?;
     while begin.elapsed() < until {
         let wire = Wire::open(address, Tls::Http1, STALL)?;
         // Otherwise the client's port is kept for a minute, and they run out.

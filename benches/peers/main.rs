@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 mod backend;
+mod bulk;
 mod load;
 mod measure;
 mod poll;
@@ -46,7 +47,7 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "h1,h2c,h2c-both,h1-tls,h2-tls,handshakes"
+        default_value = "h1,h2c,h2c-both,h1-tls,h2-tls,handshakes,tcp,tcp-bulk,tcp-connections"
     )]
     scenarios: Vec<Scenario>,
     /// Requests per second of the open loop (default: half of what the slowest but Envoy does in a closed loop)
@@ -165,7 +166,7 @@ fn compare(
     proxies: Vec<Proxy>,
 ) -> Result<Results> {
     let (rate, reason) = match arguments.rate {
-        _ if scenario == Scenario::Handshakes => (0.0, "none: one handshake after the other".to_owned()),
+        _ if scenario.is_counted() => (0.0, "none: one after the other".to_owned()),
         Some(rate) if rate > 0.0 => (rate, "as asked".to_owned()),
         Some(_) => bail!("--rate is above 0"),
         None => half_of_slowest(plan, scenario, &proxies)?,

@@ -47,6 +47,12 @@ pub enum Scenario {
     H2Tls,
     /// Full TLS handshakes, one after the other; a "request" is a connection with its handshake.
     Handshakes,
+    /// Connections relayed as they are, with small messages both ways on them.
+    Tcp,
+    /// Connections relayed as they are, with bytes in bulk; a "request" is a MiB.
+    TcpBulk,
+    /// Connections relayed as they are, one after the other, with one message each way; a "request" is a connection.
+    TcpConnections,
 }
 
 impl Scenario {
@@ -58,12 +64,17 @@ impl Scenario {
             Self::H1Tls => "HTTP/1.1 over TLS",
             Self::H2Tls => "HTTP/2 over TLS downstream, HTTP/1.1 upstream",
             Self::Handshakes => "TLS handshakes (each a \"request\")",
+            Self::Tcp => "TCP, small messages (each with its answer a \"request\")",
+            Self::TcpBulk => "TCP in bulk (each MiB a \"request\")",
+            Self::TcpConnections => "TCP connections (each a \"request\")",
         }
     }
 
     pub fn downstream(self) -> Protocol {
         match self {
-            Self::H1 | Self::H1Tls | Self::Handshakes => Protocol::Http1,
+            Self::H1 | Self::H1Tls | Self::Handshakes | Self::Tcp | Self::TcpBulk | Self::TcpConnections => {
+                Protocol::Http1
+            }
             Self::H2c | Self::H2cBoth | Self::H2Tls => Protocol::Http2,
         }
     }
@@ -71,10 +82,22 @@ impl Scenario {
     /// The TLS of the client's side.
     pub fn tls(self) -> Tls {
         match self {
-            Self::H1 | Self::H2c | Self::H2cBoth => Tls::None,
+            Self::H1 | Self::H2c | Self::H2cBoth | Self::Tcp | Self::TcpBulk | Self::TcpConnections => {
+                Tls::None
+            }
             Self::H1Tls | Self::Handshakes => Tls::Http1,
             Self::H2Tls => Tls::Http2,
         }
+    }
+
+    /// Is nothing looked into?
+    pub fn is_relay(self) -> bool {
+        matches!(self, Self::Tcp | Self::TcpBulk | Self::TcpConnections)
+    }
+
+    /// Is only counted how much is done, without an open loop?
+    pub fn is_counted(self) -> bool {
+        matches!(self, Self::Handshakes | Self::TcpBulk | Self::TcpConnections)
     }
 
     /// Does the proxy speak HTTP/2 with the backend?
@@ -107,6 +130,9 @@ impl Proxy {
 
     pub fn can(self, scenario: Scenario) -> bool {
         let behind_tls = scenario.tls() != Tls::None;
+        if scenario.is_relay() {
+            return matches!(self, Self::Direct | Self::Tidegate | Self::Haproxy);
+        }
         !(self == Self::Nginx && scenario.upstream_h2() || self == Self::Direct && behind_tls)
     }
 
@@ -264,10 +290,32 @@ impl Proxy {
         let path = access_log.to_str().context("the folder's name is not UTF-8")?;
         let (file, text, own): (_, _, Vec<(&str, String)>) = match self {
             Self::Direct => bail!("nothing to configure"),
+            Self::Haproxy if job.scenario.is_relay() => (
+                "haproxy.cfg",
+                include_str!("config/haproxy-tcp.cfg"),
+                vec![
+                    (
+                        "@LOG_GLOBAL@",
+                        either(job.access_log, "    log stdout format raw local0 info", ""),
+                    ),
+                    (
+                        "@LOG_FRONTEND@",
+                        either(job.access_log, "    log global\n    option tcplog", ""),
+                    ),
+                ],
+            ),
             Self::Tidegate => (
                 "tidegate.yaml",
                 include_str!("config/tidegate.yaml"),
                 vec![
+                    (
+                        "@ROUTES@",
+                        either(
+                            job.scenario.is_relay(),
+                            "    protocol: tcp\n    to: b",
+                            "routes:\n  - to: b",
+                        ),
+                    ),
                     (
                         "@TLS@",
                         either(

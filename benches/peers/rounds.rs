@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::backend::Backend;
+use crate::bulk;
 use crate::load::{self, Load, Outcome, Pace, Protocol, Target, Until};
 use crate::measure::{self, Counter, Usage};
 use crate::proxies::{Job, Proxy, Running, Scenario};
@@ -92,15 +93,18 @@ pub fn closed_rate(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy) -> Result<
 /// One round's visit to one proxy. `seed` decides the arrivals of the open loop: give all proxies of a round the same.
 pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, seed: u64) -> Result<Sample> {
     let backend = Backend::start()?;
-    let job = job(plan, scenario, &backend);
+    let mut job = job(plan, scenario, &backend);
+    if scenario == Scenario::TcpBulk {
+        job.backend = bulk::serve()?;
+    }
     let running = proxy.start(&job)?;
-    if proxy != Proxy::Direct && scenario != Scenario::H2cBoth {
+    if proxy != Proxy::Direct && scenario != Scenario::H2cBoth && !scenario.is_relay() {
         same_work(&backend, scenario)?;
     }
     let processes = running.processes()?;
     let memory_start = resident(&processes)?;
-    if scenario == Scenario::Handshakes {
-        return handshakes(plan, proxy, &running, memory_start);
+    if scenario.is_counted() {
+        return counted(plan, scenario, proxy, &running, memory_start);
     }
 
     let mut load = Load::open(target(scenario, &running))?;
@@ -181,12 +185,23 @@ pub fn visit(plan: &Plan<'_>, scenario: Scenario, proxy: Proxy, open_rate: f64, 
     })
 }
 
-/// A visit of which only handshakes are measured.
-fn handshakes(plan: &Plan<'_>, proxy: Proxy, running: &Running, memory_start: f64) -> Result<Sample> {
+/// A visit of which only is measured how much is done at what cost.
+fn counted(
+    plan: &Plan<'_>,
+    scenario: Scenario,
+    proxy: Proxy,
+    running: &Running,
+    memory_start: f64,
+) -> Result<Sample> {
     let processes = running.processes()?;
-    load::handshakes(running.address(), plan.warm_up).context("warm-up")?;
+    let run = match scenario {
+        Scenario::TcpBulk => bulk::take,
+        Scenario::TcpConnections => bulk::connections,
+        _ => load::handshakes,
+    };
+    run(running.address(), plan.warm_up).context("warm-up")?;
     let quiet = Quiet::begin(plan)?;
-    let (closed, usage) = under(&processes, || load::handshakes(running.address(), plan.window))?;
+    let (closed, usage) = under(&processes, || run(running.address(), plan.window))?;
     let foreign = quiet.end(plan, usage.cpu, closed.elapsed)?;
     let each = |what: f64| what / closed.completed.max(1) as f64;
     let elapsed = closed.elapsed.as_secs_f64();

@@ -13,7 +13,7 @@ use super::certificates::Desk;
 use super::view::Live;
 use crate::balance::Clock;
 use crate::downstream::workers::Workers;
-use crate::model::{Delta, Reject, SourceName};
+use crate::model::{Delta, Reject, SourceName, Transport};
 use crate::snapshot::Compiler;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +36,9 @@ pub(super) enum Message {
 /// are gathered, so that a rollout of many pods is few publications.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// Sockets by what was configured: where they are.
+pub(super) type Bound = BTreeMap<(SocketAddr, Transport), SocketAddr>;
+
 pub(super) struct Conductor {
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -45,7 +48,7 @@ pub(super) struct Conductor {
     desk: Arc<Desk>,
     /// What each source left out by itself.
     source_rejects: BTreeMap<SourceName, Vec<Reject>>,
-    bound: BTreeMap<SocketAddr, SocketAddr>,
+    bound: Bound,
 }
 
 impl Conductor {
@@ -102,28 +105,32 @@ impl Conductor {
 
     /// Binds what is new and closes what is gone. At the start an address that cannot be bound is an error, later it is
     /// reported and tried again with the next change.
-    pub(super) async fn bind(&mut self) -> Result<BTreeMap<SocketAddr, SocketAddr>, BindError> {
-        let wanted: BTreeSet<SocketAddr> = self.live.snapshot().binds().map(|bind| bind.address).collect();
+    pub(super) async fn bind(&mut self) -> Result<Bound, BindError> {
+        let snapshot = self.live.snapshot();
+        let wanted: BTreeSet<_> = snapshot
+            .binds()
+            .map(|bind| (bind.address, bind.transport))
+            .collect();
         let gone: Vec<_> = self
             .bound
             .keys()
             .filter(|address| !wanted.contains(address))
             .copied()
             .collect();
-        for address in gone {
-            self.workers.close(address).await;
-            self.bound.remove(&address);
-            tracing::info!(%address, "closed");
+        for (address, transport) in gone {
+            self.workers.close(address, transport).await;
+            self.bound.remove(&(address, transport));
+            tracing::info!(%address, transport = transport.word(), "closed");
         }
         let mut failed = None;
-        for address in wanted {
-            if self.bound.contains_key(&address) {
+        for (address, transport) in wanted {
+            if self.bound.contains_key(&(address, transport)) {
                 continue;
             }
-            match self.workers.listen(address, &self.metrics).await {
+            match self.workers.listen(address, transport, &self.metrics).await {
                 Ok(bound) => {
-                    tracing::info!(address = %bound, "listening");
-                    self.bound.insert(address, bound);
+                    tracing::info!(address = %bound, transport = transport.word(), "listening");
+                    self.bound.insert((address, transport), bound);
                 }
                 Err(error) => failed = Some(BindError { address, error }),
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::conductor::Bound;
 use crate::acme;
 use crate::admin::{
     Ask, BackendView, CertificateView, EndpointView, ListenerView, ObjectView, Page, RejectView, RouteView,
@@ -31,7 +32,7 @@ pub struct Live {
 struct Facts {
     rejects: Vec<Reject>,
     routes: BTreeMap<RouteName, Arc<Route>>,
-    bound: BTreeMap<SocketAddr, SocketAddr>,
+    bound: Bound,
     certificates: Vec<acme::CertificateStatus>,
     /// Who knows how Kubernetes objects fare.
     objects: Vec<Overviews>,
@@ -79,7 +80,7 @@ impl Live {
         let _ = self.findings.set(findings);
     }
 
-    pub(super) fn set_bound(&self, bound: &BTreeMap<SocketAddr, SocketAddr>) {
+    pub(super) fn set_bound(&self, bound: &Bound) {
         self.facts().bound.clone_from(bound);
     }
 
@@ -89,7 +90,7 @@ impl Live {
 
     /// The addresses that are bound, as configured.
     pub(super) fn bound(&self) -> BTreeSet<SocketAddr> {
-        self.facts().bound.keys().copied().collect()
+        self.facts().bound.keys().map(|(address, _)| *address).collect()
     }
 
     pub(super) fn follow(&self, delta: &Delta) {
@@ -130,7 +131,7 @@ impl View for Live {
                     name: entry.name.to_string(),
                     address: facts
                         .bound
-                        .get(&listener.address)
+                        .get(&listener.socket())
                         .unwrap_or(&listener.address)
                         .to_string(),
                     hostname: listener.hostname.to_string(),

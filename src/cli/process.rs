@@ -86,7 +86,13 @@ fn greet(running: &Running, greeting: Option<&str>) {
             greeting.map(|text| format!(", {text}")).unwrap_or_default()
         );
     }
-    if running.addresses.is_empty() {
+    for bound in running.datagrams.values() {
+        tracing::info!(
+            "listening on udp://{bound}{}",
+            greeting.map(|text| format!(", {text}")).unwrap_or_default()
+        );
+    }
+    if running.addresses.is_empty() && running.datagrams.is_empty() {
         tracing::warn!("nothing to listen on: no listener, Gateway or Ingress was found");
     }
     if let Some(admin) = running.admin {

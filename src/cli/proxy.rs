@@ -22,7 +22,7 @@ use crate::model::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProxyArgs {
     /// Where to listen: `:8080`, `127.0.0.1:8080`, `[::1]:8080`; with `tcp://` before it to relay bytes as they come, with
-    /// `tls://` to pass TLS on unopened, or to relay what is in it where a certificate is given.
+    /// `udp://` datagrams, with `tls://` to pass TLS on unopened, or to relay what is in it where a certificate is given.
     #[arg(long, value_name = "ADDRESS", value_parser = listen_arg)]
     from: ListenArg,
     /// An endpoint; give it once for each.
@@ -151,7 +151,10 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
             kind: args.from.kind,
             protocols: Protocols::default(),
             tls: tls.map(Arc::new),
-            limits: ListenerLimits::default(),
+            limits: ListenerLimits {
+                relay_idle: ListenerLimits::relay_idle_of(args.from.kind),
+                ..ListenerLimits::default()
+            },
         }),
     );
     world.routes.insert(
@@ -178,8 +181,8 @@ fn tls(args: &ProxyArgs, now: SystemTime) -> anyhow::Result<Option<ListenerTls>>
         _ => return Ok(None),
     };
     anyhow::ensure!(
-        args.from.kind != ListenerKind::Tcp,
-        "tcp:// relays bytes as they come; write --from tls:// to end TLS and relay what is in it"
+        matches!(args.from.kind, ListenerKind::Http | ListenerKind::Tls),
+        "tcp:// and udp:// relay bytes as they come; write --from tls:// to end TLS and relay what is in it"
     );
     Ok(ListenerTls::new(vec![Arc::new(certificate)]))
 }
@@ -222,7 +225,12 @@ fn listen_arg(text: &str) -> Result<ListenArg, String> {
         "http" | "https" => ListenerKind::Http,
         "tcp" => ListenerKind::Tcp,
         "tls" => ListenerKind::Tls,
-        _ => return Err(format!("{scheme}:// is not known here; tcp:// and tls:// are")),
+        "udp" => ListenerKind::Udp,
+        _ => {
+            return Err(format!(
+                "{scheme}:// is not known here; tcp://, tls:// and udp:// are"
+            ));
+        }
     };
     let address = units::listen_address(address).map_err(|error| error.to_string())?;
     Ok(ListenArg { kind, address })
@@ -255,6 +263,7 @@ mod tests {
             ("http://:81", ListenerKind::Http, 81),
             ("tcp://:5432", ListenerKind::Tcp, 5432),
             ("tls://[::1]:443", ListenerKind::Tls, 443),
+            ("udp://:53", ListenerKind::Udp, 53),
         ] {
             let from = listen_arg(text).unwrap();
             assert_eq!((from.kind, from.address.port()), (kind, port));

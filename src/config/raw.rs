@@ -138,10 +138,22 @@ pub struct RawListener {
     pub tls: Option<Placed<RawListenerTls>>,
     /// Bounds on what a client may do.
     pub limits: Option<RawListenerLimits>,
+    /// Connections begin with a PROXY header (version 1 or 2), which says who the client is. Default: with the client's own bytes.
+    pub proxy_protocol: Option<Placed<RawProxyProtocol>>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
     pub trusted_proxies: Option<Vec<NetworkText>>,
     /// Whether clients that ask with `endpoint-load-metrics-format: TEXT` are told how many exchanges are in flight. Default: false.
     pub load_reports: Option<Placed<bool>>,
+}
+
+/// Connections begin with a PROXY header, which says who the client is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawProxyProtocol {
+    /// Networks that may say it; connections from elsewhere are refused.
+    pub from: Placed<Vec<NetworkText>>,
+    /// Time for it to arrive. Default: 3s.
+    pub deadline: Option<DurationText>,
 }
 
 /// What is done with what clients send.
@@ -154,6 +166,8 @@ pub enum RawListenerKind {
     Tcp,
     /// TLS is ended if `tls` is there, else passed on unopened; then bytes are relayed as they come.
     Tls,
+    /// Datagrams are relayed.
+    Udp,
 }
 
 /// What a listener speaks.
@@ -190,7 +204,9 @@ pub struct RawListenerLimits {
     pub stream_window: Option<SizeText>,
     /// HTTP/2 flow-control window of a connection. Default: 1MiB.
     pub connection_window: Option<SizeText>,
-    /// Silence of both sides allowed in a relayed connection. Default: 1h.
+    /// Datagrams of an endpoint after which a session of `udp` ends: 1 for DNS. Default: any number.
+    pub responses: Option<Placed<u32>>,
+    /// Silence of both sides allowed in a relayed connection or session. Default: 1h, with `udp` 1m.
     pub relay_idle: Option<DurationOrNone>,
     /// Time for a TLS handshake. Default: 10s.
     pub handshake_deadline: Option<DurationText>,

@@ -138,6 +138,7 @@ fn listener(listener: &Listener) -> Yaml {
         .with("max_concurrent_streams", word(limits.max_concurrent_streams))
         .with("stream_window", size(limits.stream_window))
         .with("connection_window", size(limits.connection_window))
+        .maybe("responses", limits.responses.map(word))
         .with("relay_idle", time_or_none(limits.relay_idle))
         .with("handshake_deadline", time(limits.handshake_deadline))
         .with("max_handshakes", word(limits.max_handshakes));
@@ -154,6 +155,15 @@ fn listener(listener: &Listener) -> Yaml {
         )
         .maybe("tls", listener.tls.as_deref().map(tls::listener))
         .with("limits", shown.yaml())
+        .maybe(
+            "proxy_protocol",
+            limits.proxy_protocol.as_ref().map(|policy| {
+                Fields::default()
+                    .with("from", list(&policy.from, |network| text(network.to_string())))
+                    .with("deadline", time(policy.deadline))
+                    .yaml()
+            }),
+        )
         .with(
             "trusted_proxies",
             list(&limits.trusted_proxies, |network| text(network.to_string())),

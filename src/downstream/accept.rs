@@ -104,7 +104,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn take(door: &Rc<Door>, board: &Arc<Board>, worker: usize) -> Self {
+    pub(super) fn take(door: &Rc<Door>, board: &Arc<Board>, worker: usize) -> Self {
         board.add(worker);
         door.metrics.connection_opened(worker);
         let count = door.connections.fetch_add(1, Ordering::Relaxed) + 1;

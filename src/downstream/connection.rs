@@ -41,9 +41,11 @@ use super::accept::Place;
 use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
 use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
+use super::introduce::introduce;
 use crate::balance::Micros;
 use crate::l4::arrival::{Arrival, Carrier};
 use crate::l4::prefixed::Prefixed;
+use crate::l4::record;
 use crate::l4::relay::relay;
 use crate::l7::downstream::{Downstream, Pace, Stalls};
 use crate::l7::exchange::exchange;
@@ -52,6 +54,7 @@ use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
 use crate::model::{ListenerLimits, Opening, Protocols};
 use crate::runtime::local::LocalExecutor;
+use crate::runtime::stream::OnTcp;
 use crate::runtime::timers::Timer;
 
 /// How often a served connection is looked at.
@@ -74,7 +77,7 @@ const MAX_FAULTS: usize = 400;
 const MAX_GIVEN_UP: u64 = 500;
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: &Place) {
+pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAddr, place: &Place) {
     let bind = place.door.bind;
     let snapshot = worker.snapshot();
     // A listener that is gone is still served to those who came while it was closed: they get an answer.
@@ -87,29 +90,44 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
         place.door.metrics.refused(worker.index);
         return;
     }
-    let Some(local) = prepare(&stream) else { return };
-    let arrival = |name, carrier| Arrival {
-        bind,
-        local,
-        peer,
-        name,
-        alpn: None,
-        carrier,
+    let Some(mut local) = prepare(&stream) else { return };
+    let mut introduced = None;
+    if let Some(policy) = &limits.proxy_protocol {
+        match Box::pin(introduce(&mut stream, peer, policy)).await {
+            Ok(header) => {
+                (peer, local) = header.addresses.unwrap_or((peer, local));
+                introduced = Some(Box::new(header));
+            }
+            Err(outcome) => {
+                let from = Rc::new(Arrival::unknown(bind, local, peer));
+                stream.reset_on_drop();
+                return record::Record::open(worker.desk(), &from).end(outcome);
+            }
+        }
+    }
+    let arrival = |name, alpn, carrier, introduced| {
+        Rc::new(Arrival {
+            name,
+            alpn,
+            carrier,
+            introduced,
+            ..Arrival::unknown(bind, local, peer)
+        })
     };
     let (mut stream, tls, http2) = match opening {
         Opening::Http => (Stream::Plain(stream), None, false),
         Opening::Anything => {
-            let from = Rc::new(arrival(None, Carrier::Tcp));
+            let from = arrival(None, None, Carrier::Tcp, introduced);
             return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
         }
         Opening::Tls => match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
             Some(Shaken::Http { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
-            Some(Shaken::Opaque { stream, name }) => {
-                let from = Rc::new(arrival(name, Carrier::Tls));
+            Some(Shaken::Opaque { stream, name, alpn }) => {
+                let from = arrival(name, alpn, Carrier::Tls, introduced);
                 return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
             }
             Some(Shaken::Unopened { stream, name }) => {
-                let from = Rc::new(arrival(name, Carrier::Passthrough));
+                let from = arrival(name, None, Carrier::Passthrough, introduced);
                 return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
             }
             None => return,
@@ -118,6 +136,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, plac
     let may_have_preface = protocols.http2 && tls.is_none();
     let control = Rc::new(GateControl::default());
     let from = Rc::new(Downstream {
+        number: worker.next_number(),
         bind,
         local,
         peer,
@@ -293,6 +312,7 @@ async fn serve_http1(
 async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixed<Stream>) {
     let limits = &from.limits;
     let from = Rc::new(Downstream {
+        number: from.number,
         bind: from.bind,
         local: from.local,
         peer: from.peer,

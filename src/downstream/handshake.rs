@@ -67,6 +67,8 @@ pub(super) enum Shaken {
         stream: Stream,
         /// The name that the client asked for.
         name: Option<Box<str>>,
+        /// The application protocol that was agreed on.
+        alpn: Option<Box<[u8]>>,
     },
     /// It is relayed with its TLS, of which nothing but the first message was read.
     Unopened {
@@ -377,8 +379,9 @@ fn agreed(stream: TlsStream<TcpStream>, chosen: Chosen) -> Result<(Shaken, Hands
     };
     if chosen.opaque {
         let shaken = Shaken::Opaque {
-            stream: Stream::Tls(Box::new(stream)),
             name: chosen.name,
+            alpn: connection.alpn_protocol().map(Into::into),
+            stream: Stream::Tls(Box::new(stream)),
         };
         return Ok((shaken, end));
     }
@@ -387,6 +390,7 @@ fn agreed(stream: TlsStream<TcpStream>, chosen: Chosen) -> Result<(Shaken, Hands
         .and_then(|chain| chain.first())
         .map(|certificate| client_certificate::field(certificate));
     let tls = ClientTls {
+        alpn: connection.alpn_protocol().map(Into::into),
         listener: chosen.listener,
         name: chosen.name,
         certificate: chosen.certificate,

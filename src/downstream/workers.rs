@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::accept::{Door, Neighbours, accept, adopt};
+use super::accept::{Door, Neighbours, Place, accept, adopt};
 use super::socket;
+use crate::l4::udp::Datagrams;
 use crate::l7::worker::{Worker, WorkerParts, WorkerSettings};
+use crate::model::Transport;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics};
 
 /// What a worker is told.
@@ -28,7 +30,7 @@ pub enum Command {
         /// The address as configured.
         bind: SocketAddr,
         /// The worker's own socket for it.
-        listener: std::net::TcpListener,
+        socket: ListenSocket,
         /// Connections of the address over all workers.
         connections: Arc<AtomicU32>,
         /// TLS handshakes of the address under way, over all workers.
@@ -40,6 +42,8 @@ pub enum Command {
     Close {
         /// The address as configured.
         bind: SocketAddr,
+        /// What comes there.
+        transport: Transport,
     },
     /// Serve a connection that a neighbour has accepted.
     Adopt {
@@ -62,6 +66,14 @@ pub enum Command {
     Drain,
     /// End now.
     Stop,
+}
+
+/// A worker's own socket for an address.
+pub enum ListenSocket {
+    /// For connections.
+    Tcp(std::net::TcpListener),
+    /// For datagrams.
+    Udp(std::net::UdpSocket),
 }
 
 /// How many connections each worker has; written by each for itself, read by all.
@@ -154,15 +166,33 @@ impl Workers {
     }
 
     /// Binds an address and has every worker accept there; gives the address with its port.
-    pub async fn listen(&self, bind: SocketAddr, metrics: &Metrics) -> io::Result<SocketAddr> {
-        let sockets = socket::bind(bind, self.senders.len())?;
-        let bound = sockets[0].local_addr()?;
+    pub async fn listen(
+        &self,
+        bind: SocketAddr,
+        transport: Transport,
+        metrics: &Metrics,
+    ) -> io::Result<SocketAddr> {
+        let (bound, sockets): (_, Vec<_>) = match transport {
+            Transport::Tcp => {
+                let sockets = socket::bind(bind, self.senders.len())?;
+                let bound = sockets[0].local_addr()?;
+                (bound, sockets.into_iter().map(ListenSocket::Tcp).collect())
+            }
+            Transport::Udp => {
+                let sockets = socket::bind_datagrams(bind, self.senders.len())?;
+                let bound = sockets[0].local_addr()?;
+                (bound, sockets.into_iter().map(ListenSocket::Udp).collect())
+            }
+        };
         let (connections, handshakes) = (Arc::default(), Arc::default());
-        let metrics = metrics.listener(&bound.to_string());
-        for (sender, listener) in self.senders.iter().zip(sockets) {
+        let metrics = metrics.listener(&match transport {
+            Transport::Tcp => bound.to_string(),
+            Transport::Udp => format!("udp {bound}"),
+        });
+        for (sender, socket) in self.senders.iter().zip(sockets) {
             let listen = Command::Listen {
                 bind,
-                listener,
+                socket,
                 connections: Arc::clone(&connections),
                 handshakes: Arc::clone(&handshakes),
                 metrics: Arc::clone(&metrics),
@@ -174,9 +204,9 @@ impl Workers {
     }
 
     /// No worker accepts on an address any more.
-    pub async fn close(&self, bind: SocketAddr) {
+    pub async fn close(&self, bind: SocketAddr, transport: Transport) {
         for sender in &self.senders {
-            let _ = sender.send(Command::Close { bind }).await;
+            let _ = sender.send(Command::Close { bind, transport }).await;
         }
     }
 
@@ -213,7 +243,7 @@ impl Workers {
 
 /// A worker's own thread.
 async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbours: Rc<Neighbours>) {
-    let mut doors: HashMap<SocketAddr, (Rc<Door>, tokio::task::JoinHandle<()>)> = HashMap::new();
+    let mut doors: HashMap<(SocketAddr, Transport), (Rc<Door>, tokio::task::JoinHandle<()>)> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -228,37 +258,31 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
         match command {
             Some(Command::Listen {
                 bind,
-                listener,
+                socket,
                 connections,
                 handshakes,
                 metrics,
             }) => {
-                let listener = match TcpListener::from_std(listener) {
-                    Ok(listener) => listener,
-                    Err(error) => {
-                        tracing::error!(address = %bind, %error, "cannot listen");
-                        continue;
-                    }
-                };
                 let door = Rc::new(Door {
                     bind,
                     connections,
                     handshakes,
                     metrics,
                 });
-                let accepting = accept(
-                    Rc::clone(&worker),
-                    listener,
-                    Rc::clone(&door),
-                    Rc::clone(&neighbours),
-                );
-                let task = tokio::task::spawn_local(accepting);
-                if let Some((_, before)) = doors.insert(bind, (door, task)) {
+                let task = match open(&worker, socket, &door, &neighbours) {
+                    Ok(task) => task,
+                    Err(error) => {
+                        tracing::error!(address = %bind, %error, "cannot listen");
+                        continue;
+                    }
+                };
+                let (transport, task) = task;
+                if let Some((_, before)) = doors.insert((bind, transport), (door, task)) {
                     before.abort();
                 }
             }
-            Some(Command::Close { bind }) => {
-                if let Some((_, task)) = doors.remove(&bind) {
+            Some(Command::Close { bind, transport }) => {
+                if let Some((_, task)) = doors.remove(&(bind, transport)) {
                     task.abort();
                 }
             }
@@ -270,7 +294,9 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
                 handshakes,
                 metrics,
             }) => {
-                let own = doors.get(&bind).map(|(door, _)| Rc::clone(door));
+                let own = doors
+                    .get(&(bind, Transport::Tcp))
+                    .map(|(door, _)| Rc::clone(door));
                 let door = own.unwrap_or_else(|| {
                     Rc::new(Door {
                         bind,
@@ -285,8 +311,11 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
             }
             Some(Command::Set(settings)) => worker.set(settings),
             Some(Command::Drain) => {
-                for (_, (_, task)) in doors.drain() {
-                    task.abort();
+                for ((_, transport), (_, task)) in doors.drain() {
+                    // Sessions of datagrams come in where new ones do; who takes them knows of the drain.
+                    if transport == Transport::Tcp {
+                        task.abort();
+                    }
                 }
                 worker.start_draining();
             }
@@ -297,6 +326,40 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>, neighbou
             }
         }
     }
+}
+
+/// Takes what comes to a socket from now on.
+fn open(
+    worker: &Rc<Worker>,
+    socket: ListenSocket,
+    door: &Rc<Door>,
+    neighbours: &Rc<Neighbours>,
+) -> io::Result<(Transport, tokio::task::JoinHandle<()>)> {
+    Ok(match socket {
+        ListenSocket::Tcp(listener) => {
+            let accepting = accept(
+                Rc::clone(worker),
+                TcpListener::from_std(listener)?,
+                Rc::clone(door),
+                Rc::clone(neighbours),
+            );
+            (Transport::Tcp, tokio::task::spawn_local(accepting))
+        }
+        ListenSocket::Udp(socket) => {
+            let (index, own, board) = (worker.index, Rc::clone(door), Arc::clone(&neighbours.board));
+            let enter = move |most| {
+                let place = Place::take(&own, &board, index);
+                if place.count > most {
+                    own.metrics.refused(index);
+                    return None;
+                }
+                Some(place)
+            };
+            let socket = UdpSocket::from_std(socket)?;
+            let datagrams = Datagrams::new(worker.desk(), door.bind, socket, enter)?;
+            (Transport::Udp, tokio::task::spawn_local(datagrams.serve()))
+        }
+    })
 }
 
 #[cfg(test)]

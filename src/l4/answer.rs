@@ -17,13 +17,14 @@
 //! in flight at an endpoint are its connections, so that least-latency weighs them with how soon it answers.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::copy::Side;
-use crate::balance::{InFlight, Micros, Observed};
+use crate::balance::{EndpointCell, InFlight, Micros, Observed};
 use crate::runtime::timers::Timer;
 
 /// How long an answer to a client's first bytes is waited for, as far as the balancer is concerned.
@@ -61,6 +62,11 @@ impl FirstAnswer {
             timer: RefCell::new(timer),
             state: Cell::new(State::Quiet),
         }
+    }
+
+    /// The endpoint's cell.
+    pub fn cell(&self) -> Arc<EndpointCell> {
+        Arc::clone(self.in_flight.borrow().cell())
     }
 
     /// A side speaks for the first time. Gives how long the endpoint took since it was asked, in microseconds, if it is
@@ -124,10 +130,8 @@ impl FirstAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::EndpointCell;
     use crate::runtime::timers::Timers;
     use std::rc::Rc;
-    use std::sync::Arc;
 
     fn connected_after(micros: u64) -> (Arc<EndpointCell>, FirstAnswer) {
         let cell = EndpointCell::new("127.0.0.1:80".parse().unwrap(), Micros(0));

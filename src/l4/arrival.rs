@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::proxy_protocol::Header;
+
 /// A client's connection, or a session of datagrams, as far as it is known before a byte of it is passed on.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -15,6 +17,8 @@ pub struct Arrival {
     pub name: Option<Box<str>>,
     /// The application protocol that was agreed on in it (ALPN).
     pub alpn: Option<Box<[u8]>>,
+    /// What a proxy in front has said of it beside addresses.
+    pub introduced: Option<Box<Header>>,
     /// What carries it.
     pub carrier: Carrier,
 }
@@ -45,6 +49,36 @@ impl Carrier {
 }
 
 impl Arrival {
+    /// A connection of which nothing is known but its addresses.
+    pub fn unknown(bind: SocketAddr, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            bind,
+            local,
+            peer,
+            name: None,
+            alpn: None,
+            introduced: None,
+            carrier: Carrier::Tcp,
+        }
+    }
+
+    /// What endpoints are told of it by the PROXY protocol.
+    pub fn header(&self) -> Header {
+        let said = self.introduced.as_deref();
+        Header {
+            addresses: Some((self.peer, self.local)),
+            authority: self
+                .name
+                .clone()
+                .or_else(|| said.and_then(|said| said.authority.clone())),
+            alpn: self
+                .alpn
+                .clone()
+                .or_else(|| said.and_then(|said| said.alpn.clone())),
+            unique_id: said.and_then(|said| said.unique_id.clone()),
+        }
+    }
+
     /// The name that it asked for; empty when there is none.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()

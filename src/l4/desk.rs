@@ -34,6 +34,8 @@ pub struct Desk {
     /// What is still going on is being cut off.
     stopping: Cell<bool>,
     drain: Notify,
+    /// Connections numbered so far.
+    numbered: Cell<u64>,
     metrics: Arc<Metrics>,
 }
 
@@ -52,6 +54,7 @@ impl Desk {
             draining: Cell::new(false),
             stopping: Cell::new(false),
             drain: Notify::new(),
+            numbered: Cell::new(0),
             metrics: Arc::clone(metrics),
         }
     }
@@ -89,6 +92,12 @@ impl Desk {
     /// From now on this access log, or none. Lines before go where they were to go.
     pub fn set_access_log(&self, log: Option<AccessLogHandle>) {
         self.access_log.replace(log);
+    }
+
+    /// A number for a connection, from 1.
+    pub fn next_number(&self) -> u64 {
+        self.numbered.set(self.numbered.get() + 1);
+        self.numbered.get()
     }
 
     /// Whether connections are asked to end after the exchange at hand.

@@ -14,19 +14,12 @@ use std::net::SocketAddr;
 pub use read::{HeaderError, Reader, Want};
 pub use write::write;
 
+pub use crate::model::ProxyVersion as Version;
+
 /// Bytes of a header of version 2. Addresses take 36 at the most; the rest is room for what proxies add.
 pub const MAX_HEADER: usize = 4096;
 /// Bytes of a header of version 1, its line's end included (§2.1).
 pub const MAX_LINE: usize = 107;
-
-/// The two forms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// A line of text.
-    V1,
-    /// Bytes, with room for more than addresses.
-    V2,
-}
 
 /// What a header says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

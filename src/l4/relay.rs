@@ -23,6 +23,7 @@ use super::arrival::Arrival;
 use super::copy::{CopyEnd, CopyPlan, Side, copy_both};
 use super::desk::Desk;
 use super::plan::{self, Forward, decide, refused, verdict, wants_another};
+use super::proxy_protocol::write;
 use super::record::Record;
 use crate::balance::{ConnectionSlot, EndpointCell, How, InFlight, Observed, Pick};
 use crate::runtime::stream::OnTcp;
@@ -134,7 +135,10 @@ async fn reach(
         record.attempt(&in_flight);
         tries.add(&cell);
         let policy = backend.with_fleet(|fleet| Arc::clone(fleet.policy()));
-        let error = match connect_opaque(&cell, &policy, &[]).await {
+        let header = policy
+            .proxy_protocol
+            .map(|version| write(version, &from.header()));
+        let error = match connect_opaque(&cell, &policy, &header.unwrap_or_default()).await {
             Ok((endpoint, slot)) => {
                 backend.metrics.connection_made(desk.index);
                 return Ok(Reached {

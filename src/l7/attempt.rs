@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::balance::{EndpointCell, InFlight, Micros, Observed};
 use crate::model::BackendProtocol;
 use crate::runtime::timers::Timer;
-use crate::upstream::{Fate, Lease, SendError};
+use crate::upstream::{Fate, Lease, SendError, Whose};
 
 /// The endpoint that an attempt is made at.
 #[derive(Clone)]
@@ -80,18 +80,19 @@ pub async fn send(
     // An upgrade needs a connection of its own, which an endpoint that speaks both has to be asked for.
     let fresh_http1 = outgoing.upgrade && *protocol == BackendProtocol::Auto;
     let mut fresh = fresh_http1;
+    let whose = outgoing.whose();
     loop {
         let kept = if fresh {
             None
         } else {
-            worker.pool.take(cell, *protocol, *tls)
+            worker.pool.take(cell, *protocol, *tls, whose.owner)
         };
         let mut lease = match kept {
             Some(lease) => {
                 forward.backend.metrics.connection_reused(worker.index);
                 lease
             }
-            None => Box::pin(connect(worker, forward, endpoint, fresh, deadline, timer)).await?,
+            None => Box::pin(connect(worker, forward, endpoint, whose, fresh, deadline, timer)).await?,
         };
         let host = outgoing.host_or(cell.address());
         let sent = match &mut lease {
@@ -140,6 +141,7 @@ async fn connect(
     worker: &Worker,
     forward: &Forward<'_>,
     endpoint: &Picked,
+    whose: Whose<'_>,
     fresh: bool,
     deadline: Option<Instant>,
     timer: &mut Timer,
@@ -147,13 +149,13 @@ async fn connect(
     let fleet = forward.backend.fleet();
     let opened = match fresh {
         true => {
-            let lease = worker.pool.lease_fresh(&endpoint.cell, fleet.policy());
+            let lease = worker.pool.lease_fresh(&endpoint.cell, fleet.policy(), whose);
             timer.within(deadline, pin!(lease)).await
         }
         false => {
             let lease = worker
                 .pool
-                .lease(&endpoint.cell, endpoint.protocol, fleet.policy());
+                .lease(&endpoint.cell, endpoint.protocol, fleet.policy(), whose);
             timer.within(deadline, pin!(lease)).await
         }
     };

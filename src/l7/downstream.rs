@@ -10,10 +10,13 @@ use http::HeaderValue;
 use super::interim::Interim;
 use super::upgrade::Tunnel;
 use crate::balance::Micros;
+use crate::l4::proxy_protocol::Header;
 use crate::model::{Certificate, ListenerLimits, ListenerName};
 
 /// One client connection.
 pub struct Downstream {
+    /// Its number on its worker, from 1.
+    pub number: u64,
     /// The address of the listener as configured: the key into the snapshot.
     pub bind: SocketAddr,
     /// Where the client connected to.
@@ -39,6 +42,17 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// What endpoints are told of it by the PROXY protocol.
+    pub fn header(&self) -> Header {
+        let tls = self.tls.as_deref();
+        Header {
+            addresses: Some((self.peer, self.local)),
+            authority: tls.and_then(|tls| tls.name.clone()),
+            alpn: tls.and_then(|tls| tls.alpn.clone()),
+            unique_id: None,
+        }
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         match self.tls {
@@ -55,6 +69,8 @@ pub struct ClientTls {
     pub listener: ListenerName,
     /// The name that the client asked for (SNI), in lower case.
     pub name: Option<Box<str>>,
+    /// The application protocol that was agreed on (ALPN).
+    pub alpn: Option<Box<[u8]>>,
     /// The certificate that it got.
     pub certificate: Arc<Certificate>,
     /// Whether the client was asked who it is.

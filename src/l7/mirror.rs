@@ -18,8 +18,8 @@ use super::worker::Worker;
 use crate::balance::{EndpointCell, Observed, Pick};
 use crate::model::BackendProtocol;
 use crate::snapshot::Backend;
-use crate::upstream::Lease;
 use crate::upstream::http1::{BodyLength, RequestHead};
+use crate::upstream::{Lease, Whose};
 
 /// Time that a copy has, body and response included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -87,7 +87,9 @@ async fn send(
     let mut head = head;
     let mut in_flight = EndpointCell::start(&cell, worker.now());
     let fleet = backend.fleet();
-    let mut lease = worker.pool.lease(&cell, protocol, fleet.policy()).await.ok()?;
+    let whose = Whose::everybodys(fleet.policy());
+    let leased = worker.pool.lease(&cell, protocol, fleet.policy(), whose).await;
+    let mut lease = leased.ok()?;
     let sent = match &mut lease {
         Lease::Exclusive(lease) => {
             let (mut head, ()) = head.into_parts();

@@ -16,7 +16,9 @@ use super::plan::{Forward, check_length};
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
 use super::{filters, hedge, load_report, retry, upgrade};
+use crate::l4::proxy_protocol::write;
 use crate::model::BackendProtocol;
+use crate::upstream::Whose;
 use crate::upstream::http1::{BodyLength, RequestHead};
 
 /// A request ready for endpoints.
@@ -42,9 +44,22 @@ pub struct Outgoing {
     length: BodyLength,
     /// Whether an attempt may come after one that was sent.
     may_repeat: bool,
+    /// Where endpoints are told who the client is: the number of its connection, and what they are told.
+    introduction: Option<(u64, Vec<u8>)>,
 }
 
 impl Outgoing {
+    /// For whom connections to endpoints are: for all, unless endpoints are told who the client is.
+    pub fn whose(&self) -> Whose<'_> {
+        match &self.introduction {
+            Some((owner, header)) => Whose {
+                owner: *owner,
+                header,
+            },
+            None => Whose::default(),
+        }
+    }
+
     /// Takes a client's request over. `stream_upgrade`: it is a WebSocket's extended CONNECT.
     pub fn prepare(
         worker: &Worker,
@@ -115,7 +130,9 @@ impl Outgoing {
             Some(_) => length_of(&mut headers),
             None => BodyLength::Empty,
         };
+        let told = forward.backend.with_fleet(|fleet| fleet.policy().proxy_protocol);
         Ok(Self {
+            introduction: told.map(|version| (from.number, write(version, &from.header()))),
             method,
             upload,
             upgrade,

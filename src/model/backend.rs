@@ -17,6 +17,8 @@ pub struct Backend {
     pub protocol: BackendProtocol,
     /// How connections use TLS. None: clear text.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// What connections begin with, to tell endpoints who the client is. None: nothing.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// Which part of a request decides under [`Balance::RingHash`] and [`Balance::Maglev`].
@@ -59,6 +61,7 @@ impl Backend {
             name,
             protocol: BackendProtocol::Http1,
             tls: None,
+            proxy_protocol: None,
             balance: Balance::LeastLatency,
             hash: HashKey::Source,
             hash_bound: Some(150),
@@ -88,6 +91,33 @@ pub enum BackendProtocol {
     Http1,
     /// Over TLS, HTTP/2 if the endpoint agrees to it, else HTTP/1.1. In clear text nobody is asked: HTTP/1.1.
     Auto,
+}
+
+/// A form of the PROXY protocol's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text, with the addresses.
+    V1,
+    /// Bytes, with the addresses and what is known of the client's TLS.
+    V2,
+}
+
+impl ProxyVersion {
+    /// The header of a connection that is the proxy's own, or of nobody in particular.
+    pub const fn own(self) -> &'static [u8] {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n",
+            Self::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        }
+    }
+
+    /// The word for it in configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
 }
 
 /// How an endpoint is chosen.

@@ -65,6 +65,11 @@ impl Listener {
         }
     }
 
+    /// What tells its socket from others: where it is, and what it is for.
+    pub fn socket(&self) -> (SocketAddr, Transport) {
+        (self.address, self.transport())
+    }
+
     /// What its socket is for.
     pub fn transport(&self) -> Transport {
         match self.kind {
@@ -103,6 +108,16 @@ pub enum Transport {
     Tcp,
     /// Datagrams.
     Udp,
+}
+
+impl Transport {
+    /// The word for it in the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// HTTP versions a listener accepts.
@@ -148,12 +163,36 @@ pub struct ListenerLimits {
     pub handshake_deadline: Duration,
     /// TLS handshakes under way on the address, over all workers; more connections are closed at once.
     pub max_handshakes: u32,
-    /// Silence of both sides allowed in a relayed connection. None: any.
+    /// Silence of both sides allowed in a relayed connection or a session of datagrams. None: any.
     pub relay_idle: Option<Duration>,
+    /// Datagrams of an endpoint after which a session ends. None: any.
+    pub responses: Option<u32>,
+    /// What connections have to begin with. None: with the client's own bytes.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether clients that ask for it are told how many exchanges are in flight.
     pub load_reports: bool,
+}
+
+/// Every connection begins with a header of the PROXY protocol, in which a proxy in front says who the client is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProxyProtocol {
+    /// Networks that may say it; connections from elsewhere are refused. Never empty.
+    pub from: Vec<ipnet::IpNet>,
+    /// From the connection's start to the header's end.
+    pub deadline: Duration,
+}
+
+impl ListenerLimits {
+    /// The silence allowed where bytes are relayed, unless something else is asked for: long for connections, which end by
+    /// themselves, short for sessions of datagrams, which do not.
+    pub const fn relay_idle_of(kind: ListenerKind) -> Option<Duration> {
+        match kind {
+            ListenerKind::Udp => Some(Duration::from_secs(60)),
+            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls => Some(Duration::from_secs(3600)),
+        }
+    }
 }
 
 impl Default for ListenerLimits {
@@ -170,7 +209,9 @@ impl Default for ListenerLimits {
             connection_window: 1024 * 1024,
             handshake_deadline: Duration::from_secs(10),
             max_handshakes: 4096,
-            relay_idle: Some(Duration::from_secs(3600)),
+            relay_idle: Self::relay_idle_of(ListenerKind::Tcp),
+            responses: None,
+            proxy_protocol: None,
             trusted_proxies: Vec::new(),
             load_reports: false,
         }

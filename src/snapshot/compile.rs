@@ -36,7 +36,7 @@ use super::{Bind, ChallengeTable, Snapshot};
 use crate::balance::{Micros, Vantage};
 use crate::model::{
     self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Opening, Reject, Route,
-    RouteName, SourceName,
+    RouteName, SourceName, Transport,
 };
 use crate::telemetry::Metrics;
 
@@ -52,7 +52,7 @@ pub struct Compiler {
     /// Routes by the listeners they name, live or not.
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
-    binds: HashMap<SocketAddr, Arc<Bind>, RandomState>,
+    binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     generation: u64,
 }

@@ -71,6 +71,12 @@ outcomes! {
     Loop = "loop", "proxy_loop_detected";
     /// The client's connection is not for the request's host.
     Misdirected = "misdirected", "http_request_error";
+    /// The connection comes from somewhere else than the networks whose PROXY protocol is believed.
+    ProxyUntrusted = "proxy_untrusted", "http_request_denied";
+    /// The connection does not begin with a good PROXY header.
+    ProxyHeader = "proxy_header", "http_request_error";
+    /// The PROXY header did not come in time.
+    ProxyTimeout = "proxy_timeout", "http_request_error";
     /// No listener, hostname or rule is for the request.
     NoRoute = "no_route", "destination_not_found";
     /// The rule's reference to a backend is wrong or not granted.
@@ -139,6 +145,9 @@ impl Outcome {
             | Self::Unsupported
             | Self::Loop
             | Self::Misdirected
+            | Self::ProxyUntrusted
+            | Self::ProxyHeader
+            | Self::ProxyTimeout
             | Self::NoRoute => false,
             Self::BadReference
             | Self::NoEndpoint

@@ -50,16 +50,19 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection to an endpoint.
 pub type Stream = crate::runtime::stream::Stream<TlsStream<TcpStream>>;
 
-/// A connection in a protocol, and its place in the count of its endpoint's connections.
+/// A connection in a protocol, and its place in the count of its endpoint's connections. `header` goes before everything
+/// else, TLS too (the PROXY protocol).
 pub(super) async fn connect(
     cell: &Arc<EndpointCell>,
     protocol: BackendProtocol,
     policy: &Backend,
+    header: &[u8],
 ) -> Result<(Stream, ConnectionSlot), ConnectError> {
     let slot =
         EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
     let deadline = Instant::now() + policy.connect_timeout;
-    let stream = dial(cell.address(), policy.connect_timeout).await?;
+    let mut stream = dial(cell.address(), policy.connect_timeout).await?;
+    introduce(&mut stream, header).await?;
     let stream = match &policy.tls {
         None => Stream::Plain(stream),
         Some(tls) => {
@@ -81,9 +84,7 @@ pub async fn connect_opaque(
         EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
     let deadline = Instant::now() + policy.connect_timeout;
     let mut stream = dial(cell.address(), policy.connect_timeout).await?;
-    if !header.is_empty() {
-        stream.write_all(header).await.map_err(ConnectError::Failed)?;
-    }
+    introduce(&mut stream, header).await?;
     let stream = match &policy.tls {
         None => Stream::Plain(stream),
         Some(tls) => {
@@ -92,6 +93,14 @@ pub async fn connect_opaque(
         }
     };
     Ok((stream, slot))
+}
+
+/// Writes what comes first. A new connection's buffer has room for it, so this does not wait.
+pub(super) async fn introduce(stream: &mut TcpStream, header: &[u8]) -> Result<(), ConnectError> {
+    match header {
+        [] => Ok(()),
+        header => stream.write_all(header).await.map_err(ConnectError::Failed),
+    }
 }
 
 /// The TLS handshake with an endpoint. Nothing that the endpoint sends is taken for HTTP before it is over.

@@ -7,6 +7,9 @@
 //! what the endpoint agrees to in its TLS handshake, a lane keeps both kinds, and learns from each new connection whether
 //! the next one is worth waiting for.
 //!
+//! Where endpoints are told who the client is (PROXY protocol), a connection is of one client's connection alone, and so is its
+//! lane ([`Whose`]); it falls idle with it.
+//!
 //! A backend whose TLS changes gets lanes of its own: a connection is never used under other rules than those that it was
 //! made by, and the old ones fall idle and go.
 //!
@@ -33,7 +36,7 @@ use super::connect::{self, ConnectError, connect, speaks_http2};
 use super::http1::{Http1, MAX_HEAD};
 use super::lease::{Exclusive, Kept, Lease};
 use crate::balance::{ConnectionSlot, EndpointCell};
-use crate::model::{Backend, BackendProtocol};
+use crate::model::{Backend, BackendProtocol, ProxyVersion};
 use crate::runtime::local::LocalExecutor;
 
 /// A worker's connections to all endpoints.
@@ -41,8 +44,27 @@ pub struct Pool<B> {
     lanes: RefCell<Lanes<B>>,
 }
 
-/// Lanes by their endpoint's id, the protocol and the number of the TLS.
-type Lanes<B> = HashMap<(u64, BackendProtocol, u64), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>;
+/// Lanes by their endpoint's id, the protocol, the number of the TLS and the owner.
+type Lanes<B> = HashMap<(u64, BackendProtocol, u64, u64), Rc<Lane<B>>, BuildHasherDefault<IdHasher>>;
+
+/// For whom a connection to an endpoint is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whose<'a> {
+    /// The number of the one client's connection that may use it, unique on its worker; 0: it is for all.
+    pub owner: u64,
+    /// What goes before everything else on a new one.
+    pub header: &'a [u8],
+}
+
+impl Whose<'static> {
+    /// For all; where endpoints are told who the client is, for nobody in particular.
+    pub fn everybodys(policy: &Backend) -> Self {
+        Self {
+            owner: 0,
+            header: policy.proxy_protocol.map_or(&[], ProxyVersion::own),
+        }
+    }
+}
 
 /// The connections to one endpoint in one protocol.
 pub struct Lane<B> {
@@ -123,10 +145,16 @@ where
 
     /// A connection to the endpoint that is there already: an idle one or a free stream.
     ///
-    /// `tls` is the number of the backend's TLS ([`tls_of`]).
-    pub fn take(&self, cell: &EndpointCell, protocol: BackendProtocol, tls: u64) -> Option<Lease<B>> {
+    /// `tls` is the number of the backend's TLS ([`tls_of`]), `owner` that of [`Whose`].
+    pub fn take(
+        &self,
+        cell: &EndpointCell,
+        protocol: BackendProtocol,
+        tls: u64,
+        owner: u64,
+    ) -> Option<Lease<B>> {
         let lanes = self.lanes.borrow();
-        let lane = lanes.get(&(cell.id(), protocol, tls))?;
+        let lane = lanes.get(&(cell.id(), protocol, tls, owner))?;
         let exclusive = || {
             lane.take_idle().map(|kept| {
                 Lease::Exclusive(Exclusive {
@@ -149,15 +177,19 @@ where
         cell: &Arc<EndpointCell>,
         protocol: BackendProtocol,
         policy: &Backend,
+        whose: Whose<'_>,
     ) -> Result<Lease<B>, ConnectError> {
-        if let Some(lease) = self.take(cell, protocol, tls_of(policy)) {
+        if let Some(lease) = self.take(cell, protocol, tls_of(policy), whose.owner) {
             return Ok(lease);
         }
-        let lane = self.lane(cell, protocol, policy);
+        let lane = self.lane(cell, protocol, policy, whose.owner);
         match protocol {
-            BackendProtocol::Http1 => Self::open_exclusive(lane, policy).await.map(Lease::Exclusive),
-            BackendProtocol::H2c => self.stream(lane, policy).await.map(Lease::Shared),
-            BackendProtocol::Auto => self.either(lane, policy).await,
+            BackendProtocol::Http1 => {
+                let opened = Self::open_exclusive(lane, policy, whose.header).await;
+                opened.map(Lease::Exclusive)
+            }
+            BackendProtocol::H2c => self.stream(lane, policy, whose.header).await.map(Lease::Shared),
+            BackendProtocol::Auto => self.either(lane, policy, whose).await,
         }
     }
 
@@ -166,9 +198,11 @@ where
         &self,
         cell: &Arc<EndpointCell>,
         policy: &Backend,
+        whose: Whose<'_>,
     ) -> Result<Lease<B>, ConnectError> {
-        let lane = self.lane(cell, BackendProtocol::Http1, policy);
-        Self::open_exclusive(lane, policy).await.map(Lease::Exclusive)
+        let lane = self.lane(cell, BackendProtocol::Http1, policy, whose.owner);
+        let opened = Self::open_exclusive(lane, policy, whose.header).await;
+        opened.map(Lease::Exclusive)
     }
 
     /// Closes what has been idle for too long or was closed by the endpoint, takes from what is idle the memory that it
@@ -203,10 +237,16 @@ where
         })
     }
 
-    fn lane(&self, cell: &Arc<EndpointCell>, protocol: BackendProtocol, policy: &Backend) -> Rc<Lane<B>> {
+    fn lane(
+        &self,
+        cell: &Arc<EndpointCell>,
+        protocol: BackendProtocol,
+        policy: &Backend,
+        owner: u64,
+    ) -> Rc<Lane<B>> {
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes
-            .entry((cell.id(), protocol, tls_of(policy)))
+            .entry((cell.id(), protocol, tls_of(policy), owner))
             .or_insert_with(|| {
                 Rc::new(Lane {
                     cell: Arc::clone(cell),
@@ -226,8 +266,12 @@ where
         Rc::clone(lane)
     }
 
-    async fn open_exclusive(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Exclusive<B>, ConnectError> {
-        let (stream, slot) = connect(&lane.cell, BackendProtocol::Http1, policy).await?;
+    async fn open_exclusive(
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+        header: &[u8],
+    ) -> Result<Exclusive<B>, ConnectError> {
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::Http1, policy, header).await?;
         Ok(Self::exclusive_over(lane, stream, slot))
     }
 
@@ -243,30 +287,44 @@ where
         }
     }
 
-    async fn stream(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
+    async fn stream(
+        &self,
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+        header: &[u8],
+    ) -> Result<Stream<B>, ConnectError> {
         loop {
             if let Some(stream) = lane.free_stream() {
                 return Ok(stream);
             }
             if lane.opening.get() == 0 {
-                return Self::open_shared(lane, policy).await;
+                return Self::open_shared(lane, policy, header).await;
             }
             // One is on its way; those whom it has no room for come back here.
             lane.opened.notified().await;
         }
     }
 
-    async fn open_shared(lane: Rc<Lane<B>>, policy: &Backend) -> Result<Stream<B>, ConnectError> {
+    async fn open_shared(
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+        header: &[u8],
+    ) -> Result<Stream<B>, ConnectError> {
         let opening = Opening::new(&lane);
-        let (stream, slot) = connect(&lane.cell, BackendProtocol::H2c, policy).await?;
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::H2c, policy, header).await?;
         Self::shared_over(&lane, stream, slot, opening).await
     }
 
     /// One connection of the protocol that the endpoint agrees to, or a place on one that is there.
-    async fn either(&self, lane: Rc<Lane<B>>, policy: &Backend) -> Result<Lease<B>, ConnectError> {
+    async fn either(
+        &self,
+        lane: Rc<Lane<B>>,
+        policy: &Backend,
+        whose: Whose<'_>,
+    ) -> Result<Lease<B>, ConnectError> {
         let tls = tls_of(policy);
         loop {
-            if let Some(lease) = self.take(&lane.cell, BackendProtocol::Auto, tls) {
+            if let Some(lease) = self.take(&lane.cell, BackendProtocol::Auto, tls, whose.owner) {
                 return Ok(lease);
             }
             if lane.opening.get() == 0 || lane.learned_http1.get() {
@@ -276,7 +334,7 @@ where
             lane.opened.notified().await;
         }
         let opening = Opening::new(&lane);
-        let (stream, slot) = connect(&lane.cell, BackendProtocol::Auto, policy).await?;
+        let (stream, slot) = connect(&lane.cell, BackendProtocol::Auto, policy, whose.header).await?;
         let http2 = matches!(&stream, connect::Stream::Tls(stream) if speaks_http2(stream));
         lane.learned_http1.set(!http2);
         if http2 {

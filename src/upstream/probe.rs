@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use self::ask::ask;
 use crate::balance::{Clock, EndpointCell};
-use crate::model::{ActiveCheck, BackendProtocol, UpstreamTls};
+use crate::model::{ActiveCheck, BackendProtocol, ProxyVersion, UpstreamTls};
 
 /// An endpoint that wants to be asked.
 pub struct Subject<T> {
@@ -30,6 +30,8 @@ pub struct Subject<T> {
     pub protocol: BackendProtocol,
     /// How it is connected to.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// What connections to it begin with.
+    pub proxy: Option<ProxyVersion>,
     /// Whether good answers end an ejection.
     pub ends_ejection: bool,
     /// Who is told of changes.
@@ -230,10 +232,10 @@ impl Prober {
             tally.next = now + subject.check.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
             let (answers, check) = (self.answers.clone(), Arc::clone(&subject.check));
             let (address, protocol, id) = (subject.cell.address(), subject.protocol, *id);
-            let tls = subject.tls.clone();
+            let (tls, proxy) = (subject.tls.clone(), subject.proxy);
             tokio::spawn(async move {
-                let asked =
-                    tokio::time::timeout(check.timeout, ask(address, protocol, &check, tls.as_deref())).await;
+                let asking = ask(address, protocol, &check, tls.as_deref(), proxy);
+                let asked = tokio::time::timeout(check.timeout, asking).await;
                 let result = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 drop(slot);
                 let _ = answers.send(Answer { id, result }).await;
@@ -355,6 +357,7 @@ mod tests {
                     cell: Arc::clone(&subject),
                     check: Arc::clone(&check),
                     protocol: BackendProtocol::Http1,
+                    proxy: None,
                     tls: None,
                     ends_ejection: true,
                     owner: (),

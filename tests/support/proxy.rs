@@ -278,6 +278,11 @@ impl Proxy {
         self.directory.path().join("access.log")
     }
 
+    /// Whether a text stands in the access log.
+    pub fn log_has(&self, text: &str) -> bool {
+        std::fs::read_to_string(self.log()).is_ok_and(|log| log.contains(text))
+    }
+
     /// Ends it, and gives the lines of its access log.
     pub async fn stop(self) -> Vec<Line> {
         let log = self.log();

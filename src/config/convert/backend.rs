@@ -16,14 +16,14 @@ use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
 use crate::config::raw::backend::{
     RawBackend, RawBackendProtocol, RawBalance, RawEndpoint, RawEndpointLimits, RawEndpointState, RawHedge,
-    RawLoadReports, RawLocality, RawRetryBudget, RawSlowStartShape,
+    RawLoadReports, RawLocality, RawProxyVersion, RawRetryBudget, RawSlowStartShape,
 };
 use crate::config::raw::text::PercentText;
 use crate::config::units;
 use crate::model::backend::MAX_PRIORITY;
 use crate::model::{
     Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, HedgePolicy,
-    LoadReports, Locality, RetryBudget, SlowStartShape, World,
+    LoadReports, Locality, ProxyVersion, RetryBudget, SlowStartShape, World,
 };
 
 /// Puts all backends and their endpoints into the world.
@@ -64,6 +64,10 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
             .as_ref()
             .and_then(|raw| tls::upstream(pass, raw))
             .map(Arc::new),
+        proxy_protocol: raw.proxy_protocol.map(|version| match version {
+            RawProxyVersion::V1 => ProxyVersion::V1,
+            RawProxyVersion::V2 => ProxyVersion::V2,
+        }),
         balance: raw.balance.map_or(default.balance, balance),
         hash: raw
             .hash

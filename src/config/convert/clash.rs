@@ -10,7 +10,10 @@ use super::route::MatchPlaces;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::Place;
 use crate::config::raw::RawConfig;
-use crate::model::{HostPattern, Listener, ListenerName, Match, Route, StringMatch};
+use crate::model::{HostPattern, Listener, ListenerName, Match, Route, StringMatch, Transport};
+
+/// Where a socket is, and what it is for.
+type Socket = (SocketAddr, Transport);
 
 /// Listeners may share an address only with different hostnames, and none with the admin listener.
 pub fn listeners(
@@ -19,15 +22,16 @@ pub fn listeners(
     raw: &RawConfig,
     admin: Option<SocketAddr>,
 ) {
-    let mut seen: HashMap<(SocketAddr, &HostPattern), Place> = HashMap::new();
-    let mut first_at: HashMap<SocketAddr, &Listener> = HashMap::new();
+    let mut seen: HashMap<(Socket, &HostPattern), Place> = HashMap::new();
+    let mut first_at: HashMap<Socket, &Listener> = HashMap::new();
     // Port 0 is another port each time.
     for (listener, place) in listeners
         .iter()
         .filter(|(listener, _)| listener.address.port() != 0)
     {
         let address = listener.address;
-        if let Some(first) = seen.insert((address, &listener.hostname), *place) {
+        let socket = listener.socket();
+        if let Some(first) = seen.insert((socket, &listener.hostname), *place) {
             pass.say(
                 Diagnostic::error(
                     *place,
@@ -40,7 +44,7 @@ pub fn listeners(
                 .related(first, "first here"),
             );
         }
-        let first = *first_at.entry(address).or_insert(listener);
+        let first = *first_at.entry(socket).or_insert(listener);
         let (its, own) = (first.opening(), listener.opening());
         if its != own {
             pass.say(
@@ -64,7 +68,7 @@ pub fn listeners(
                 format!("listeners on {address} have different limits; those of {name} are used for all"),
             ));
         }
-        if admin == Some(address) {
+        if admin == Some(address) && listener.transport() == Transport::Tcp {
             let written = raw.admin.as_ref().and_then(|admin| admin.address.as_ref());
             let clash = Diagnostic::error(*place, format!("the admin listener has {address} too"));
             pass.say(match written {

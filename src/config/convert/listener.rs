@@ -9,9 +9,13 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::acme::RawAcme;
 use crate::config::raw::text::ListenAddress;
-use crate::config::raw::{RawConfig, RawListener, RawListenerKind, RawListenerLimits, RawListenerProtocol};
+use crate::config::raw::{
+    RawConfig, RawListener, RawListenerKind, RawListenerLimits, RawListenerProtocol, RawProxyProtocol,
+};
 use crate::config::units;
-use crate::model::{HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Protocols};
+use crate::model::{
+    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Protocols, ProxyProtocol,
+};
 
 /// The name of the listener that `listen` makes.
 const SHORT_FORM_NAME: &str = "http";
@@ -81,7 +85,7 @@ fn listener(
         .hostname
         .as_ref()
         .map_or(HostPattern::Any, |text| hostname(pass, text));
-    let mut limits = limits(pass, raw.limits.as_ref());
+    let mut limits = limits(pass, raw.limits.as_ref(), kind);
     limits.trusted_proxies = raw
         .trusted_proxies
         .iter()
@@ -91,6 +95,10 @@ fn listener(
     if let Some(told) = &raw.load_reports {
         limits.load_reports = told.value;
     }
+    limits.proxy_protocol = raw
+        .proxy_protocol
+        .as_ref()
+        .map(|raw| proxy_protocol(pass, &raw.value));
     let address = address(pass, &raw.address);
     let protocols = protocols(pass, raw.protocols.as_ref(), raw.tls.is_some());
     let tls = raw.tls.as_ref();
@@ -122,6 +130,7 @@ fn kind(pass: &mut Pass, raw: &RawListener) -> ListenerKind {
         RawListenerKind::Http => ListenerKind::Http,
         RawListenerKind::Tcp => ListenerKind::Tcp,
         RawListenerKind::Tls => ListenerKind::Tls,
+        RawListenerKind::Udp => ListenerKind::Udp,
     };
     let mut refuse = |place: Option<Place>, message: &str, hint: &str| {
         if let Some(place) = place {
@@ -141,10 +150,15 @@ fn kind(pass: &mut Pass, raw: &RawListener) -> ListenerKind {
     let spoken = raw.protocols.as_ref().map(|protocols| protocols.place);
     let message = "nobody looks at what is spoken where bytes are relayed";
     refuse(spoken, message, "leave protocols out");
-    if kind == ListenerKind::Tcp {
+    if kind == ListenerKind::Udp {
+        let header = raw.proxy_protocol.as_ref().map(|header| header.place);
+        let message = "datagrams have no beginning for a PROXY header";
+        refuse(header, message, "leave proxy_protocol out");
+    }
+    if kind != ListenerKind::Tls {
         let hint = "write protocol: tls to end TLS and relay what is in it";
         let tls = raw.tls.as_ref().map(|tls| tls.place);
-        refuse(tls, "tcp relays bytes as they come, TLS too", hint);
+        refuse(tls, "bytes are relayed as they come, TLS too", hint);
         let hostname = raw.hostname.as_ref().map(|hostname| hostname.place);
         let message = "bytes that nobody looks at have no hostname";
         refuse(
@@ -154,6 +168,27 @@ fn kind(pass: &mut Pass, raw: &RawListener) -> ListenerKind {
         );
     }
     kind
+}
+
+/// The PROXY protocol of clients.
+fn proxy_protocol(pass: &mut Pass, raw: &RawProxyProtocol) -> ProxyProtocol {
+    if raw.from.value.is_empty() {
+        pass.say(
+            Diagnostic::error(raw.from.place, "nobody may connect, because nobody is believed")
+                .hint("name the networks of the proxies in front: [10.0.0.0/8]"),
+        );
+    }
+    ProxyProtocol {
+        from: (raw.from.value.iter())
+            .filter_map(|text| pass.unit(text.place(), units::network(text.text())))
+            .collect(),
+        deadline: pass.duration(
+            "deadline",
+            raw.deadline.as_ref(),
+            Duration::from_secs(3),
+            Duration::from_millis(10)..=DAY,
+        ),
+    }
 }
 
 /// A hostname pattern; [`HostPattern::Any`] when it is wrong.
@@ -203,12 +238,23 @@ fn protocols(pass: &mut Pass, raw: Option<&Placed<Vec<RawListenerProtocol>>>, is
     }
 }
 
-fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
-    let default = ListenerLimits::default();
+fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>, kind: ListenerKind) -> ListenerLimits {
+    let default = ListenerLimits {
+        relay_idle: ListenerLimits::relay_idle_of(kind),
+        ..ListenerLimits::default()
+    };
     let Some(raw) = raw else { return default };
     /// Largest HTTP/2 window (RFC 9113 §6.9.1).
     const MAX_WINDOW: u32 = (1 << 31) - 1;
     let wait = Duration::from_millis(10)..=DAY;
+    if let Some(responses) = &raw.responses
+        && kind != ListenerKind::Udp
+    {
+        pass.say(
+            Diagnostic::error(responses.place, "only datagrams can be counted as responses")
+                .hint("leave it out, or write protocol: udp"),
+        );
+    }
     let limits = ListenerLimits {
         max_connections: pass.count(
             "max_connections",
@@ -285,6 +331,11 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>) -> ListenerLimits {
             default.relay_idle,
             Duration::from_millis(10)..=DAY,
         ),
+        responses: raw
+            .responses
+            .as_ref()
+            .map(|most| pass.count("responses", Some(most), 1, 1..=1_000_000)),
+        proxy_protocol: default.proxy_protocol,
         trusted_proxies: default.trusted_proxies,
         load_reports: default.load_reports,
     };

@@ -17,8 +17,8 @@ use crate::config::raw::route::{RawMatch, RawRetry, RawRoute, RawRule, RawShare,
 use crate::config::raw::text::RetryCondition;
 use crate::config::units;
 use crate::model::{
-    BackendTarget, GrpcStatus, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
-    WeightedBackend, World,
+    BackendTarget, GrpcStatus, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route, RouteName,
+    Rule, Timeouts, WeightedBackend, World,
 };
 
 /// Where the matches of a route stand: by rule, then by match.

@@ -20,6 +20,8 @@ pub struct RawBackend {
     pub protocol: Option<Placed<RawBackendProtocol>>,
     /// How connections use TLS. Default: clear text.
     pub tls: Option<Placed<RawUpstreamTls>>,
+    /// Connections begin with a PROXY header, which tells endpoints who the client is. Default: they do not.
+    pub proxy_protocol: Option<RawProxyVersion>,
     /// How an endpoint is chosen. Default: least-latency.
     pub balance: Option<RawBalance>,
     /// What `ring-hash` and `maglev` go by. Default: source.
@@ -52,6 +54,16 @@ pub struct RawBackend {
     pub hedge: Option<Placed<RawHedge>>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: Option<RawLoadReports>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawProxyVersion {
+    /// A line of text, with the addresses.
+    V1,
+    /// Bytes, with the addresses and what is known of the client's TLS.
+    V2,
 }
 
 /// An endpoint.

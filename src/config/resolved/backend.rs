@@ -43,6 +43,10 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         )
         .with("protocol", protocol(backend.protocol, backend.tls.is_some()))
         .maybe("tls", backend.tls.as_deref().map(tls::upstream))
+        .maybe(
+            "proxy_protocol",
+            backend.proxy_protocol.map(|version| word(version.word())),
+        )
         .with("balance", word(backend.balance.word()))
         .with("hash", text(backend.hash.to_string()))
         .with("hash_bound", word(show_excess(backend.hash_bound)))

@@ -16,7 +16,7 @@ use super::super::rule::CompiledRoute;
 use super::super::tls::{Managed, Tickets, TlsService};
 use super::super::union::Union;
 use super::super::{Bind, ListenerEntry};
-use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName, Opening};
+use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName, Opening, Transport};
 
 type Tables = HostIndex<Arc<PathTable>>;
 
@@ -27,18 +27,21 @@ pub(super) struct Listeners {
     slots: HashMap<Slot, Vec<ListenerName>>,
     wanted: HashMap<ListenerName, Slot>,
     /// Who wants an address, in order of arrival; the first decides what has to come first there.
-    arrivals: HashMap<SocketAddr, Vec<ListenerName>>,
+    arrivals: HashMap<Socket, Vec<ListenerName>>,
     live: HashMap<ListenerName, Live>,
-    by_address: HashMap<SocketAddr, BTreeSet<ListenerName>>,
+    by_address: HashMap<Socket, BTreeSet<ListenerName>>,
     /// Addresses whose bind has to be made anew.
-    stale: BTreeSet<SocketAddr>,
+    stale: BTreeSet<Socket>,
     tickets: Tickets,
     /// Certificates that Tidegate has got by itself.
     managed: Managed,
 }
 
 /// An address, a hostname, and what has to come first.
-type Slot = (SocketAddr, HostPattern, Opening);
+type Slot = (Socket, HostPattern, Opening);
+
+/// Where a socket is, and what it is for.
+type Socket = (SocketAddr, Transport);
 
 struct Live {
     listener: Arc<Listener>,
@@ -138,7 +141,7 @@ impl Listeners {
             if tls.is_some_and(|tls| tls.managed.iter().any(|name| changed.contains(name))) {
                 live.tls = TlsService::of(&live.listener, &self.managed, &self.tickets);
                 live.entry = None;
-                self.stale.insert(live.listener.address);
+                self.stale.insert(live.listener.socket());
             }
         }
     }
@@ -190,15 +193,12 @@ impl Listeners {
             }
         }
         live.entry = None;
-        self.stale.insert(live.listener.address);
+        self.stale.insert(live.listener.socket());
     }
 
     /// Makes the binds anew whose listeners have changed. Says whether any did, and whether any
     /// address, its protocols or its limits did.
-    pub(super) fn rebuild(
-        &mut self,
-        binds: &mut HashMap<SocketAddr, Arc<Bind>, RandomState>,
-    ) -> (bool, bool) {
+    pub(super) fn rebuild(&mut self, binds: &mut HashMap<Socket, Arc<Bind>, RandomState>) -> (bool, bool) {
         let stale = std::mem::take(&mut self.stale);
         let mut addresses_changed = false;
         for address in &stale {
@@ -241,7 +241,7 @@ impl Listeners {
         let wanted = given.filter(|_| self.in_the_way_of(name).is_none());
         let before = self.live.remove(name);
         if let Some(before) = &before {
-            let address = before.listener.address;
+            let address = before.listener.socket();
             if let Some(names) = self.by_address.get_mut(&address) {
                 names.remove(name);
                 if names.is_empty() {
@@ -253,9 +253,9 @@ impl Listeners {
         let Some(listener) = wanted else {
             return false;
         };
-        self.stale.insert(listener.address);
+        self.stale.insert(listener.socket());
         self.by_address
-            .entry(listener.address)
+            .entry(listener.socket())
             .or_default()
             .insert(name.clone());
         // Made anew only when it has to be: what a client may ask for is decided by protocols and TLS alone.
@@ -288,7 +288,7 @@ fn slot(listener: &Listener) -> Slot {
         Opening::Http | Opening::Tls => listener.hostname.clone(),
         Opening::Anything => HostPattern::Any,
     };
-    (listener.address, hostname, opening)
+    (listener.socket(), hostname, opening)
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::model::{ActiveCheck, BackendProtocol, CheckKind, HttpCheck, UpstreamTls};
-use crate::upstream::connect::{dial, shake, speaks_http2};
+use crate::model::{ActiveCheck, BackendProtocol, CheckKind, HttpCheck, ProxyVersion, UpstreamTls};
+use crate::upstream::connect::{dial, introduce, shake, speaks_http2};
 
 /// Asks once. The error says what is wrong; the caller bounds the time.
 pub async fn ask(
@@ -25,9 +25,13 @@ pub async fn ask(
     protocol: BackendProtocol,
     check: &ActiveCheck,
     tls: Option<&UpstreamTls>,
+    proxy: Option<ProxyVersion>,
 ) -> Result<(), String> {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or(endpoint.port()));
-    let stream = dial(address, check.timeout)
+    let mut stream = dial(address, check.timeout)
+        .await
+        .map_err(|error| error.to_string())?;
+    introduce(&mut stream, proxy.map_or(&[], ProxyVersion::own))
         .await
         .map_err(|error| error.to_string())?;
     let wanted = match check.kind {
