@@ -70,6 +70,7 @@ pub struct Running {
     messages: mpsc::Sender<Message>,
     reread: watch::Sender<u64>,
     workers: Arc<Workers>,
+    metrics: Arc<Metrics>,
     tasks: Vec<JoinHandle<()>>,
     /// What is given up before the end.
     resign: Vec<kubernetes::Resign>,
@@ -225,6 +226,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         messages,
         reread,
         workers,
+        metrics,
         tasks,
         resign,
     })
@@ -278,8 +280,11 @@ impl Running {
         let times = self.process.drain();
         let resign: JoinSet<()> = self.resign.drain(..).map(kubernetes::Resign::resign).collect();
         tokio::time::sleep(times.lag).await;
-        self.workers.drain().await;
         let deadline = tokio::time::Instant::now() + times.timeout;
+        while times.while_busy && self.is_busy() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        self.workers.drain().await;
         while self.workers.connections() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
@@ -287,6 +292,20 @@ impl Running {
         resign.join_all().await;
         self.stop().await;
         ended
+    }
+
+    /// Whether an app beside may still have work for us: an exchange is under way, or a connection of its own is open. Its
+    /// own are those to the loopback interface, and those that the kernel redirected on their way out.
+    fn is_busy(&self) -> bool {
+        if self.metrics.in_flight() > 0 {
+            return true;
+        }
+        let snapshot = self.live.snapshot();
+        snapshot.binds().any(|bind| {
+            let is_its_own = bind.address.ip().is_loopback()
+                || bind.opening == crate::model::Opening::Redirected(crate::model::Direction::Outbound);
+            is_its_own && self.workers.connections_at(bind.address) > 0
+        })
     }
 
     /// Ends at once.

@@ -9,5 +9,6 @@ pub mod framing;
 pub mod gate;
 mod handshake;
 mod introduce;
+mod redirected;
 pub mod socket;
 pub mod workers;

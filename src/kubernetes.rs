@@ -67,6 +67,19 @@ pub struct Settings {
     /// class exists, and an Ingress without any class is ours too. For manifest directories, where
     /// nobody else is there to serve them; never for a shared cluster.
     pub class_by_name: bool,
+    /// Whether only Services are looked at, and every TCP port of them is a backend that is known by the Service's addresses:
+    /// for a sidecar, whose app may ask for any of them, and which serves no Ingress and no Gateway.
+    pub services_only: bool,
+}
+
+impl Settings {
+    /// The kinds that are looked at.
+    pub fn kinds(&self) -> &'static [Kind] {
+        match self.services_only {
+            true => &[Kind::EndpointSlice, Kind::Service],
+            false => Kind::ALL,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -78,6 +91,7 @@ impl Default for Settings {
             gateway_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             gateway_pool: None,
             class_by_name: true,
+            services_only: false,
         }
     }
 }

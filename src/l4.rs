@@ -12,5 +12,6 @@ pub mod plan;
 pub mod prefixed;
 pub mod proxy_protocol;
 pub mod record;
+pub mod redirected;
 pub mod relay;
 pub mod udp;

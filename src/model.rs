@@ -32,7 +32,9 @@ pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
 pub use grpc::GrpcStatus;
 pub use host::HostPattern;
-pub use listener::{Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Transport};
+pub use listener::{
+    Direction, Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Transport,
+};
 pub use name::{BackendName, ListenerName, RouteName, SourceName};
 pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,

@@ -18,6 +18,7 @@ mod backend;
 mod challenges;
 pub mod compile;
 mod conditions;
+mod destinations;
 mod hosts;
 mod paths;
 mod publish;
@@ -39,6 +40,7 @@ use http::{HeaderMap, Method};
 pub use self::backend::Backend;
 pub use self::challenges::ChallengeTable;
 pub use self::compile::{Applied, Compiler};
+pub use self::destinations::Destination;
 pub use self::publish::{Current, Published, Publisher, Reader, Readers};
 pub use self::rule::{CompiledRoute, CompiledRule, FilterKinds, Reply, Share, Split, Target};
 pub use self::tls::{Certificates, NoCertificate, TlsService};
@@ -59,6 +61,7 @@ pub struct Snapshot {
     binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     backends: Sharded<BackendName, Arc<Backend>>,
+    destinations: Arc<destinations::Table>,
 }
 
 impl Snapshot {
@@ -80,6 +83,11 @@ impl Snapshot {
     /// What authorities are answered that ask whether a name is ours. None: they ask nothing now, as nearly always.
     pub fn challenges(&self) -> Option<&ChallengeTable> {
         self.challenges.as_deref()
+    }
+
+    /// What redirected connections are for that were meant for an address; none: for the address itself.
+    pub fn destination(&self, address: &SocketAddr) -> Option<&Arc<Destination>> {
+        self.destinations.get(address)
     }
 
     /// A backend that is defined or that a rule mentions.

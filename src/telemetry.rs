@@ -3,6 +3,7 @@
 //! This room knows no other. The data plane fills its plain structs; nothing here decides anything.
 
 pub mod access_log;
+pub mod detection;
 pub mod exposition;
 pub mod gates;
 pub mod handshake;

@@ -4,5 +4,11 @@
 
 #[path = "sidecar/init.rs"]
 mod init;
+#[path = "sidecar/local.rs"]
+mod local;
 #[path = "sidecar/namespace.rs"]
 mod namespace;
+#[path = "sidecar/scene.rs"]
+mod scene;
+#[path = "sidecar/transparent.rs"]
+mod transparent;

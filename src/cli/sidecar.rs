@@ -2,13 +2,33 @@
 
 pub mod init;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::process::{self, Plan};
+use crate::app::{Options, Source};
+use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Settings, units};
+use crate::kubernetes;
+use crate::model::{
+    Backend, BackendName, BackendTarget, Direction, Endpoint, HostPattern, Listener, ListenerKind,
+    ListenerLimits, ListenerName, Match, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend,
+    World,
+};
 
 /// Serve beside an app.
+///
+/// Transparent: the kernel redirects the app's connections (`tidegate sidecar init`). Or the app is told to speak with
+/// addresses on this host, which takes no privileges.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SidecarArgs {
     #[command(subcommand)]
-    verb: SidecarVerb,
+    verb: Option<SidecarVerb>,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -16,9 +36,338 @@ enum SidecarVerb {
     Init(init::InitArgs),
 }
 
+#[derive(Clone, Debug, clap::Args)]
+struct ServeArgs {
+    /// Serve connections that the kernel redirects: from elsewhere on port 4143, from the app on port 4140.
+    #[arg(long)]
+    transparent: bool,
+    /// What the app asks for at an address of this host, and where that is: `127.0.0.1:3000=10.0.0.1:80,10.0.0.2:80`, or a
+    /// Service: `127.0.0.1:3000=default/web:80`. Once for each.
+    #[arg(long, value_name = "ADDRESS=TARGET", value_parser = forward)]
+    outbound: Vec<Forward>,
+    /// What others ask for, and where the app is: `:8080=127.0.0.1:3000`. Once for each.
+    #[arg(long, value_name = "ADDRESS=TARGET", value_parser = forward)]
+    inbound: Vec<Forward>,
+    /// Know the Services of the cluster: the pod's service account, or the kubeconfig of KUBECONFIG.
+    #[arg(short, long)]
+    kubernetes: bool,
+    /// A kubeconfig instead of these.
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Know the Services of a directory of Kubernetes objects as YAML files; edits are live.
+    #[arg(short, long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Data-plane threads.
+    #[arg(short, long, default_value_t = 1)]
+    workers: usize,
+    /// The zone that the process is in; goes before TIDEGATE_ZONE of the environment.
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+    /// Where metrics, readiness and the dashboard are.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4191")]
+    admin: SocketAddr,
+    /// One line per exchange on standard output.
+    #[arg(long)]
+    access_log: bool,
+    /// How long the app may keep it busy after SIGTERM. It ends at once when the app does not.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+    grace: Duration,
+}
+
+/// An address that is listened on, and what is behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Forward {
+    listen: SocketAddr,
+    target: Target,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Endpoints(Vec<SocketAddr>),
+    /// A Service's port, as its backend is called.
+    Service(BackendName),
+}
+
 /// Does what the command line says.
 pub fn run(args: &SidecarArgs) -> ExitCode {
     match &args.verb {
-        SidecarVerb::Init(args) => init::run(args),
+        Some(SidecarVerb::Init(args)) => init::run(args),
+        None => serve(&args.serve),
+    }
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    if let Err(why) = check(args) {
+        super::complain(&format!("{why}\n"));
+        return ExitCode::from(super::UNREADABLE);
+    }
+    let of_environment = || {
+        std::env::var("TIDEGATE_ZONE")
+            .ok()
+            .filter(|zone| !zone.is_empty())
+    };
+    let mut settings = Settings {
+        workers: Some(args.workers),
+        zone: args.zone.clone().or_else(of_environment),
+        ..Settings::default()
+    };
+    settings.admin.address = Some(args.admin);
+    settings.drain.while_busy = true;
+    settings.drain.timeout = args.grace;
+    if args.access_log {
+        settings.access_log = Some(AccessLogSettings {
+            format: AccessLogFormat::Json,
+            to: AccessLogTarget::Stdout,
+        });
+    }
+    let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
+    let mut sources = vec![Source::Given(
+        SourceName::new("command line"),
+        Box::new(world(args, has_ipv6)),
+    )];
+    let known = kubernetes::Settings {
+        services_only: true,
+        ..kubernetes::Settings::default()
+    };
+    if let Some(directory) = &args.manifests {
+        sources.push(Source::Manifests(directory.clone(), known.clone()));
+    }
+    if args.kubernetes {
+        sources.push(Source::Kubernetes(kubernetes::ClusterOptions {
+            access: match &args.kubeconfig {
+                Some(path) => kubernetes::Access::Kubeconfig(path.clone()),
+                None => kubernetes::Access::Infer,
+            },
+            settings: known,
+            update_status: false,
+            status_address: None,
+            snapshot: None,
+        }));
+    }
+    process::run(Plan {
+        options: Options { settings, sources },
+        greeting: None,
+    })
+}
+
+/// What clap cannot see.
+fn check(args: &ServeArgs) -> Result<(), String> {
+    if !args.transparent && args.outbound.is_empty() && args.inbound.is_empty() {
+        return Err("there is nothing to serve; give --transparent, --outbound or --inbound".to_owned());
+    }
+    let mut all = args.outbound.iter().chain(&args.inbound);
+    let knows_services = args.kubernetes || args.manifests.is_some();
+    if let Some(forward) = all.find(|forward| matches!(forward.target, Target::Service(_)))
+        && !knows_services
+    {
+        let Target::Service(name) = &forward.target else {
+            return Ok(());
+        };
+        return Err(format!(
+            "nobody says where the Service {name} is; give --kubernetes or --manifests DIR, or addresses"
+        ));
+    }
+    Ok(())
+}
+
+fn world(args: &ServeArgs, has_ipv6: bool) -> World {
+    let mut world = World::default();
+    if args.transparent {
+        let inbound = match has_ipv6 {
+            true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, init::INBOUND)),
+            false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, init::INBOUND)),
+        };
+        listen(
+            &mut world,
+            "inbound",
+            inbound,
+            ListenerKind::Redirected(Direction::Inbound),
+        );
+        // What a pod's own processes send is redirected to its loopback interface; nobody else gets there.
+        let outbound = ListenerKind::Redirected(Direction::Outbound);
+        listen(
+            &mut world,
+            "outbound",
+            (Ipv4Addr::LOCALHOST, init::OUTBOUND).into(),
+            outbound,
+        );
+        if has_ipv6 {
+            listen(
+                &mut world,
+                "outbound-ipv6",
+                (Ipv6Addr::LOCALHOST, init::OUTBOUND).into(),
+                outbound,
+            );
+        }
+    }
+    for (direction, forwards) in [("outbound", &args.outbound), ("inbound", &args.inbound)] {
+        for forward in forwards {
+            put(&mut world, &format!("{direction}-{}", forward.listen), forward);
+        }
+    }
+    world
+}
+
+fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind) {
+    let name = ListenerName::new(name);
+    let listener = Listener {
+        name: name.clone(),
+        address,
+        hostname: HostPattern::Any,
+        kind,
+        protocols: Protocols::default(),
+        tls: None,
+        limits: ListenerLimits::default(),
+    };
+    world.listeners.insert(name, Arc::new(listener));
+}
+
+/// A listener, a route and, unless it is a Service's, a backend.
+fn put(world: &mut World, name: &str, forward: &Forward) {
+    listen(world, name, forward.listen, ListenerKind::Http);
+    let backend = match &forward.target {
+        Target::Service(backend) => backend.clone(),
+        Target::Endpoints(addresses) => {
+            let backend = BackendName::new(name);
+            let endpoints: Arc<[Endpoint]> = addresses.iter().map(|address| Endpoint::at(*address)).collect();
+            world
+                .backends
+                .insert(backend.clone(), Arc::new(Backend::new(backend.clone())));
+            world.endpoints.insert(backend.clone(), endpoints);
+            backend
+        }
+    };
+    let rule = Rule {
+        matches: vec![Match::default()],
+        backends: vec![WeightedBackend {
+            target: BackendTarget::Backend(backend),
+            weight: 1,
+            filters: Vec::new(),
+        }],
+        ..Rule::default()
+    };
+    let route = Route {
+        name: RouteName::new(name),
+        listeners: vec![ListenerName::new(name)],
+        hostnames: vec![HostPattern::Any],
+        rules: vec![Arc::new(rule)],
+        created: 0,
+        order: 0,
+    };
+    world.routes.insert(route.name.clone(), Arc::new(route));
+}
+
+fn forward(text: &str) -> Result<Forward, String> {
+    let Some((listen, target)) = text.split_once('=') else {
+        return Err("write where it listens and where that goes: 127.0.0.1:3000=10.0.0.1:80".to_owned());
+    };
+    let listen = units::listen_address(listen).map_err(|error| error.to_string())?;
+    Ok(Forward {
+        listen,
+        target: self::target(target)?,
+    })
+}
+
+/// Addresses, or a Service's port.
+fn target(text: &str) -> Result<Target, String> {
+    if let Some((namespace, rest)) = text.split_once('/') {
+        let port = rest
+            .rsplit_once(':')
+            .filter(|(service, port)| !service.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        return match port {
+            Some(_) if !namespace.is_empty() => Ok(Target::Service(BackendName::new(text))),
+            _ => Err(format!("{text:?} is no port of a Service; write default/web:80")),
+        };
+    }
+    let addresses = text.split(',').map(|text| units::endpoint_address(text.trim()));
+    let addresses: Result<Vec<_>, _> = addresses.collect();
+    addresses
+        .map(Target::Endpoints)
+        .map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SidecarArgs,
+    }
+
+    fn parse(line: &str) -> Result<ServeArgs, clap::Error> {
+        let words = ["sidecar"].into_iter().chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.args.serve)
+    }
+
+    #[test]
+    fn addresses_of_this_host_lead_to_endpoints_and_services() {
+        let line = "--outbound 127.0.0.1:3000=10.0.0.1:80,10.0.0.2:80 --outbound 127.0.0.1:3001=shop/web:8080 \
+                    --inbound :8080=127.0.0.1:3000 --manifests objects";
+        let args = parse(line).unwrap();
+        assert_eq!(check(&args), Ok(()));
+        let world = world(&args, true);
+        let names: Vec<_> = world.listeners.keys().map(ListenerName::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "inbound-0.0.0.0:8080",
+                "outbound-127.0.0.1:3000",
+                "outbound-127.0.0.1:3001"
+            ]
+        );
+        assert_eq!(world.endpoints["outbound-127.0.0.1:3000"].len(), 2);
+        let backend_of = |route: &str| world.routes[route].rules[0].backends[0].target.clone();
+        assert_eq!(
+            backend_of("outbound-127.0.0.1:3001"),
+            BackendTarget::Backend("shop/web:8080".into())
+        );
+        assert!(!world.backends.contains_key("shop/web:8080"));
+    }
+
+    #[test]
+    fn transparent_listeners_are_there_for_each_family() {
+        let args = parse("--transparent").unwrap();
+        for (has_ipv6, addresses) in [
+            (false, &["0.0.0.0:4143", "127.0.0.1:4140"][..]),
+            (true, &["[::]:4143", "127.0.0.1:4140", "[::1]:4140"]),
+        ] {
+            let world = world(&args, has_ipv6);
+            let found: Vec<_> = world
+                .listeners
+                .values()
+                .map(|one| one.address.to_string())
+                .collect();
+            assert_eq!(found, addresses);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_explained() {
+        for (line, part) in [
+            ("--outbound 127.0.0.1:3000", "write where it listens"),
+            ("--outbound 127.0.0.1:3000=web/", "is no port of a Service"),
+            (
+                "--outbound 127.0.0.1:3000=example.com:80",
+                "names are not resolved",
+            ),
+            ("--grace soon", "soon"),
+        ] {
+            let said = parse(line).unwrap_err().to_string();
+            assert!(said.contains(part), "{line}: {said}");
+        }
+        for (line, part) in [
+            ("", "there is nothing to serve"),
+            ("--outbound 127.0.0.1:1=a/b:2", "where the Service a/b:2 is"),
+        ] {
+            let said = check(&parse(line).unwrap()).unwrap_err();
+            assert!(said.contains(part), "{line}: {said}");
+        }
     }
 }

@@ -238,6 +238,11 @@ fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
         drain: DrainSettings {
             lag: pass.duration("lag", lag, drain.lag, Duration::ZERO..=DAY),
             timeout: pass.duration("timeout", timeout, drain.timeout, Duration::ZERO..=DAY),
+            while_busy: raw
+                .drain
+                .as_ref()
+                .and_then(|drain| drain.while_busy.as_ref())
+                .map_or(drain.while_busy, |busy| busy.value),
         },
         manifests,
         acme: acme::acme(pass, raw.acme.as_ref()),

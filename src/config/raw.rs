@@ -118,6 +118,8 @@ pub struct RawDrain {
     pub lag: Option<DurationText>,
     /// Then exchanges have this long to end. Default: 30s.
     pub timeout: Option<DurationText>,
+    /// Within that time, connections are accepted as long as an exchange is under way or the app beside holds a connection. Default: false.
+    pub while_busy: Option<Placed<bool>>,
 }
 
 /// One place where clients arrive.
@@ -130,6 +132,8 @@ pub struct RawListener {
     pub hostname: Option<Placed<String>>,
     /// What is done with what clients send. Default: http.
     pub protocol: Option<Placed<RawListenerKind>>,
+    /// Which way connections go that the kernel redirects here; each goes on to where its client wanted to go. Instead of `protocol`.
+    pub transparent: Option<Placed<RawDirection>>,
     /// Where to, if not `http`: a backend's name or an IP address with a port. Instead of routes.
     pub to: Option<Placed<String>>,
     /// What may be spoken. Default: [h1, h2c], with `tls` [h1, h2].
@@ -170,6 +174,16 @@ pub enum RawListenerKind {
     Udp,
 }
 
+/// Which way redirected connections go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDirection {
+    /// To the app beside which Tidegate runs.
+    Inbound,
+    /// From the app.
+    Outbound,
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -208,6 +222,10 @@ pub struct RawListenerLimits {
     pub responses: Option<Placed<u32>>,
     /// Silence of both sides allowed in a relayed connection or session. Default: 1h, with `udp` 1m.
     pub relay_idle: Option<DurationOrNone>,
+    /// How long the first bytes of a redirected connection are waited for, to see what is spoken. Default: 250ms.
+    pub detect: Option<DurationText>,
+    /// Ports whose redirected connections are relayed without a look. Default: [25, 587, 3306, 4444, 5432, 6379, 9300, 11211].
+    pub opaque_ports: Option<Vec<Placed<u32>>>,
     /// Time for a TLS handshake. Default: 10s.
     pub handshake_deadline: Option<DurationText>,
     /// TLS handshakes under way on the address. Default: 4096.

@@ -103,7 +103,8 @@ fn settings_of(settings: &Settings) -> Fields {
     });
     let drain = Fields::default()
         .with("lag", time(settings.drain.lag))
-        .with("timeout", time(settings.drain.timeout));
+        .with("timeout", time(settings.drain.timeout))
+        .with("while_busy", word(settings.drain.while_busy));
     Fields::default()
         .maybe("workers", settings.workers.map(word))
         .with("admin", admin.yaml())
@@ -128,6 +129,10 @@ fn listener(listener: &Listener) -> Yaml {
         .into_iter()
         .filter(|(_, on)| *on)
         .map(|(name, _)| word(name));
+    let direction = match listener.kind {
+        ListenerKind::Redirected(direction) => Some(direction),
+        ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Udp => None,
+    };
     let shown = Fields::default()
         .with("max_connections", word(limits.max_connections))
         .with("max_head", size(limits.max_head_bytes))
@@ -140,14 +145,21 @@ fn listener(listener: &Listener) -> Yaml {
         .with("connection_window", size(limits.connection_window))
         .maybe("responses", limits.responses.map(word))
         .with("relay_idle", time_or_none(limits.relay_idle))
+        .with("detect", time(limits.detect))
+        .with("opaque_ports", list(&limits.opaque_ports, |port| word(*port)))
         .with("handshake_deadline", time(limits.handshake_deadline))
         .with("max_handshakes", word(limits.max_handshakes));
     Fields::default()
         .with("address", text(listener.address.to_string()))
-        .with("protocol", word(listener.kind.word()))
+        .maybe(
+            "protocol",
+            direction.is_none().then(|| word(listener.kind.word())),
+        )
+        .maybe("transparent", direction.map(|direction| word(direction.word())))
         .maybe(
             "hostname",
-            (listener.opening() != Opening::Anything).then(|| text(listener.hostname.to_string())),
+            matches!(listener.opening(), Opening::Http | Opening::Tls)
+                .then(|| text(listener.hostname.to_string())),
         )
         .maybe(
             "protocols",

@@ -115,6 +115,9 @@ pub struct DrainSettings {
     pub lag: Duration,
     /// Then exchanges have this long to end.
     pub timeout: Duration,
+    /// Within that time, connections are accepted as long as an exchange is under way or the app beside holds a
+    /// connection; after it, what is open is cut.
+    pub while_busy: bool,
 }
 
 impl Default for DrainSettings {
@@ -122,6 +125,7 @@ impl Default for DrainSettings {
         Self {
             lag: Duration::ZERO,
             timeout: Duration::from_secs(30),
+            while_busy: false,
         }
     }
 }

@@ -42,6 +42,7 @@ use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
 use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
 use super::introduce::introduce;
+use super::redirected::{Met, canonical, meet, original_destination};
 use crate::balance::Micros;
 use crate::l4::arrival::{Arrival, Carrier};
 use crate::l4::prefixed::Prefixed;
@@ -56,6 +57,7 @@ use crate::model::{ListenerLimits, Opening, Protocols};
 use crate::runtime::local::LocalExecutor;
 use crate::runtime::stream::OnTcp;
 use crate::runtime::timers::Timer;
+use crate::telemetry::Outcome;
 
 /// How often a served connection is looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -114,11 +116,46 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
             ..Arrival::unknown(bind, local, peer)
         })
     };
+    let mut redirected = None;
     let (mut stream, tls, http2) = match opening {
         Opening::Http => (Stream::Plain(stream), None, false),
         Opening::Anything => {
             let from = arrival(None, None, Carrier::Tcp, introduced);
             return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+        }
+        Opening::Redirected(direction) => {
+            let here = canonical(local);
+            let original = original_destination(&stream, here);
+            let met = meet(
+                &worker,
+                &stream,
+                (here, original),
+                direction,
+                &place.door,
+                &limits,
+            );
+            match Box::pin(met).await {
+                Met::Http(to) => {
+                    // Where the client thinks that it is.
+                    local = original.unwrap_or(local);
+                    redirected = Some(to);
+                    (Stream::Plain(stream), None, false)
+                }
+                Met::Opaque(to, carrier) => {
+                    let from = Rc::new(Arrival {
+                        carrier,
+                        redirected: Some(to),
+                        ..Arrival::unknown(bind, original.unwrap_or(local), peer)
+                    });
+                    return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+                }
+                Met::Loop => {
+                    let from = Rc::new(Arrival::unknown(bind, local, peer));
+                    stream.reset_on_drop();
+                    return record::Record::open(worker.desk(), &from).end(Outcome::RedirectLoop);
+                }
+                Met::Gone => return,
+            }
         }
         Opening::Tls => match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
             Some(Shaken::Http { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
@@ -144,8 +181,11 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
         trusted: limits
             .trusted_proxies
             .iter()
-            .any(|network| network.contains(&peer.ip())),
+            .any(|network| network.contains(&peer.ip()))
+            // What clients say of those behind them is between them and the server: nobody asked for a proxy.
+            || redirected.is_some(),
         tls,
+        redirected,
         interim: Some(Rc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),
@@ -320,6 +360,7 @@ async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixe
         trusted: from.trusted,
         limits: Arc::clone(limits),
         tls: from.tls.clone(),
+        redirected: from.redirected.clone(),
         interim: None,
         pace: Pace::starting(worker.now()),
         stalls: Rc::new(Stalls::default()),

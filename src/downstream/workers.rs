@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -128,6 +128,8 @@ pub struct Workers {
     senders: Vec<mpsc::Sender<Command>>,
     board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
+    /// Connections of each address, over all workers. Only the control plane looks here.
+    at: Mutex<HashMap<SocketAddr, Arc<AtomicU32>>>,
 }
 
 /// Commands that may wait at a worker.
@@ -162,6 +164,7 @@ impl Workers {
             senders,
             board,
             threads,
+            at: Mutex::default(),
         })
     }
 
@@ -185,6 +188,7 @@ impl Workers {
             }
         };
         let (connections, handshakes) = (Arc::default(), Arc::default());
+        self.at().insert(bind, Arc::clone(&connections));
         let metrics = metrics.listener(&match transport {
             Transport::Tcp => bound.to_string(),
             Transport::Udp => format!("udp {bound}"),
@@ -205,6 +209,9 @@ impl Workers {
 
     /// No worker accepts on an address any more.
     pub async fn close(&self, bind: SocketAddr, transport: Transport) {
+        if transport == Transport::Tcp {
+            self.at().remove(&bind);
+        }
         for sender in &self.senders {
             let _ = sender.send(Command::Close { bind, transport }).await;
         }
@@ -227,6 +234,17 @@ impl Workers {
     /// Connections over all workers.
     pub fn connections(&self) -> usize {
         self.board.total()
+    }
+
+    /// Those of one address, as configured.
+    pub fn connections_at(&self, bind: SocketAddr) -> u32 {
+        self.at()
+            .get(&bind)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn at(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<AtomicU32>>> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends all workers, whatever they are doing, and waits for their threads.

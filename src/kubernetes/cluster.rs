@@ -103,7 +103,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let (said, inbox) = mpsc::channel(MAX_WAITING);
         let (keeper, kept) = keeper(options.snapshot.clone(), &mut tasks).await;
-        for kind in Kind::ALL {
+        for kind in options.settings.kinds() {
             tasks.spawn(watch::follow(client.clone(), *kind, said.clone(), keeper.clone()));
         }
         let (sender, changes) = mpsc::channel(1);

@@ -24,6 +24,7 @@ mod findings;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dependents::Dependents;
@@ -247,6 +248,9 @@ impl Index {
     /// Puts an object, new or changed.
     pub fn apply(&mut self, object: Object) {
         let key = object.key();
+        if !self.settings.kinds().contains(&key.kind) {
+            return;
+        }
         if self.store.get(&key) == Some(&object) {
             return;
         }
@@ -678,7 +682,17 @@ impl Index {
                 .flatten()
                 .filter_map(|slice| self.store.endpoint_slice(slice).map(|slice| &**slice))
                 .collect();
-            for number in self.dependents.used_ports(id) {
+            let ports: Vec<u16> = match self.settings.services_only && !object.is_external() {
+                true => object
+                    .spec
+                    .ports
+                    .iter()
+                    .filter(|port| port.is_tcp())
+                    .map(|port| port.port.0)
+                    .collect(),
+                false => self.dependents.used_ports(id).collect(),
+            };
+            for number in ports {
                 let ports = &object.spec.ports;
                 let Some(port) = ports.iter().find(|port| port.is_tcp() && port.port.0 == number) else {
                     continue;
@@ -694,6 +708,12 @@ impl Index {
                         "",
                         format!("{other} wishes other connections to port {number} than {first}, which has its wish"),
                     ));
+                }
+                if self.settings.services_only {
+                    let addresses = object.spec.addresses();
+                    policy.backend.virtual_addresses = addresses
+                        .map(|address| SocketAddr::new(address, number))
+                        .collect();
                 }
                 let endpoints = endpoint_slice::endpoints(
                     slices.iter().copied(),

@@ -26,6 +26,7 @@ const KNOWN: &[&str] = &[
     "hash",
     "locality",
     "max-in-flight",
+    "opaque",
     "protocol",
     "slow-start",
 ];
@@ -147,6 +148,7 @@ pub fn policy(id: &Id, service: &Service, port: &ServicePort, wish: Option<&Upst
     if let Some(wish) = wish {
         wish.apply(&mut backend);
     }
+    backend.opaque = port.app_protocol.as_deref() == Some("tcp");
     let mut policy = Policy {
         backend,
         protocol_is_forced: wish.is_some_and(Upstream::has_protocol),
@@ -211,6 +213,17 @@ impl Policy {
                     )
                 })?;
                 backend.limits.max_in_flight = bound.get();
+            }
+            "opaque" => {
+                backend.opaque = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => {
+                        return Err(format!(
+                            "{value:?} is neither true nor false; appProtocol is used"
+                        ));
+                    }
+                };
             }
             "protocol" => {
                 backend.protocol = match value {

@@ -1,8 +1,10 @@
 //! Who a relayed connection comes from.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::proxy_protocol::Header;
+use super::redirected::Redirected;
 
 /// A client's connection, or a session of datagrams, as far as it is known before a byte of it is passed on.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Arrival {
     pub introduced: Option<Box<Header>>,
     /// What carries it.
     pub carrier: Carrier,
+    /// Where it goes, if it was redirected; else the listener's rules say it.
+    pub redirected: Option<Rc<Redirected>>,
 }
 
 /// What carries the bytes.
@@ -59,6 +63,7 @@ impl Arrival {
             alpn: None,
             introduced: None,
             carrier: Carrier::Tcp,
+            redirected: None,
         }
     }
 

@@ -2,13 +2,15 @@
 //! chance, its shard of every counter, its end of the access log. Owned by one thread, so nothing here is locked and
 //! nothing need be `Send`.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use super::redirected::Originals;
 use crate::balance::{Clock, Micros};
+use crate::model::Direction;
 use crate::runtime::scratch::Scratch;
 use crate::runtime::timers::Timers;
 use crate::snapshot::{Current, Reader, Readers};
@@ -27,6 +29,8 @@ pub struct Desk {
     pub scratch: Scratch,
     /// Counters of exchanges that were for no backend.
     pub unrouted: Arc<BackendMetrics>,
+    /// Addresses that redirected connections to and from the app were meant for; made when the first such comes.
+    originals: [OnceCell<Originals>; 2],
     access_log: RefCell<Option<AccessLogHandle>>,
     reader: Reader,
     random: RefCell<fastrand::Rng>,
@@ -48,6 +52,7 @@ impl Desk {
             timers: Rc::default(),
             scratch: Scratch::default(),
             unrouted: metrics.no_backend(),
+            originals: [OnceCell::new(), OnceCell::new()],
             access_log: RefCell::new(None),
             reader: readers.reader(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
@@ -62,6 +67,15 @@ impl Desk {
     /// The world as of now, for a whole exchange.
     pub fn snapshot(&self) -> Current {
         self.reader.current()
+    }
+
+    /// Addresses that redirected connections were meant for and that are no backend's.
+    pub fn originals(&self, direction: Direction) -> &Originals {
+        let name = match direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "original",
+        };
+        self.originals[direction as usize].get_or_init(|| Originals::new(name, &self.metrics))
     }
 
     /// Now.

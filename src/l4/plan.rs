@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::copy::{CopyEnd, Side};
+use super::redirected::Redirected;
 use crate::balance::{Observed, Tie, hash_of_ip};
 use crate::model::{AffinityBy, HashKey, ListenerName, RetryPolicy};
 use crate::snapshot::{Backend, Bind, CompiledRule, Target};
@@ -36,6 +37,15 @@ pub fn decide(bind: Option<&Bind>, name: &str, random: impl FnOnce() -> u64) -> 
             backend: Arc::clone(backend),
         }),
         Target::Invalid(_) | Target::None => Err(Outcome::BadReference),
+    }
+}
+
+/// Where a redirected connection goes.
+pub fn redirected(redirected: &Redirected) -> Forward {
+    Forward {
+        listener: redirected.listener.clone(),
+        rule: Arc::clone(&redirected.destination.rule),
+        backend: Arc::clone(&redirected.destination.backend),
     }
 }
 

@@ -36,7 +36,9 @@ where
     C: AsyncRead + AsyncWrite + OnTcp + Unpin,
 {
     let mut record = Record::open(desk, &from);
-    let decided = {
+    let decided = if let Some(redirected) = &from.redirected {
+        Ok(plan::redirected(redirected))
+    } else {
         let snapshot = desk.snapshot();
         let bind = snapshot.bind(&from.bind).map(|bind| &**bind);
         decide(bind, from.name(), || desk.random())

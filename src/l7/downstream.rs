@@ -11,6 +11,7 @@ use super::interim::Interim;
 use super::upgrade::Tunnel;
 use crate::balance::Micros;
 use crate::l4::proxy_protocol::Header;
+use crate::l4::redirected::Redirected;
 use crate::model::{Certificate, ListenerLimits, ListenerName};
 
 /// One client connection.
@@ -31,6 +32,8 @@ pub struct Downstream {
     pub limits: Arc<ListenerLimits>,
     /// What was agreed on in its TLS handshake; none in clear text.
     pub tls: Option<Rc<ClientTls>>,
+    /// Where its requests go, if it was redirected; else the listener's rules say it.
+    pub redirected: Option<Rc<Redirected>>,
     /// Interim responses for the client; none can be sent on HTTP/2.
     pub interim: Option<Rc<Interim>>,
     /// How its exchanges come and go.

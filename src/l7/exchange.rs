@@ -211,7 +211,7 @@ impl Client {
 
 fn decide<'s>(
     worker: &Worker,
-    from: &Downstream,
+    from: &'s Downstream,
     request: &Request<Incoming>,
     client: &Client,
     snapshot: &'s crate::snapshot::Snapshot,
@@ -230,6 +230,7 @@ fn decide<'s>(
     };
     plan::decide(
         snapshot.bind(&from.bind).map(|bind| &**bind),
+        from.redirected.as_deref(),
         snapshot.challenges(),
         head,
         from.limits.max_headers,
@@ -282,7 +283,10 @@ fn pick(
         match picked.pick {
             Pick::Endpoint(candidate) => Ok(Some(Picked {
                 cell: Arc::clone(&candidate.cell),
-                protocol: candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
+                protocol: match forward.speaks.filter(|_| fleet.policy().tls.is_none()) {
+                    Some(protocol) => protocol,
+                    None => candidate.endpoint.protocol.unwrap_or(fleet.policy().protocol),
+                },
                 tls: tls_of(fleet.policy()),
             })),
             Pick::Saturated => Ok(None),

@@ -13,9 +13,11 @@ use super::headers::{HeaderRefusal, RequestHost, Survey, host_of};
 use super::path::{PathRefusal, normalise};
 use super::refusal::Refusal;
 use super::reply::{Reply, redirect_to};
-use crate::model::{Filter, ListenerName, PathMatch, PathRewrite};
+use crate::l4::redirected::Redirected;
+use crate::model::{BackendProtocol, Filter, ListenerName, PathMatch, PathRewrite};
 use crate::snapshot::{
-    self, Backend, Bind, ChallengeTable, CompiledRule, Found, ListenerEntry, RequestHead, Share, Target,
+    self, Backend, Bind, ChallengeTable, CompiledRule, Destination, Found, ListenerEntry, RequestHead, Share,
+    Target,
 };
 
 /// The head of a request, as received.
@@ -63,21 +65,25 @@ pub struct Forward<'s> {
     pub survey: Survey,
     /// The host as the client gave it.
     pub host: RequestHost,
+    /// What the endpoint is spoken to in, in clear text, whatever the backend says: where nobody knows that Tidegate stands
+    /// between, what the client speaks.
+    pub speaks: Option<BackendProtocol>,
     /// The `Host` that the endpoint sees, when it is another one.
     pub new_host: Option<HeaderValue>,
     /// The path and query that the endpoint sees, when they are not as received.
     pub new_path: Option<PathAndQuery>,
 }
 
-/// Decides. `challenges`: what an authority is answered before any route is asked, while there is something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
+/// Decides. `redirected`: where a redirected connection's requests go; then no rule is asked. `challenges`: what an authority is answered before any route is asked, while there is something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
 pub fn decide<'s>(
     bind: Option<&'s Bind>,
+    redirected: Option<&'s Redirected>,
     challenges: Option<&ChallengeTable>,
     head: Head<'_>,
     max_fields: u16,
     random: impl FnOnce() -> u64,
 ) -> Plan<'s> {
-    match try_decide(bind, challenges, head, max_fields, random) {
+    match try_decide(bind, redirected, challenges, head, max_fields, random) {
         Ok(plan) => plan,
         Err(failure) => Plan::Fail(failure),
     }
@@ -85,6 +91,7 @@ pub fn decide<'s>(
 
 fn try_decide<'s>(
     bind: Option<&'s Bind>,
+    redirected: Option<&'s Redirected>,
     challenges: Option<&ChallengeTable>,
     head: Head<'_>,
     max_fields: u16,
@@ -101,6 +108,9 @@ fn try_decide<'s>(
     }
     let survey = Survey::of(head.headers);
     let host = host_of(head.uri, head.version, head.headers).map_err(Failure::Headers)?;
+    if let Some(redirected) = redirected {
+        return redirect_on(redirected, head.version, survey, host, random);
+    }
     let path = normalise(head.uri.path()).map_err(Failure::Path)?;
     // In clear text only: that the name is ours is proven on the port that anybody reaches without a certificate.
     let asked = challenges.filter(|_| head.tls.is_none());
@@ -144,8 +154,35 @@ fn try_decide<'s>(
         backend,
         survey,
         host,
+        speaks: None,
         new_host,
         new_path,
+    }))
+}
+
+/// A redirected connection's request: it goes where the connection was meant to go, with its path as it is. No condition
+/// is asked, so nothing depends on how the path is read.
+fn redirect_on<'s>(
+    redirected: &'s Redirected,
+    version: Version,
+    survey: Survey,
+    host: RequestHost,
+    random: impl FnOnce() -> u64,
+) -> Result<Plan<'s>, Failure> {
+    let Destination { rule, backend, .. } = &*redirected.destination;
+    Ok(Plan::Forward(Forward {
+        listener: &redirected.listener,
+        rule,
+        share: rule.split.choose(random),
+        backend,
+        survey,
+        host,
+        speaks: Some(match version {
+            Version::HTTP_2 => BackendProtocol::H2c,
+            _ => BackendProtocol::Http1,
+        }),
+        new_host: None,
+        new_path: None,
     }))
 }
 

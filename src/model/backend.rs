@@ -52,6 +52,10 @@ pub struct Backend {
     pub hedge: Option<HedgePolicy>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: LoadReports,
+    /// Addresses by which clients know it: redirected connections that were meant for one of them go to it.
+    pub virtual_addresses: Vec<SocketAddr>,
+    /// Whether nobody looks into redirected connections for it.
+    pub opaque: bool,
 }
 
 impl Backend {
@@ -78,6 +82,8 @@ impl Backend {
             retry_budget: RetryBudget::default(),
             hedge: None,
             load_reports: LoadReports::default(),
+            virtual_addresses: Vec::new(),
+            opaque: false,
         }
     }
 }

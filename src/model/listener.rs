@@ -41,6 +41,28 @@ pub enum ListenerKind {
     Tls,
     /// Datagrams are relayed, by session.
     Udp,
+    /// Connections that the kernel redirected here: each goes where its client wanted to go, or to the backend that is
+    /// known by that address; requests one by one, other bytes as they come.
+    Redirected(Direction),
+}
+
+/// Which way redirected connections go, as seen by the app beside which Tidegate runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// To the app.
+    Inbound,
+    /// From the app.
+    Outbound,
+}
+
+impl Direction {
+    /// The word for it in configuration and views.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
 }
 
 impl ListenerKind {
@@ -51,6 +73,7 @@ impl ListenerKind {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Udp => "udp",
+            Self::Redirected(_) => "redirected",
         }
     }
 }
@@ -62,6 +85,7 @@ impl Listener {
             ListenerKind::Http if self.tls.is_none() => Opening::Http,
             ListenerKind::Http | ListenerKind::Tls => Opening::Tls,
             ListenerKind::Tcp | ListenerKind::Udp => Opening::Anything,
+            ListenerKind::Redirected(direction) => Opening::Redirected(direction),
         }
     }
 
@@ -73,7 +97,9 @@ impl Listener {
     /// What its socket is for.
     pub fn transport(&self) -> Transport {
         match self.kind {
-            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls => Transport::Tcp,
+            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Redirected(_) => {
+                Transport::Tcp
+            }
             ListenerKind::Udp => Transport::Udp,
         }
     }
@@ -88,6 +114,8 @@ pub enum Opening {
     Tls,
     /// Anything: nobody looks.
     Anything,
+    /// Anything, and it is looked at.
+    Redirected(Direction),
 }
 
 impl Opening {
@@ -97,6 +125,8 @@ impl Opening {
             Self::Http => "clear text",
             Self::Tls => "TLS",
             Self::Anything => "bytes that nobody looks into",
+            Self::Redirected(Direction::Inbound) => "what others send to the app",
+            Self::Redirected(Direction::Outbound) => "what the app sends",
         }
     }
 }
@@ -169,6 +199,10 @@ pub struct ListenerLimits {
     pub responses: Option<u32>,
     /// What connections have to begin with. None: with the client's own bytes.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// How long the first bytes of a redirected connection are waited for, to see what is spoken.
+    pub detect: Duration,
+    /// Ports of destinations whose redirected connections are relayed without a look.
+    pub opaque_ports: Vec<u16>,
     /// Networks whose `X-Forwarded-*` and `Forwarded` fields are believed and extended, not replaced.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether clients that ask for it are told how many exchanges are in flight.
@@ -190,10 +224,16 @@ impl ListenerLimits {
     pub const fn relay_idle_of(kind: ListenerKind) -> Option<Duration> {
         match kind {
             ListenerKind::Udp => Some(Duration::from_secs(60)),
-            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls => Some(Duration::from_secs(3600)),
+            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Redirected(_) => {
+                Some(Duration::from_secs(3600))
+            }
         }
     }
 }
+
+/// Ports of protocols in which the server speaks first, or that are not HTTP for sure: SMTP twice, MySQL, its cluster's
+/// replication, PostgreSQL, Redis, Elasticsearch's transport, memcached. The list is Linkerd's, which its users know.
+pub const OPAQUE_PORTS: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
 
 impl Default for ListenerLimits {
     fn default() -> Self {
@@ -212,6 +252,8 @@ impl Default for ListenerLimits {
             relay_idle: Self::relay_idle_of(ListenerKind::Tcp),
             responses: None,
             proxy_protocol: None,
+            detect: Duration::from_millis(250),
+            opaque_ports: OPAQUE_PORTS.to_vec(),
             trusted_proxies: Vec::new(),
             load_reports: false,
         }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::publish::Published;
 use super::sharded::Sharded;
@@ -35,6 +35,30 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// One that is in no snapshot and has one endpoint for ever.
+    pub(super) fn of_one(
+        policy: model::Backend,
+        metrics: Arc<BackendMetrics>,
+        endpoint: Endpoint,
+        now: Micros,
+    ) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = policy.name.clone();
+        let budget = RetryBudget::new(&policy.retry_budget);
+        let fleet = Fleet::build(Arc::new(policy), &[endpoint], None, now);
+        Self {
+            name,
+            // Those of snapshots count from 1.
+            id: u64::MAX - COUNT.fetch_add(1, Ordering::Relaxed),
+            metrics,
+            budget: Published::new(Arc::new(budget)),
+            fleet: Published::new(Arc::new(fleet)),
+            defined: AtomicBool::new(true),
+            ties: AtomicBool::new(false),
+            asks_load: AtomicBool::new(false),
+        }
+    }
+
     /// Its policy and endpoints as they are now, owned: for those who keep them across awaits.
     pub fn fleet(&self) -> Arc<Fleet> {
         self.fleet.load()

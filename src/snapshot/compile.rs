@@ -28,6 +28,7 @@ use foldhash::fast::RandomState;
 
 use self::listeners::{Edits, Listeners};
 use super::backend::{Backends, Swap};
+use super::destinations::Destinations;
 use super::paths::Entry;
 use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
@@ -52,6 +53,7 @@ pub struct Compiler {
     /// Routes by the listeners they name, live or not.
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
+    destinations: Destinations,
     binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     generation: u64,
@@ -88,6 +90,7 @@ impl Compiler {
             compiled: HashMap::new(),
             attached: HashMap::new(),
             backends: Backends::new(metrics, vantage),
+            destinations: Destinations::default(),
             binds: HashMap::default(),
             challenges: None,
             generation: 0,
@@ -115,6 +118,13 @@ impl Compiler {
                 swap.make();
             }
         }
+        for name in &changed.backends {
+            let policy = self.policies.get(name).map(|claim| &*claim.value);
+            self.destinations.follow(name, policy, &mut self.backends);
+        }
+        applied
+            .rejects
+            .extend(self.address_rejects(|name| changed.backends.contains(name)));
         let fresh = self.listeners.follow(&changed.listeners);
         self.listeners.manage(certificates);
         for name in &changed.listeners {
@@ -151,6 +161,7 @@ impl Compiler {
             rejects.extend(self.slot_reject(name));
         }
         rejects.sort_by(|a, b| (a.source.as_str(), &a.object).cmp(&(b.source.as_str(), &b.object)));
+        rejects.extend(self.address_rejects(|_| true));
         rejects
     }
 
@@ -318,7 +329,8 @@ impl Compiler {
     /// Publishes a new table if there is anything new in it; says whether sockets have to follow.
     fn publish(&mut self, answers_changed: bool, published: &mut Option<u64>) -> bool {
         let (binds_changed, addresses_changed) = self.listeners.rebuild(&mut self.binds);
-        if self.backends.take_listed() | binds_changed | answers_changed {
+        let destinations_changed = self.destinations.take_changed();
+        if self.backends.take_listed() | binds_changed | answers_changed | destinations_changed {
             self.generation += 1;
             *published = Some(self.generation);
             self.publisher.publish(Arc::new(Snapshot {
@@ -326,6 +338,7 @@ impl Compiler {
                 binds: self.binds.clone(),
                 challenges: self.challenges.clone(),
                 backends: self.backends.list().clone(),
+                destinations: Arc::clone(self.destinations.table()),
             }));
         }
         addresses_changed
@@ -341,6 +354,22 @@ impl Compiler {
         }
     }
 
+    /// Addresses that these backends want and others have.
+    fn address_rejects(&self, concerns: impl Fn(&BackendName) -> bool) -> Vec<Reject> {
+        let waiting = self.destinations.waiting().filter(|(_, name, _)| concerns(name));
+        let rejects = waiting.filter_map(|(address, name, holder)| {
+            Some(Reject {
+                source: self.source_name(self.policies.get(name)?.source),
+                object: format!("backend {name}"),
+                field: Some("virtual_addresses".to_owned()),
+                reason: format!(
+                    "backend {holder} has the address {address} already, and keeps it; take it from one of them"
+                ),
+            })
+        });
+        rejects.collect()
+    }
+
     fn slot_reject(&self, name: &ListenerName) -> Option<Reject> {
         let given = self.listeners.given.get(name)?;
         let other = self.listeners.in_the_way_of(name)?;
@@ -353,6 +382,7 @@ impl Compiler {
         if its != own {
             let field = match (its, own) {
                 (Opening::Anything, _) | (_, Opening::Anything) => "protocol",
+                (Opening::Redirected(_), _) | (_, Opening::Redirected(_)) => "transparent",
                 (Opening::Http | Opening::Tls, _) => "tls",
             };
             let (its, own) = (its.words(), own.words());

@@ -121,6 +121,27 @@ impl CompiledRule {
         self.does.replies.then(|| reply(&self.rule.filters)).flatten()
     }
 
+    /// One that leads to a backend, whatever is asked. The rule has no filters.
+    pub(super) fn to(backend: &Arc<Backend>, rule: Arc<Rule>, route: RouteName) -> Self {
+        let share = Share {
+            target: Target::Backend(Arc::clone(backend)),
+            filters: Box::default(),
+            mirrors: Vec::new(),
+            does: FilterKinds::default(),
+        };
+        Self {
+            rule,
+            route,
+            index: 0,
+            split: Split {
+                shares: Box::new([share]),
+                ends: Box::default(),
+            },
+            mirrors: Vec::new(),
+            does: FilterKinds::default(),
+        }
+    }
+
     fn compile(
         rule: &Arc<Rule>,
         route: &RouteName,

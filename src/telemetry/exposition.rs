@@ -8,6 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
+use super::detection::Detected;
 use super::histogram::{EXPOSED, Histogram};
 use super::metrics::{Acme, BackendTotals, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals};
 use super::process::ProcessTotals;
@@ -329,6 +330,28 @@ const FAMILIES: &[Family] = &[
                         .filter(|(_, count)| *count > 0)
                         .map(|(end, count)| {
                             let labels = [("listener", &*listener.name), ("outcome", end.code())];
+                            counter(&labels, count as f64)
+                        })
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_detected_protocols_total",
+        kind: MetricType::COUNTER,
+        help: "Redirected connections, by what was found in their first bytes.",
+        labels: &["listener", "protocol"],
+        samples: |reading| {
+            let listeners = reading.totals.listeners.iter();
+            listeners
+                .flat_map(|listener| {
+                    Detected::ALL
+                        .iter()
+                        .map(|found| (found, listener.detected[found.index()]))
+                        // Other listeners than those of redirected connections have none.
+                        .filter(|(_, count)| *count > 0)
+                        .map(|(found, count)| {
+                            let labels = [("listener", &*listener.name), ("protocol", found.code())];
                             counter(&labels, count as f64)
                         })
                 })

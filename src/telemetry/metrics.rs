@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
 pub use self::totals::{Acme, BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
+use super::detection::Detected;
 use super::histogram::Cell;
 use super::{HandshakeEnd, Outcome};
 
@@ -403,6 +404,11 @@ impl ListenerMetrics {
     /// Counts an ended TLS handshake.
     pub fn handshake(&self, worker: usize, end: HandshakeEnd) {
         self.shards.of(worker).handshakes[end.index()].add(1);
+    }
+
+    /// Counts what was found on a redirected connection.
+    pub fn detected(&self, worker: usize, found: Detected) {
+        self.shards.of(worker).detected[found.index()].add(1);
     }
 
     /// The sum over all workers.

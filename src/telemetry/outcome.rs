@@ -69,6 +69,8 @@ outcomes! {
     Unsupported = "unsupported", "http_request_error";
     /// The request has been through this proxy too often.
     Loop = "loop", "proxy_loop_detected";
+    /// A connection to a listener of redirected connections that was not redirected, or was meant for the listener itself.
+    RedirectLoop = "redirect_loop", "proxy_loop_detected";
     /// The client's connection is not for the request's host.
     Misdirected = "misdirected", "http_request_error";
     /// The connection comes from somewhere else than the networks whose PROXY protocol is believed.
@@ -144,6 +146,7 @@ impl Outcome {
             | Self::ExpectationFailed
             | Self::Unsupported
             | Self::Loop
+            | Self::RedirectLoop
             | Self::Misdirected
             | Self::ProxyUntrusted
             | Self::ProxyHeader

@@ -47,6 +47,38 @@ fn good_but(part: &str, with: &str) -> String {
 }
 
 const REFUSALS: &[Row] = &[
+    // Redirected connections
+    (
+        "raw",
+        "listeners: {out: {address: \":4140\", transparent: outbound, protocol: http, hostname: a.b}}\n",
+        &[
+            "1:68: what is spoken on redirected connections is seen from their first bytes (leave protocol out; see limits.opaque_ports) [1:45: redirected here]",
+            "1:84: redirected connections go where their clients wanted to go (leave it out) [1:45: redirected here]",
+        ],
+    ),
+    (
+        "raw",
+        "listeners: {out: {address: \":4140\", transparent: outbound, limits: {opaque_ports: [25, 0, 65536]}}}\n",
+        &[
+            "1:88: 0 is no port from 1 to 65535",
+            "1:91: 65536 is no port from 1 to 65535",
+        ],
+    ),
+    (
+        "raw",
+        "listeners: {out: {address: \":4140\", transparent: outbound}}\nroutes: [{listeners: [out], to: \"10.0.0.1:1\"}]\n",
+        &[
+            "2:23: no route is asked on \"out\", where redirected connections go where their clients wanted to go (leave it out; see virtual_addresses of backends)",
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], virtual_addresses: ["10.96.0.1:80", "10.96.0.1:80", "10.96.0.1"]"#,
+        &[
+            "4:81: 10.96.0.1:80 is the virtual address of one backend (take it from one of them) [4:65: first here]",
+            "4:97: \"10.96.0.1\" is not the address of an endpoint (a port is missing: \"10.96.0.1:PORT\")",
+        ],
+    ),
     // TLS (see tls.rs)
     (
         "listener",

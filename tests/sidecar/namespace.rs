@@ -59,6 +59,15 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Connects it with another: `name` is the interface in both.
+    pub fn connect(&self, other: &Self, name: &str) {
+        let (one, two) = (self.holder.id(), other.holder.id());
+        self.run(&format!(
+            "ip link add {name} type veth peer name {name} netns /proc/{two}/ns/net"
+        ));
+        assert_ne!(one, two);
+    }
+
     fn path(&self) -> String {
         format!("/proc/{}/ns/net", self.holder.id())
     }

@@ -28,7 +28,24 @@ use crate::model::{
 
 /// Puts all backends and their endpoints into the world.
 pub fn backends(pass: &mut Pass, raw: &RawConfig, names: &mut Names, world: &mut World) {
+    let mut virtual_addresses: HashMap<SocketAddr, Place> = HashMap::new();
     for (name, raw) in raw.backends.iter().flat_map(|map| &map.0) {
+        for text in raw.value.virtual_addresses.iter().flatten() {
+            names.use_backend(name);
+            let Ok(address) = units::endpoint_address(text.text()) else {
+                continue; // said below
+            };
+            if let Some(first) = virtual_addresses.insert(address, text.place()) {
+                pass.say(
+                    Diagnostic::error(
+                        text.place(),
+                        format!("{address} is the virtual address of one backend"),
+                    )
+                    .hint("take it from one of them")
+                    .related(first, "first here"),
+                );
+            }
+        }
         let endpoints = endpoints(pass, &raw.value, raw.place, raw.value.tls.is_some());
         check_backend_name(pass, name, &endpoints);
         names.define_backend(name);
@@ -110,6 +127,13 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
         retry_budget: retry_budget(pass, raw.retry_budget.as_ref()),
         hedge: raw.hedge.as_ref().map(|hedge| self::hedge(pass, hedge, raw)),
         load_reports: load_reports(raw.load_reports.as_ref()),
+        virtual_addresses: raw
+            .virtual_addresses
+            .iter()
+            .flatten()
+            .filter_map(|text| pass.unit(text.place(), units::endpoint_address(text.text())))
+            .collect(),
+        opaque: raw.opaque.as_ref().map_or(default.opaque, |opaque| opaque.value),
         name: default.name,
     }
 }

@@ -10,11 +10,12 @@ use crate::config::place::{Place, Placed};
 use crate::config::raw::acme::RawAcme;
 use crate::config::raw::text::ListenAddress;
 use crate::config::raw::{
-    RawConfig, RawListener, RawListenerKind, RawListenerLimits, RawListenerProtocol, RawProxyProtocol,
+    RawConfig, RawDirection, RawListener, RawListenerKind, RawListenerLimits, RawListenerProtocol,
+    RawProxyProtocol,
 };
 use crate::config::units;
 use crate::model::{
-    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Protocols, ProxyProtocol,
+    Direction, HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Protocols, ProxyProtocol,
 };
 
 /// The name of the listener that `listen` makes.
@@ -117,6 +118,9 @@ fn listener(
 
 /// What is done with what clients send; says which other keys make no sense with it.
 fn kind(pass: &mut Pass, raw: &RawListener) -> ListenerKind {
+    if let Some(direction) = &raw.transparent {
+        return redirected(pass, raw, direction);
+    }
     let Some(protocol) = &raw.protocol else {
         if let Some(to) = &raw.to {
             pass.say(
@@ -189,6 +193,31 @@ fn proxy_protocol(pass: &mut Pass, raw: &RawProxyProtocol) -> ProxyProtocol {
             Duration::from_millis(10)..=DAY,
         ),
     }
+}
+
+/// A listener of redirected connections; says which other keys make no sense with it.
+fn redirected(pass: &mut Pass, raw: &RawListener, direction: &Placed<RawDirection>) -> ListenerKind {
+    let mut refuse = |place: Option<Place>, message: &str, hint: &str| {
+        if let Some(place) = place {
+            let why = Diagnostic::error(place, message).hint(hint);
+            pass.say(why.related(direction.place, "redirected here"));
+        }
+    };
+    let protocol = raw.protocol.as_ref().map(|protocol| protocol.place);
+    let message = "what is spoken on redirected connections is seen from their first bytes";
+    refuse(protocol, message, "leave protocol out; see limits.opaque_ports");
+    let to = raw.to.as_ref().map(|to| to.place);
+    let message = "redirected connections go where their clients wanted to go";
+    refuse(to, message, "leave it out; see virtual_addresses of backends");
+    let hostname = raw.hostname.as_ref().map(|hostname| hostname.place);
+    refuse(hostname, message, "leave it out");
+    let tls = raw.tls.as_ref().map(|tls| tls.place);
+    let message = "TLS of redirected connections is between client and server";
+    refuse(tls, message, "leave it out");
+    ListenerKind::Redirected(match direction.value {
+        RawDirection::Inbound => Direction::Inbound,
+        RawDirection::Outbound => Direction::Outbound,
+    })
 }
 
 /// A hostname pattern; [`HostPattern::Any`] when it is wrong.
@@ -325,6 +354,25 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>, kind: ListenerKind) 
             default.max_handshakes,
             1..=1_000_000,
         ),
+        detect: pass.duration(
+            "detect",
+            raw.detect.as_ref(),
+            default.detect,
+            SHORT..=Duration::from_secs(60),
+        ),
+        opaque_ports: match &raw.opaque_ports {
+            None => default.opaque_ports,
+            Some(ports) => ports
+                .iter()
+                .filter_map(|port| match u16::try_from(port.value) {
+                    Ok(number) if number > 0 => Some(number),
+                    _ => {
+                        pass.error(port.place, format!("{} is no port from 1 to 65535", port.value));
+                        None
+                    }
+                })
+                .collect(),
+        },
         relay_idle: pass.duration_or_none(
             "relay_idle",
             raw.relay_idle.as_ref(),

@@ -50,6 +50,17 @@ impl Names {
         }
     }
 
+    /// Whether redirected connections come to some listener.
+    pub fn redirects(&self) -> bool {
+        let mut kinds = self.listeners.iter().map(|(_, kind)| kind);
+        kinds.any(|kind| matches!(kind, ListenerKind::Redirected(_)))
+    }
+
+    /// Something else than a route leads to a backend.
+    pub fn use_backend(&mut self, name: &Placed<String>) {
+        self.used.insert(name.value.clone());
+    }
+
     pub fn define_backend(&mut self, name: &Placed<String>) {
         self.backends.insert(name.value.clone(), name.place);
     }
@@ -93,7 +104,21 @@ impl Names {
                 );
                 continue;
             };
-            if found.contains(listener) {
+            let redirected = |(other, kind): &(ListenerName, ListenerKind)| {
+                other == listener && matches!(kind, ListenerKind::Redirected(_))
+            };
+            if self.listeners.iter().any(redirected) {
+                pass.say(
+                    Diagnostic::error(
+                        name.place,
+                        format!(
+                            "no route is asked on {:?}, where redirected connections go where their clients wanted to go",
+                            name.text()
+                        ),
+                    )
+                    .hint("leave it out; see virtual_addresses of backends"),
+                );
+            } else if found.contains(listener) {
                 pass.error(
                     name.place,
                     format!("the listener {:?} is there twice", name.text()),

@@ -36,7 +36,7 @@ pub fn routes(
         .filter_map(|(name, listener)| Some((name, listener.to.as_ref()?)))
         .collect();
     let Some(raw_routes) = raw.routes.as_ref().filter(|routes| !routes.is_empty()) else {
-        if raw.manifests.is_none() && short.is_empty() {
+        if raw.manifests.is_none() && short.is_empty() && !names.redirects() {
             pass.say(
                 Diagnostic::warning(
                     Place::START,

@@ -54,6 +54,10 @@ pub struct RawBackend {
     pub hedge: Option<Placed<RawHedge>>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: Option<RawLoadReports>,
+    /// Addresses by which clients know it: redirected connections that were meant for one of them go to it. Default: none.
+    pub virtual_addresses: Option<Vec<EndpointAddress>>,
+    /// Whether nobody looks into redirected connections for it. Default: false.
+    pub opaque: Option<Placed<bool>>,
 }
 
 /// A version of the PROXY protocol.

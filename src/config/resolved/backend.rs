@@ -63,6 +63,12 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .with("retry_budget", budget.yaml())
         .maybe("hedge", backend.hedge.as_ref().map(hedge))
         .with("load_reports", load_reports.yaml())
+        .maybe(
+            "virtual_addresses",
+            (!backend.virtual_addresses.is_empty())
+                .then(|| list(&backend.virtual_addresses, |address| text(address.to_string()))),
+        )
+        .with("opaque", word(backend.opaque))
         .yaml()
 }
 

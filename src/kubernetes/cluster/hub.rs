@@ -125,10 +125,11 @@ pub struct Hub {
 impl Hub {
     /// With nothing read. `public` is the address that statuses name for what is bound on every address.
     pub fn new(settings: Settings, public: Option<IpAddr>) -> Self {
+        let unread = settings.kinds().iter().copied().collect();
         Self {
             index: Index::new(SourceName::new(SOURCE), settings),
             health: Health {
-                unread: Kind::ALL.iter().copied().collect(),
+                unread,
                 ..Health::default()
             },
             broken: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! Core kinds: Service, Namespace.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -15,6 +16,13 @@ pub struct Service {
     pub spec: ServiceSpec,
 }
 
+impl Service {
+    /// Whether it is only a name for something outside the cluster.
+    pub fn is_external(&self) -> bool {
+        self.spec.r#type.as_deref() == Some("ExternalName")
+    }
+}
+
 /// What is read of a Service's `spec`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -23,6 +31,25 @@ pub struct ServiceSpec {
     pub r#type: Option<Box<str>>,
     #[serde(deserialize_with = "or_default")]
     pub ports: Vec<ServicePort>,
+    /// The addresses that clients know it by, one of each family; `None` where there is none ("headless").
+    #[serde(rename = "clusterIPs", deserialize_with = "or_default")]
+    pub cluster_ips: Vec<Box<str>>,
+    /// The first of them, all that older or hand-written objects have.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<Box<str>>,
+}
+
+impl ServiceSpec {
+    /// The addresses that clients know it by.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let first = self
+            .cluster_ip
+            .as_slice()
+            .iter()
+            .filter(|_| self.cluster_ips.is_empty());
+        let texts = self.cluster_ips.iter().chain(first);
+        texts.filter_map(|text| text.parse().ok())
+    }
 }
 
 /// A port of a Service.

@@ -286,7 +286,7 @@ fn slot(listener: &Listener) -> Slot {
     // Where nobody looks at what comes, no hostname can tell listeners apart.
     let hostname = match opening {
         Opening::Http | Opening::Tls => listener.hostname.clone(),
-        Opening::Anything => HostPattern::Any,
+        Opening::Anything | Opening::Redirected(_) => HostPattern::Any,
     };
     (listener.socket(), hostname, opening)
 }

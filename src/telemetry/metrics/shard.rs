@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::super::detection::Detected;
 use super::super::histogram::{Cell, HistogramCells};
 use super::super::{HandshakeEnd, Outcome};
 use super::{BackendTotals, CLASSES, ListenerTotals, PICKS};
@@ -107,6 +108,7 @@ pub(super) struct ListenerShard {
     pub(super) refused: Cell,
     pub(super) handed_off: Cell,
     pub(super) handshakes: [Cell; HandshakeEnd::ALL.len()],
+    pub(super) detected: [Cell; Detected::ALL.len()],
 }
 
 impl ListenerShard {
@@ -116,6 +118,9 @@ impl ListenerShard {
         totals.refused += self.refused.get();
         totals.handed_off += self.handed_off.get();
         for (count, cell) in totals.handshakes.iter_mut().zip(&self.handshakes) {
+            *count += cell.get();
+        }
+        for (count, cell) in totals.detected.iter_mut().zip(&self.detected) {
             *count += cell.get();
         }
     }

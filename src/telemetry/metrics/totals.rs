@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::detection::Detected;
 use super::super::histogram::Histogram;
 use super::super::{HandshakeEnd, Outcome};
 use super::{CLASSES, EJECTIONS, PICKS};
@@ -201,6 +202,8 @@ pub struct ListenerTotals {
     pub handed_off: u64,
     /// Ended TLS handshakes by [`HandshakeEnd::index`].
     pub handshakes: [u64; HandshakeEnd::ALL.len()],
+    /// What was found on redirected connections, by [`Detected::index`].
+    pub detected: [u64; Detected::ALL.len()],
 }
 
 impl ListenerTotals {
