@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub fn run(args: &StatusArgs) -> ExitCode {
     }
 }
 
-fn read(directory: &PathBuf) -> Result<Page<ObjectView>, String> {
+fn read(directory: &Path) -> Result<Page<ObjectView>, String> {
     let all = kubernetes::overview_of_directory(directory, kubernetes::Settings::default());
     let items: Vec<ObjectView> = all
         .map_err(|error| error.to_string())?
@@ -173,7 +173,7 @@ mod tests {
         let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: i}\nspec: {}\n";
         std::fs::write(directory.path().join("i.yaml"), ingress).unwrap();
         assert_eq!(run(&args(true)), ExitCode::from(REFUSED));
-        let page = read(&directory.path().to_owned()).unwrap();
+        let page = read(directory.path()).unwrap();
         assert_eq!(
             (page.items[0].name.as_str(), page.items[0].live.as_str()),
             ("default/i", "no")

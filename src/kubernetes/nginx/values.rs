@@ -168,6 +168,7 @@ pub fn retry_on(text: &str) -> Result<Option<RetryOn>, String> {
         reset: false,
         timeout: false,
         statuses: Vec::new(),
+        grpc_statuses: Vec::new(),
     };
     for word in text.split_ascii_whitespace() {
         match word {
