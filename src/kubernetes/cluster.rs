@@ -46,7 +46,7 @@ use keep::{Journal, Keeper};
 pub use lease::Resign;
 
 use crate::kubernetes::overview::Overview;
-use crate::kubernetes::{Kind, Object, Settings};
+use crate::kubernetes::{Object, Settings};
 
 /// What was read and waits for the index; then its readers wait, and with them the API server.
 const MAX_WAITING: usize = 1024;
