@@ -53,9 +53,11 @@ impl Backend {
             metrics,
             budget: Published::new(Arc::new(budget)),
             fleet: Published::new(Arc::new(fleet)),
+            hedging: Published::new(Arc::new(None)),
             defined: AtomicBool::new(true),
             ties: AtomicBool::new(false),
             asks_load: AtomicBool::new(false),
+            hedges: AtomicBool::new(false),
         }
     }
 
