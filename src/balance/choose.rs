@@ -137,6 +137,14 @@ pub(super) struct Cost {
     pub load: f32,
 }
 
+impl Cost {
+    /// Of an endpoint that is not to be chosen: above every number, infinity too, in the order of the bits.
+    const NONE: Self = Self {
+        latency: f32::NAN,
+        load: 0.0,
+    };
+}
+
 /// Reads all: the least cost. A cost gets the lane and a chance ([`draw`]) to be divided by the weight.
 pub(super) fn scan(sight: &Sight<'_>, rng: &mut Rng, cost: impl Fn(&Lane, f32) -> Cost) -> Choice {
     if sight.lanes.len() <= FEW {
@@ -168,19 +176,28 @@ fn scan_those<const BLOCK: usize>(
     cost: &impl Fn(&Lane, f32) -> Cost,
 ) -> (usize, Choice) {
     let mut out = 0;
-    let mut offers = Offers::<BLOCK>::default();
-    for (index, lane) in sight.lanes.iter().enumerate() {
-        if !available(lane) {
-            out += 1;
-        } else if sight.was_tried(lane) {
-            // Not again.
-        } else if lane.cell.in_flight() >= sight.limit {
-            offers.saturated = true;
-        } else {
-            offers.add(index, cost(lane, draw(rng)));
+    let mut best = Best::default();
+    let mut costs = [Cost::default(); BLOCK];
+    for (block, lanes) in sight.lanes.chunks(BLOCK).enumerate() {
+        let mut typical = Typical::default();
+        for (place, lane) in costs.iter_mut().zip(lanes) {
+            *place = Cost::NONE;
+            if !available(lane) {
+                out += 1;
+            } else if sight.was_tried(lane) {
+                // Not again.
+            } else if lane.cell.in_flight() >= sight.limit {
+                best.saturated = true;
+            } else {
+                *place = cost(lane, draw(rng));
+                typical.add(place.load);
+            }
         }
+        best.settle(costs.iter().take(lanes.len()), typical, |place| {
+            block * BLOCK + place
+        });
     }
-    (out, offers.choice())
+    (out, best.choice())
 }
 
 /// Draws until `choices` of them may be chosen: the least cost. Reads all if the draws find none.
@@ -188,25 +205,35 @@ pub(super) fn sample(
     sight: &Sight<'_>,
     places: &Places,
     rng: &mut Rng,
-    choices: u32,
+    choices: usize,
     panic: impl Fn() -> bool,
     cost: impl Fn(&Lane, f32) -> Cost,
 ) -> Choice {
-    let mut offers = Offers::<FEW>::default();
+    let mut costs = [Cost::NONE; FEW];
+    let mut indexes = [0; FEW];
+    let mut typical = Typical::default();
     let mut found = 0;
     for _ in 0..choices + MOST_MISSES {
         let index = places.any(rng);
         let Some(lane) = sight.lanes.get(index) else { break };
-        if sight.may_take(lane, &panic) {
+        if sight.may_take(lane, &panic)
+            && let (Some(place), Some(of)) = (costs.get_mut(found), indexes.get_mut(found))
+        {
             // The draw was by weight, so the chance must not be once more.
-            offers.add(index, cost(lane, draw(rng) * lane.weight));
+            *place = cost(lane, draw(rng) * lane.weight);
+            *of = index;
+            typical.add(place.load);
             found += 1;
             if found == choices {
                 break;
             }
         }
     }
-    match offers.choice() {
+    let mut best = Best::default();
+    best.settle(costs.iter().take(found), typical, |place| {
+        indexes.get(place).copied().unwrap_or_default()
+    });
+    match best.choice() {
         Choice::None => scan(sight, rng, cost),
         choice => choice,
     }
@@ -253,7 +280,7 @@ pub(super) fn is_panic(out: usize, lanes: usize, percent: u8) -> bool {
 }
 
 /// Draws in vain before all are read: with half of the endpoints out, fewer than one pick in 65,000.
-const MOST_MISSES: u32 = 16;
+const MOST_MISSES: usize = 16;
 
 /// Costs that are compared at a time: so many, or else so many. With more endpoints than that (a large fleet's draws found none) each
 /// block has its own typical load.
@@ -262,61 +289,68 @@ const MANY: usize = 128;
 /// Part of the typical load that every endpoint is reckoned to have besides its own.
 const TYPICAL: f32 = 0.5;
 
-/// Costs to be compared. Two passes, because the typical load must be known before costs are.
-struct Offers<const BLOCK: usize> {
-    costs: [Cost; BLOCK],
-    indexes: [u32; BLOCK],
-    count: usize,
-    saturated: bool,
-    /// Of the blocks before: the cost in the high half, and whose it is. The bits of floats that are not negative have the
-    /// order of the floats, so that one comparison without a branch decides: which of 16 is the least, no processor foretells.
+/// The mean load of those that are compared; it must be known before costs are, hence two passes. Summed up while costs are
+/// read: a sum of its own would be a chain of additions that each wait for the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Typical {
+    loads: f32,
+    count: f32,
+}
+
+impl Typical {
+    fn add(&mut self, load: f32) {
+        self.loads += load;
+        self.count += 1.0;
+    }
+
+    /// What is added to the load of each.
+    fn base(self) -> f32 {
+        1.0 + TYPICAL * self.loads / self.count.max(1.0)
+    }
+}
+
+/// The least cost so far.
+#[derive(Clone, Copy, Debug)]
+struct Best {
+    /// The cost in the high half, and whose it is. The bits of floats that are not negative have the order of the floats, so
+    /// that one comparison without a branch decides: which of 16 is the least, no processor foretells.
     least: u64,
+    /// Whether one was at its bound.
+    saturated: bool,
 }
 
-impl<const BLOCK: usize> Offers<BLOCK> {
-    fn add(&mut self, index: usize, cost: Cost) {
-        if self.count == BLOCK {
-            self.settle();
-        }
-        if let (Some(place), Some(of)) = (self.costs.get_mut(self.count), self.indexes.get_mut(self.count)) {
-            *place = cost;
-            *of = index as u32;
-            self.count += 1;
-        }
-    }
-
-    /// Compares what there is, and begins anew.
-    fn settle(&mut self) {
-        let costs = self.costs.get(..self.count).unwrap_or_default();
-        let loads: f32 = costs.iter().map(|cost| cost.load).sum();
-        let base = 1.0 + TYPICAL * loads / self.count.max(1) as f32;
-        for (cost, index) in costs.iter().zip(&self.indexes) {
+impl Best {
+    fn settle<'a>(
+        &mut self,
+        costs: impl Iterator<Item = &'a Cost>,
+        typical: Typical,
+        index_of: impl Fn(usize) -> usize,
+    ) {
+        let base = typical.base();
+        for (place, cost) in costs.enumerate() {
             let cost = cost.latency * (base + cost.load);
-            self.least = self
-                .least
-                .min((u64::from(cost.to_bits()) << 32) | u64::from(*index));
+            let index = index_of(place) as u64 & u64::from(u32::MAX);
+            self.least = self.least.min((u64::from(cost.to_bits()) << 32) | index);
         }
-        self.count = 0;
     }
 
-    fn choice(&mut self) -> Choice {
-        self.settle();
-        match self.least {
-            u64::MAX if self.saturated => Choice::Saturated,
-            u64::MAX => Choice::None,
-            least => Choice::Lane((least & u64::from(u32::MAX)) as usize),
+    fn choice(self) -> Choice {
+        // What is not a number is above infinity, or, by its sign, above all.
+        if self.least >> 32 <= u64::from(f32::INFINITY.to_bits()) {
+            Choice::Lane((self.least & u64::from(u32::MAX)) as usize)
+        } else if self.saturated {
+            Choice::Saturated
+        } else {
+            Choice::None
         }
     }
 }
 
-impl<const BLOCK: usize> Default for Offers<BLOCK> {
+impl Default for Best {
     fn default() -> Self {
         Self {
-            costs: [Cost::default(); BLOCK],
-            indexes: [0; BLOCK],
-            count: 0,
-            saturated: false,
             least: u64::MAX,
+            saturated: false,
         }
     }
 }
@@ -352,28 +386,51 @@ mod tests {
             (&[(5.0, 1.0), (8.0, 0.0)], Choice::Lane(1)), // 5 * 2.25 and 8 * 1.25
             (&[(5.0, 9.0), (5.0, 9.0), (40.0, 0.0)], Choice::Lane(0)), // 5 * 13 and 40 * 4
         ] {
-            let mut offers = Offers::<4>::default();
-            for (index, (latency, load)) in costs.iter().enumerate() {
-                offers.add(
-                    index,
-                    Cost {
-                        latency: *latency,
-                        load: *load,
-                    },
-                );
-            }
-            assert_eq!(offers.choice(), expected, "{costs:?}");
+            assert_eq!(least(&[costs]), expected, "{costs:?}");
         }
     }
 
     #[test]
-    fn more_than_a_block_is_compared() {
-        let mut offers = Offers::<4>::default();
-        for index in 0..11 {
-            let latency = if index == 6 { 1.0 } else { 2.0 };
-            offers.add(index, Cost { latency, load: 1.0 });
+    fn blocks_are_compared() {
+        let block = [(2.0, 1.0), (2.0, 1.0), (2.0, 1.0), (2.0, 1.0)];
+        let better = [(2.0, 1.0), (2.0, 1.0), (1.0, 1.0), (2.0, 1.0)];
+        assert_eq!(least(&[&block, &better, &block[..3]]), Choice::Lane(6));
+        assert_eq!(least(&[&block, &block[..3]]), Choice::Lane(0));
+        assert_eq!(least(&[&block[..2], &[(0.5, 1.0)]]), Choice::Lane(4));
+    }
+
+    #[test]
+    fn none_is_above_all() {
+        let mut best = Best::default();
+        let none = [Cost::NONE; 3];
+        best.settle(none.iter(), Typical::default(), |place| place);
+        assert_eq!(best.choice(), Choice::None);
+        best.saturated = true;
+        assert_eq!(best.choice(), Choice::Saturated);
+        let infinite = Cost {
+            latency: f32::INFINITY,
+            load: 0.0,
+        };
+        best.settle([infinite].iter(), Typical::default(), |_| 7);
+        assert_eq!(best.choice(), Choice::Lane(7));
+    }
+
+    /// The choice among blocks of four: latency and load of each.
+    fn least(blocks: &[&[(f32, f32)]]) -> Choice {
+        let mut best = Best::default();
+        for (block, costs) in blocks.iter().enumerate() {
+            let costs: Vec<Cost> = costs
+                .iter()
+                .map(|(latency, load)| Cost {
+                    latency: *latency,
+                    load: *load,
+                })
+                .collect();
+            let mut typical = Typical::default();
+            costs.iter().for_each(|cost| typical.add(cost.load));
+            best.settle(costs.iter(), typical, |place| block * 4 + place);
         }
-        assert_eq!(offers.choice(), Choice::Lane(6));
+        best.choice()
     }
 
     #[test]

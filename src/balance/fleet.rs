@@ -320,7 +320,7 @@ impl Fleet {
         &self,
         sight: &Sight<'_>,
         rng: &mut Rng,
-        draws: u32,
+        draws: usize,
         cost: impl Fn(&Lane, f32) -> Cost,
     ) -> Choice {
         if self.lanes.len() <= SMALL {
@@ -401,9 +401,9 @@ impl fmt::Debug for Fleet {
 /// Fleets up to this size are read whole by each pick.
 const SMALL: usize = 128;
 /// Endpoints drawn from a larger fleet by least-latency.
-const LATENCY_DRAWS: u32 = 8;
+const LATENCY_DRAWS: usize = 8;
 /// Endpoints drawn from a larger fleet by least-request.
-const REQUEST_DRAWS: u32 = 2;
+const REQUEST_DRAWS: usize = 2;
 /// Least time between two counts of what is not available in a large fleet, in microseconds.
 const COUNT_EVERY_US: u64 = 1_000_000;
 
