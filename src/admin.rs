@@ -27,8 +27,8 @@ pub use stats::{
     BackendStats, Counts, ListenerStats, OutcomeStats, ProcessStats, Recent, SnapshotStats, Stats,
 };
 pub use view::{
-    Ask, BackendView, CertificateView, EndpointView, ListenerView, ObjectView, Page, RejectView, RouteView,
-    RuleView, TargetView, View,
+    Ask, BackendView, CertificateView, ConcurrencyView, EndpointView, ListenerView, ObjectView, Page,
+    RejectView, RouteView, RuleView, TargetView, View,
 };
 
 use crate::telemetry::{Exposition, Gates, Metrics};

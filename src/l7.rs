@@ -3,6 +3,7 @@
 //! [`exchange`] is the story; every other file is one step of it. Deciding is kept apart from doing: [`plan`],
 //! [`headers`], [`path`], [`filters`], [`retry`] and [`failure`] are pure and tested in tables.
 
+mod admit;
 pub mod attempt;
 pub mod body;
 pub mod client_certificate;

@@ -10,6 +10,7 @@
 //! is its whole world. That keeps the cost of a change proportional to the change.
 
 pub mod acme;
+pub mod admission;
 pub mod affinity;
 pub mod backend;
 pub mod delta;
@@ -22,6 +23,7 @@ pub mod route;
 pub mod tls;
 
 pub use acme::Acme;
+pub use admission::{AdaptiveConcurrency, Concurrency, Criticality};
 pub use affinity::{Affinity, AffinityBy, AffinityCookie, AffinityMode, HashKey, SameSite};
 pub use backend::{
     ActiveCheck, Backend, BackendProtocol, Balance, CheckKind, Comparable, Ejection, Endpoint,

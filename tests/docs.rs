@@ -249,6 +249,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`endpoints`, a list", "RawEndpoint"),
     ("`tls` of a backend", "RawUpstreamTls"),
     ("`limits` of a backend", "RawEndpointLimits"),
+    ("`concurrency_shape`", "RawConcurrencyShape"),
     ("`ejection`", "RawEjection"),
     ("`ejection.success_rate`", "RawSuccessRate"),
     ("`ejection.failure_share`", "RawFailureShare"),
@@ -344,6 +345,7 @@ fn failures() -> Vec<Failure> {
         Failure::BadReference,
         Failure::NoEndpoint,
         Failure::Overloaded,
+        Failure::Shed,
         Failure::ConnectRefused,
         Failure::ConnectTimeout,
         Failure::ConnectFailed,
@@ -383,6 +385,7 @@ fn failures() -> Vec<Failure> {
             | Failure::BadReference
             | Failure::NoEndpoint
             | Failure::Overloaded
+            | Failure::Shed
             | Failure::ConnectRefused
             | Failure::ConnectTimeout
             | Failure::ConnectFailed

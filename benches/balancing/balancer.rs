@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use foldhash::fast::FixedState;
-use tidegate::balance::{EndpointCell, Fleet, InFlight, LoadReport, Micros, Observed, Pick};
-use tidegate::model::{self, Backend, BackendName, Balance};
+use tidegate::balance::{
+    EndpointCell, Entry, Fleet, InFlight, Limiter, LoadReport, Micros, Observed, Permit, Pick, Ticket,
+};
+use tidegate::model::{self, AdaptiveConcurrency, Backend, BackendName, Balance, Concurrency, Criticality};
 
 use super::server::{Seen, Time};
 
@@ -34,8 +36,25 @@ pub struct Probed {
     pub latency: f64,
 }
 
+/// What becomes of a request when it comes, before an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Goes,
+    /// It is asked for again.
+    Waits,
+    Refused,
+}
+
 /// A way to balance, as one proxy runs it.
 pub trait Balancer {
+    /// Whether a request may go, which came now or waits.
+    fn admit(&mut self, _request: u32, _now: Time) -> Admission {
+        Admission::Goes
+    }
+
+    /// A request that may go is over: answered or not.
+    fn over(&mut self, _request: u32, _now: Time, _answered: bool) {}
+
     /// The endpoints from now on; those that were there before keep what is known of them.
     fn members(&mut self, members: &[Member], now: Time);
 
@@ -63,6 +82,9 @@ pub struct Tidegate {
     /// So long a pick is not seen by the others: workers that pick at the same moment.
     blind: Time,
     unseen: Vec<Attempt>,
+    limiter: Option<Arc<Limiter>>,
+    permits: HashMap<u32, Permit, FixedState>,
+    tickets: HashMap<u32, Ticket, FixedState>,
 }
 
 impl Tidegate {
@@ -77,7 +99,18 @@ impl Tidegate {
             flying: HashMap::default(),
             blind,
             unseen: Vec::new(),
+            limiter: None,
+            permits: HashMap::default(),
+            tickets: HashMap::default(),
         }
+    }
+
+    /// With an adaptive limit on concurrency.
+    pub fn limited(mut self) -> Self {
+        let mut policy = Backend::clone(self.fleet.policy());
+        policy.concurrency = Some(Concurrency::Adaptive(AdaptiveConcurrency::default()));
+        self.limiter = Limiter::of(&policy, Micros(0));
+        self
     }
 
     fn start(&mut self, attempt: Attempt) {
@@ -88,6 +121,41 @@ impl Tidegate {
 }
 
 impl Balancer for Tidegate {
+    fn admit(&mut self, request: u32, now: Time) -> Admission {
+        let Some(limiter) = &self.limiter else {
+            return Admission::Goes;
+        };
+        if let Some(ticket) = self.tickets.get(&request) {
+            let Some(permit) = ticket.look(Micros(now)) else {
+                if Micros(now) < ticket.until() {
+                    return Admission::Waits;
+                }
+                self.tickets.remove(&request);
+                return Admission::Refused;
+            };
+            self.tickets.remove(&request);
+            self.permits.insert(request, permit);
+            return Admission::Goes;
+        }
+        match limiter.enter(Criticality::Critical, Micros(now)) {
+            Entry::Go(permit) => {
+                self.permits.insert(request, permit);
+                Admission::Goes
+            }
+            Entry::Wait(ticket) => {
+                self.tickets.insert(request, ticket);
+                Admission::Waits
+            }
+            Entry::Refused => Admission::Refused,
+        }
+    }
+
+    fn over(&mut self, request: u32, now: Time, answered: bool) {
+        if let Some(permit) = self.permits.remove(&request) {
+            permit.end(Micros(now), answered);
+        }
+    }
+
     fn members(&mut self, members: &[Member], now: Time) {
         let endpoints: Vec<model::Endpoint> = members
             .iter()

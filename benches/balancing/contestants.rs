@@ -14,6 +14,8 @@ pub struct Contestant {
     pub reports: bool,
     /// Whether it hedges.
     pub hedges: bool,
+    /// Whether it limits what is in flight.
+    pub limited: bool,
     /// Tidegate's; the others are those that it is compared with.
     pub ours: bool,
 }
@@ -32,6 +34,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         },
         reports: false,
         hedges: false,
+        limited: false,
         ours: true,
     },
     Contestant {
@@ -45,6 +48,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         },
         reports: false,
         hedges: true,
+        limited: false,
         ours: true,
     },
     Contestant {
@@ -58,6 +62,18 @@ pub const CONTESTANTS: &[Contestant] = &[
         },
         reports: true,
         hedges: false,
+        limited: false,
+        ours: true,
+    },
+    Contestant {
+        name: "least-latency, adaptive concurrency",
+        make: |scenario| {
+            let plain = Tidegate::new(Balance::LeastLatency, scenario.slow_start, scenario.blind);
+            Box::new(plain.limited())
+        },
+        reports: false,
+        hedges: false,
+        limited: true,
         ours: true,
     },
     Contestant {
@@ -65,6 +81,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(RoundRobin::new(Health::nginx())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -72,6 +89,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(LeastRequest::new(2, Health::never())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -79,6 +97,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(LeastRequest::new(2, Health::envoy())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -86,6 +105,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(LeastRequest::new(ALL, Health::nginx())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -93,6 +113,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(PeakEwma::new(2, Health::finagle())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -100,6 +121,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(PeakEwma::new(ALL, Health::finagle())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -107,6 +129,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(LeastTime::new(Health::nginx())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
     Contestant {
@@ -114,6 +137,7 @@ pub const CONTESTANTS: &[Contestant] = &[
         make: |_| Box::new(Prequal::new(Health::finagle())),
         reports: false,
         hedges: false,
+        limited: false,
         ours: false,
     },
 ];

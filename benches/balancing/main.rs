@@ -88,6 +88,7 @@ fn main() -> Result<ExitCode> {
 fn play(scenario: Scenario, seeds: u64, ours: bool) -> Played {
     let takes_part = |contestant: &&Contestant| {
         (contestant.ours || !ours)
+            && (scenario.limited || !contestant.limited)
             && (scenario.hedged || !contestant.hedges)
             && (scenario.reports || !contestant.reports)
     };
@@ -185,7 +186,7 @@ fn check() -> Result<()> {
     };
     let mut small = find("size-5");
     small.seconds = 6;
-    (small.hedged, small.reports) = (true, true);
+    (small.limited, small.hedged, small.reports) = (true, true, true);
     for contestant in CONTESTANTS {
         let run = || world::run(&small, contestant, 1);
         let (first, second) = (run(), run());
@@ -207,7 +208,14 @@ fn check() -> Result<()> {
             contestant.name
         );
     }
-    let names = ["one-slow", "heals-200ms", "heals-2s", "500s-retries"];
+    let names = [
+        "one-slow",
+        "heals-200ms",
+        "heals-2s",
+        "500s-retries",
+        "overload",
+        "overload-after",
+    ];
     // As many as in the whole run: goals are about means, and one run alone may miss what the mean holds.
     let all: Vec<Played> = names.map(|name| play(find(name), 5, true)).into_iter().collect();
     let (goals, missed) = report::goals(&all);

@@ -14,8 +14,22 @@ pub enum Arrivals {
     Even(f64),
     /// So many per second on average, at random.
     Poisson(f64),
+    /// So many per second on average, at random, and so many within these seconds.
+    Surge(f64, f64, (u64, u64)),
     /// So many clients, each asks again when it was answered.
     Closed(u32),
+}
+
+impl Arrivals {
+    /// How many per second at a time; 0 where that is up to the clients.
+    pub fn rate_at(self, now: Time) -> f64 {
+        match self {
+            Self::Even(rate) | Self::Poisson(rate) => rate,
+            Self::Surge(_, rate, (from, to)) if (from..to).contains(&(now / SECOND)) => rate,
+            Self::Surge(rate, ..) => rate,
+            Self::Closed(_) => 0.0,
+        }
+    }
 }
 
 /// What is played.
@@ -46,6 +60,8 @@ pub struct Scenario {
     pub goals: Vec<Goal>,
     /// By what the contestants are compared.
     pub by: Metric,
+    /// Also with a limit on concurrency.
+    pub limited: bool,
     /// Also with hedging.
     pub hedged: bool,
     /// Also with endpoints that report their load.
@@ -107,6 +123,7 @@ impl Scenario {
             watches: Vec::new(),
             goals: Vec::new(),
             by: Metric::P99,
+            limited: false,
             hedged: false,
             reports: false,
             plot: None,

@@ -10,11 +10,13 @@ use fastrand::Rng;
 use tidegate::balance::{Hedging, Micros, RetryBudget};
 use tidegate::model::{self, HedgePolicy};
 
-use super::balancer::{Attempt, Balancer, Probed};
+use super::balancer::{Admission, Attempt, Balancer, Probed};
 use super::contestants::Contestant;
 use super::scenario::{Arrivals, Scenario};
 use super::server::{Ending, Fault, MILLISECOND, SECOND, Seen, Server, Time};
 
+/// A request that waits for its turn is asked for again after this time, as the proxy does.
+const LOOK: Time = 2 * MILLISECOND;
 /// From a probe's sending to its answer.
 const PROBE: Time = MILLISECOND / 2;
 
@@ -64,6 +66,7 @@ pub fn run(scenario: &Scenario, contestant: &Contestant, seed: u64) -> Trace {
 enum Event {
     Change(u32),
     Arrival,
+    Enter(u32),
     End(u32),
     Deadline(u32),
     Probed(u32, u32),
@@ -149,7 +152,7 @@ impl<'a> World<'a> {
         }
         let clients = match self.scenario.arrivals {
             Arrivals::Closed(clients) => clients,
-            Arrivals::Even(_) | Arrivals::Poisson(_) => 1,
+            Arrivals::Even(_) | Arrivals::Poisson(_) | Arrivals::Surge(..) => 1,
         };
         for _ in 0..clients {
             self.at(0, Event::Arrival);
@@ -159,6 +162,7 @@ impl<'a> World<'a> {
             match event {
                 Event::Change(index) => self.change(index),
                 Event::Arrival => self.arrive(),
+                Event::Enter(request) => self.enter(request),
                 Event::End(attempt) => self.end(attempt),
                 Event::Deadline(attempt) => self.close(attempt, Seen::Failed),
                 Event::Hedge(request) => self.hedge(request),
@@ -186,7 +190,8 @@ impl<'a> World<'a> {
         self.arrived += 1;
         match self.scenario.arrivals {
             Arrivals::Even(rate) => self.at((self.arrived as f64 * 1e6 / rate) as Time, Event::Arrival),
-            Arrivals::Poisson(rate) => {
+            Arrivals::Poisson(_) | Arrivals::Surge(..) => {
+                let rate = self.scenario.arrivals.rate_at(self.now);
                 let pause = -(1.0 - self.rng.f64()).ln() * 1e6 / rate;
                 // Fractions of a microsecond matter at 50,000 a second.
                 let pause = pause as Time + u64::from(self.rng.f64() < pause.fract());
@@ -214,7 +219,17 @@ impl<'a> World<'a> {
                 self.at(now.plus(delay).0, Event::Hedge(request));
             }
         }
-        self.begin(request);
+        self.enter(request);
+    }
+
+    /// A request comes, or has waited.
+    fn enter(&mut self, request: u32) {
+        let proxy = self.requests[request as usize].proxy;
+        match self.proxies[proxy as usize].balancer.admit(request, self.now) {
+            Admission::Goes => self.begin(request),
+            Admission::Waits => self.at(self.now + LOOK, Event::Enter(request)),
+            Admission::Refused => self.over(request),
+        }
     }
 
     fn begin(&mut self, request: u32) {
@@ -347,7 +362,11 @@ impl<'a> World<'a> {
     }
 
     fn over(&mut self, request: u32) {
-        self.requests[request as usize].over = true;
+        let open = &mut self.requests[request as usize];
+        open.over = true;
+        let answered = open.ended.is_some();
+        let proxy = &mut self.proxies[open.proxy as usize];
+        proxy.balancer.over(request, self.now, answered);
         if matches!(self.scenario.arrivals, Arrivals::Closed(_)) {
             self.at(self.now + 1, Event::Arrival);
         }

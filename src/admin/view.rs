@@ -1,7 +1,7 @@
 //! The view: what the admin listener is told of the data plane, as plain data made for showing.
 //! The shapes are those of the JSON that is served.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -104,8 +104,33 @@ pub struct BackendView {
     pub endpoints_ready: usize,
     /// Whether so few are available that this is ignored.
     pub panic: bool,
+    /// Retries that its budget has left now.
+    pub retries_left: u32,
+    /// Its limit on concurrency. None: it has none.
+    pub concurrency: Option<ConcurrencyView>,
+    /// Requests refused because of what they are, by how much they matter; without what never happened.
+    pub shed: BTreeMap<String, u64>,
     /// The first of them, by address.
     pub endpoints: Vec<EndpointView>,
+}
+
+/// A backend's limit on concurrency as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConcurrencyView {
+    /// Requests that may wait for their response's head at once.
+    pub limit: u32,
+    /// Those that do.
+    pub in_flight: u32,
+    /// Requests that wait for their turn.
+    pub queued: u32,
+    /// Those that may.
+    pub queue_room: u32,
+    /// Whether the queue has not been empty for as long as one may wait: then one waits much shorter.
+    pub queue_stands: bool,
+    /// Latency of the last windows, in microseconds (a geometric mean). None: nothing known yet.
+    pub latency_us: Option<u64>,
+    /// What is usual.
+    pub usual_us: Option<u64>,
 }
 
 /// An endpoint as it stands.
@@ -135,6 +160,15 @@ pub struct EndpointView {
     pub cost: Option<f64>,
     /// What its latency is multiplied by in the choice for what it said of its load; 1: as usual. None: it says nothing.
     pub load_factor: Option<f64>,
+    /// By what failures multiply the cost. None: by nothing.
+    pub penalty: Option<f64>,
+    /// Share of failures among its last answers, 0 to 1.
+    pub failing: f64,
+    /// The part of its weight that its slow start leaves it. None: it is over.
+    pub slow_start: Option<f64>,
+    /// Under `least-latency`, time until an idle endpoint is tried again, in milliseconds; 0: with one of the next requests. None: it is
+    /// not idle.
+    pub trial_in_ms: Option<u64>,
     /// Time until it is tried again, in milliseconds. None: it is not set aside.
     pub ejected_for_ms: Option<u64>,
     /// Why it is set aside: `failures`, `success-rate`. None: it is not.

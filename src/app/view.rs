@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::conductor::Bound;
 use crate::acme;
 use crate::admin::{
-    Ask, BackendView, CertificateView, EndpointView, ListenerView, ObjectView, Page, RejectView, RouteView,
-    RuleView, TargetView, View,
+    Ask, BackendView, CertificateView, ConcurrencyView, EndpointView, ListenerView, ObjectView, Page,
+    RejectView, RouteView, RuleView, TargetView, View,
 };
-use crate::balance::{Candidate, CellView, Clock, Fleet, Micros, PartView};
+use crate::balance::{Candidate, CellView, Clock, Fleet, LimitView, Micros, PartView};
 use crate::kubernetes::{Overview, Overviews};
 use crate::model::{
-    BackendTarget, Delta, EndpointState, Filter, ListenerKind, Match, PathMatch, Reject, Route, RouteName,
-    Rule, StringMatch,
+    BackendTarget, Balance, Delta, EndpointState, Filter, ListenerKind, Match, PathMatch, Reject, Route,
+    RouteName, Rule, StringMatch,
 };
 use crate::snapshot::{Backend, Readers, Snapshot};
+use crate::telemetry::metrics::CRITICALITIES;
 use crate::upstream::probe::{Finding, Findings};
 
 /// What is live.
@@ -237,6 +238,11 @@ fn backend_view(backend: &Backend, ask: &Ask, now: Micros, findings: Option<&Fin
                 .filter(|candidate| candidate.cell.is_available(now))
                 .count(),
             panic: fleet.is_panicking(now),
+            retries_left: backend.with_budget(|budget| budget.left(now)),
+            concurrency: backend
+                .limiter()
+                .map(|limiter| concurrency_view(limiter.view(now))),
+            shed: shed(backend),
             endpoints: candidates
                 .iter()
                 .take(ask.endpoints)
@@ -244,6 +250,26 @@ fn backend_view(backend: &Backend, ask: &Ask, now: Micros, findings: Option<&Fin
                 .collect(),
         }
     })
+}
+
+fn concurrency_view(view: LimitView) -> ConcurrencyView {
+    ConcurrencyView {
+        limit: view.limit,
+        in_flight: view.in_flight,
+        queued: view.queued,
+        queue_room: view.room,
+        queue_stands: view.stands,
+        latency_us: view.latency_us,
+        usual_us: view.usual_us,
+    }
+}
+
+fn shed(backend: &Backend) -> BTreeMap<String, u64> {
+    let sheds = CRITICALITIES.iter().zip(backend.metrics.sheds());
+    sheds
+        .filter(|(_, count)| *count > 0)
+        .map(|(class, count)| ((*class).to_owned(), count))
+        .collect()
 }
 
 fn endpoint_view(
@@ -274,6 +300,15 @@ fn endpoint_view(
         latency_us: view.latency_us,
         cost: Some(view.cost as f64),
         load_factor: view.load_factor.map(f64::from),
+        penalty: (view.penalty > 1.0).then(|| f64::from(view.penalty)),
+        failing: f64::from(view.failing),
+        slow_start: Some(fleet.slow_start_share(&candidate.cell, now))
+            .filter(|share| *share < 1.0)
+            .map(f64::from),
+        trial_in_ms: view
+            .trial_in_us
+            .filter(|_| is_latency(fleet))
+            .map(|time| time / 1000),
         ejected_because: view.ejected_for.map(|reason| reason.word().to_owned()),
         ejections: view.ejections,
         failed_in_a_row: view.failed_in_a_row,
@@ -333,12 +368,41 @@ fn passed_over(
     if view.in_flight >= fleet.policy().limits.max_in_flight {
         return Some("at max_in_flight".to_owned());
     }
+    if is_latency(fleet) && view.failed_in_a_row > 0 && view.penalty >= AVOIDED {
+        return Some(failing(view, fleet));
+    }
     let part = part.filter(|part| part.share < 1.0)?;
     let percent = (part.share * 100.0).round();
     Some(match part.near {
         true => format!("priority {} takes {percent} % of requests", part.priority),
         false => format!("not near; those of priority {} take {percent} %", part.priority),
     })
+}
+
+/// A cost so many times its latency keeps nearly all requests away.
+const AVOIDED: f32 = 1.4;
+
+fn is_latency(fleet: &Fleet) -> bool {
+    fleet.policy().balance == Balance::LeastLatency
+}
+
+/// Why an endpoint is avoided whose last answers failed, and when it will be set aside for it.
+fn failing(view: &CellView, fleet: &Fleet) -> String {
+    let failed = match view.failed_in_a_row {
+        1 => "its last answer failed".to_owned(),
+        count => format!("its last {count} answers failed"),
+    };
+    let expensive = format!("{failed}: {:.1} times as expensive", view.penalty);
+    match &fleet.policy().ejection {
+        Some(ejection) if view.failed_in_a_row < ejection.consecutive_failures => {
+            format!(
+                "{expensive}, ejected after {} in a row",
+                ejection.consecutive_failures
+            )
+        }
+        Some(_) => format!("{expensive}, ejected with the next one unless too many are"),
+        None => format!("{expensive}, ejection is off"),
+    }
 }
 
 fn rule_view(rule: &Rule) -> RuleView {

@@ -56,6 +56,11 @@ impl RetryBudget {
         may
     }
 
+    /// How many retries are left now.
+    pub fn left(&self, now: Micros) -> u32 {
+        u32::try_from(self.balance(now).max(0) / i64::from(RETRY)).unwrap_or(u32::MAX)
+    }
+
     fn balance(&self, now: Micros) -> i64 {
         let second = second_of(now);
         let live = self.slots.iter().filter_map(|slot| {
@@ -148,6 +153,7 @@ mod tests {
             for _ in 0..requests {
                 budget.on_request(at(5));
             }
+            assert_eq!(budget.left(at(5)) as usize, expected);
             assert_eq!(
                 retries(&budget, at(5)),
                 expected,

@@ -57,8 +57,12 @@ struct Load {
 const TRIAL_PAUSE_US: u64 = 1_000_000;
 /// After so many trials in vain the pause is twice as long.
 const TRIALS_ALIKE: u8 = 4;
+/// An endpoint to which nothing was sent for this long is told to be idle, in microseconds.
+const IDLE_US: u64 = 100_000;
 /// How often the pause is doubled at the most.
 const TRIAL_DOUBLINGS: u8 = 2;
+/// An endpoint whose last answers failed is asked again when it was idle for this long, in microseconds.
+const SUSPECT_PAUSE_US: u64 = 100_000;
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,12 @@ pub struct CellView {
     pub latency_us: Option<u64>,
     /// What least-latency reckons with for the next exchange at weight 1, in microseconds.
     pub cost: u64,
+    /// By what failures multiply it; 1 without.
+    pub penalty: f32,
+    /// Share of failures among its last answers, 0 to 1.
+    pub failing: f32,
+    /// Time until it is due for a trial, in microseconds; none while something waits there, or was sent just now.
+    pub trial_in_us: Option<u64>,
     /// What the latency is multiplied by for what the endpoint said of its load; none if it never said anything.
     pub load_factor: Option<f32>,
     /// Until when it is set aside.
@@ -212,13 +222,19 @@ impl EndpointCell {
         let in_flight = self.in_flight();
         let waiting = self.waiting(now);
         let latency = self.mean_us().unwrap_or(0.0).max(waiting.mean_age_us());
+        let raised = self.raise(latency);
+        let idle = self.idle_us(now);
         CellView {
             in_flight,
             waiting: waiting.count,
             connections: self.connections(),
             latency_us: self.mean_us().map(|mean| mean as u64),
-            cost: (self.raise(latency) * (in_flight as f32 + 1.0)) as u64,
+            cost: (raised * (in_flight as f32 + 1.0)) as u64,
             load_factor: self.load.reported.is_known().then(|| self.reported_factor(now)),
+            penalty: if latency > 0.0 { raised / latency } else { 1.0 },
+            failing: self.load.estimate.failing(),
+            trial_in_us: (waiting.count == 0 && idle >= IDLE_US)
+                .then(|| self.trial_pause_us().saturating_sub(idle)),
             ejected_until: Some(self.ejected_until()).filter(|until| *until > now),
             ejected_for: Reason::of_place(self.ejected_for.load(Relaxed)).filter(|_| self.is_ejected(now)),
             ejections: self.ejections.load(Relaxed),
@@ -280,9 +296,13 @@ impl EndpointCell {
     /// Whether an idle endpoint is due for a trial, and since when it has been idle, in microseconds.
     pub(super) fn trial_due(&self, now: Micros) -> Option<u64> {
         let idle = self.idle_us(now);
-        let doublings = (self.load.trials.load(Relaxed) / TRIALS_ALIKE).min(TRIAL_DOUBLINGS);
-        let due = idle >= TRIAL_PAUSE_US << doublings && self.waiting(now).count == 0;
+        let due = idle >= self.trial_pause_us() && self.waiting(now).count == 0;
         due.then_some(idle)
+    }
+
+    fn trial_pause_us(&self) -> u64 {
+        let doublings = (self.load.trials.load(Relaxed) / TRIALS_ALIKE).min(TRIAL_DOUBLINGS);
+        TRIAL_PAUSE_US << doublings
     }
 
     /// Takes the right to try an idle endpoint again: one worker gets it. The next exchange is the trial.
@@ -300,6 +320,26 @@ impl EndpointCell {
             self.load.trials.store(trials.saturating_add(1), Relaxed);
         }
         claimed
+    }
+
+    /// Whether its last answers failed, too few of them to judge it by, and nothing is on the way there that will say more;
+    /// and since when it has been idle, in microseconds.
+    pub(super) fn suspect_due(&self, now: Micros, judged_after: u32) -> Option<u64> {
+        let failed = self.failed_in_a_row();
+        let idle = self.idle_us(now);
+        let due = failed > 0 && failed < judged_after && idle >= SUSPECT_PAUSE_US;
+        (due && self.waiting(now).count == 0).then_some(idle)
+    }
+
+    /// Takes the right to ask a suspect again: one worker gets it. What it answers is one answer among others.
+    pub(super) fn claim_suspect(&self, now: Micros) -> bool {
+        let last = self.load.last_start.load(Relaxed);
+        let due = now.0.saturating_sub(last) >= SUSPECT_PAUSE_US;
+        due && self
+            .load
+            .last_start
+            .compare_exchange(last, now.0, Relaxed, Relaxed)
+            .is_ok()
     }
 
     /// Microseconds since it has been taking requests; 0 while it does not.

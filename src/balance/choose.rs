@@ -67,6 +67,15 @@ impl SlowStart {
         }
     }
 
+    /// The part of its weight that an endpoint has after a time; 1 when its slow start is over.
+    pub fn share(&self, ready_us: u64) -> f32 {
+        if ready_us >= self.window_us {
+            1.0
+        } else {
+            self.part(ready_us)
+        }
+    }
+
     /// The part of its weight that an endpoint has after a time; within the window.
     fn part(&self, ready_us: u64) -> f32 {
         let part = ready_us as f32 / self.window_us as f32;
@@ -113,12 +122,7 @@ impl Sight<'_> {
         if self.slow_start.window_us == 0 {
             return 1.0;
         }
-        let ready = lane.cell.ready_us(self.now);
-        if ready >= self.slow_start.window_us {
-            1.0
-        } else {
-            self.slow_start.part(ready)
-        }
+        self.slow_start.share(lane.cell.ready_us(self.now))
     }
 
     fn was_tried(&self, lane: &Lane) -> bool {

@@ -34,6 +34,12 @@
 //! endpoint that was too slow for any traffic is seen again within about a second under load, while trials never are 1 %
 //! of requests: a 99th percentile does not see them. After four trials in vain the pause is 2 s, after eight 4 s.
 //!
+//! **Suspicion**: one failure makes an endpoint half as expensive again, and then hardly anybody goes there: it would be a long time until
+//! it has failed often enough to be ejected, and each of these failures is a client's. So an endpoint whose last answers failed, fewer
+//! than `consecutive_failures`, is asked again 100 ms after the last time, by one pick in eight, until it has answered or
+//! is ejected. That costs four requests, and judges an endpoint half a second after its first failure at 300 requests a second, in some
+//! seconds at 10. Where ejection is off, or has been refused because too many are out, nobody is suspected.
+//!
 //! **Least-request**: `cost = (in flight + chance/128) / weight`: the fewest in flight for the weight;
 //! between equals by chance, in proportion to weights.
 //!

@@ -95,6 +95,11 @@ impl Estimate {
         }
     }
 
+    /// The share of failures, 0 to 1.
+    pub fn failing(&self) -> f32 {
+        f32::from_bits(self.failing.load(Relaxed))
+    }
+
     /// An answer came.
     pub fn answered(&self, sample: Sample) {
         let weight = self.blend(sample, |_| sample.latency_us as f32);

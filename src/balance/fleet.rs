@@ -15,7 +15,7 @@ use super::members::{self, Candidate};
 use super::parts::{self, Part, Vantage};
 use super::rotation::Places;
 use super::table::Table;
-use super::tie::Picked;
+use super::tie::{How, Picked};
 use super::waiting::MOST_IN_FLIGHT;
 use super::{EndpointCell, Micros, Reason, ejection, tie};
 use crate::model::{self, Balance, Endpoint};
@@ -157,6 +157,11 @@ impl Fleet {
         &self.policy
     }
 
+    /// The part of its weight that an endpoint's slow start leaves it; 1 when it is over.
+    pub fn slow_start_share(&self, cell: &EndpointCell, now: Micros) -> f32 {
+        self.slow_start.share(cell.ready_us(now))
+    }
+
     /// All endpoints, the active ones first; each address once.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
@@ -183,9 +188,10 @@ impl Fleet {
             return self.pick_parts(now, rng, tried, key);
         }
         let percent = self.policy.panic_percent;
-        match self.pick_once(now, rng, tried, key, percent) {
-            Pick::None if !tried.is_empty() => self.pick_again(now, rng, key, percent).into(),
-            pick => pick.into(),
+        let picked = self.pick_once(now, rng, tried, key, percent);
+        match picked.pick {
+            Pick::None if !tried.is_empty() => self.pick_again(now, rng, key, percent),
+            _ => picked,
         }
     }
 
@@ -197,12 +203,12 @@ impl Fleet {
         tried: &[u64],
         key: Option<u64>,
         panic_percent: u8,
-    ) -> Pick<'_> {
+    ) -> Picked<'_> {
         self.pick_in(&self.sight(now, tried, tried.is_empty(), panic_percent), rng, key)
     }
 
     /// Among those that were tried, because there are no others.
-    fn pick_again(&self, now: Micros, rng: &mut Rng, key: Option<u64>, panic_percent: u8) -> Pick<'_> {
+    fn pick_again(&self, now: Micros, rng: &mut Rng, key: Option<u64>, panic_percent: u8) -> Picked<'_> {
         self.pick_in(&self.sight(now, &[], false, panic_percent), rng, key)
     }
 
@@ -218,12 +224,23 @@ impl Fleet {
         }
     }
 
-    fn pick_in(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> Pick<'_> {
-        match self.choose(sight, rng, key) {
-            Choice::Lane(index) => self.candidates.get(index).map_or(Pick::None, Pick::Endpoint),
-            Choice::Saturated => Pick::Saturated,
-            Choice::None => Pick::None,
-        }
+    fn pick_in(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> Picked<'_> {
+        let (choice, how) = self.choose(sight, rng, key);
+        let candidate = match choice {
+            Choice::Lane(index) => self.candidates.get(index),
+            Choice::Saturated => return Pick::Saturated.into(),
+            Choice::None => None,
+        };
+        let Some(candidate) = candidate else {
+            return Pick::None.into();
+        };
+        let how = if candidate.cell.is_available(sight.now) {
+            how
+        } else {
+            How::Panic
+        };
+        let pick = Pick::Endpoint(candidate);
+        Picked { pick, how }
     }
 
     /// To be called after a failure was observed: sets the endpoint aside if it fails only, and says why. Costs next to
@@ -239,6 +256,7 @@ impl Fleet {
         {
             Reason::GatewayFailures
         } else {
+            self.suspect(cell, now);
             return None;
         };
         self.eject(policy, cell, reason, now).then_some(reason)
@@ -272,23 +290,21 @@ impl Fleet {
         goes
     }
 
-    fn choose(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> Choice {
+    fn choose(&self, sight: &Sight<'_>, rng: &mut Rng, key: Option<u64>) -> (Choice, How) {
         let now = sight.now;
         let panic = || self.is_panic(now, sight.panic_percent);
         if self.lanes.is_empty() {
-            return Choice::None;
+            return (Choice::None, How::Policy);
         }
         if let Some(table) = &self.table
             && let Some(choice) = self.by_key(table, sight, rng, key, panic)
         {
-            return choice;
+            return (choice, How::Key);
         }
-        match self.policy.balance {
+        let choice = match self.policy.balance {
             Balance::LeastLatency => {
-                if rng.u8(..TRIAL_ONE_IN) == 0
-                    && let Some(index) = self.trial(sight, rng)
-                {
-                    return Choice::Lane(index);
+                if let Some(index) = self.to_learn(sight, rng) {
+                    return (Choice::Lane(index), How::Trial);
                 }
                 self.least(sight, rng, LATENCY_DRAWS, |lane, chance| {
                     cost::least_latency(&lane.cell, sight.per_weight(lane), now, chance)
@@ -313,7 +329,8 @@ impl Fleet {
                 };
                 choose::take(sight, &self.places, rng, place, panic)
             }
-        }
+        };
+        (choice, How::Policy)
     }
 
     fn least(
@@ -329,6 +346,61 @@ impl Fleet {
             let panic = || self.is_panic(sight.now, sight.panic_percent);
             choose::sample(sight, &self.places, rng, draws, panic, cost)
         }
+    }
+
+    /// An endpoint to be asked for what there is to learn of it, now and then.
+    fn to_learn(&self, sight: &Sight<'_>, rng: &mut Rng) -> Option<usize> {
+        let trial = (rng.u8(..TRIAL_ONE_IN) == 0)
+            .then(|| self.trial(sight, rng))
+            .flatten();
+        trial.or_else(|| {
+            let asks = self.has_suspects(sight.now) && rng.u8(..SUSPECT_ONE_IN) == 0;
+            asks.then(|| self.suspected(sight)).flatten()
+        })
+    }
+
+    /// An endpoint has failed, too seldom to be judged by it. Under least-latency it would hardly be asked again, because a
+    /// failure makes it expensive; so it is, soon, until it is judged or has answered (`cost`).
+    fn suspect(&self, cell: &EndpointCell, now: Micros) {
+        if self.policy.balance != Balance::LeastLatency {
+            return;
+        }
+        for part in &self.parts {
+            part.fleet.suspect(cell, now);
+        }
+        let is_it = |lane: &Lane| std::ptr::eq(Arc::as_ptr(&lane.cell), cell);
+        let lanes = self.lanes.get(..MOST_SUSPECTED).unwrap_or(&self.lanes);
+        if let Some(index) = lanes.iter().position(is_it) {
+            let second = now.0 / 1_000_000 + 1;
+            self.shared
+                .suspected
+                .store((second << 32) | index as u64, Relaxed);
+        }
+    }
+
+    fn has_suspects(&self, now: Micros) -> bool {
+        let second = self.shared.suspected.load(Relaxed) >> 32;
+        second != 0 && now.0 / 1_000_000 < second + SUSPECTED_FOR_S
+    }
+
+    /// The suspect that was idle longest; in large fleets the last one.
+    fn suspected(&self, sight: &Sight<'_>) -> Option<usize> {
+        let judged_after = self.policy.ejection.as_ref()?.consecutive_failures;
+        let due = |index: usize| {
+            let lane = self.lanes.get(index)?;
+            let idle_us = lane.cell.suspect_due(sight.now, judged_after)?;
+            sight.may_take(lane, || false).then_some((idle_us, index))
+        };
+        let (_, index) = if self.lanes.len() <= SMALL {
+            (0..self.lanes.len()).filter_map(due).max()
+        } else {
+            due((self.shared.suspected.load(Relaxed) & u64::from(u32::MAX)) as usize)
+        }?;
+        self.lanes
+            .get(index)?
+            .cell
+            .claim_suspect(sight.now)
+            .then_some(index)
     }
 
     /// The endpoint that is due for a trial, if there is one: the one that was idle longest, of all or of some.
@@ -404,6 +476,12 @@ const SMALL: usize = 128;
 const LATENCY_DRAWS: usize = 8;
 /// Endpoints drawn from a larger fleet by least-request.
 const REQUEST_DRAWS: usize = 2;
+/// Of this many picks one may go to a suspect.
+const SUSPECT_ONE_IN: u8 = 8;
+/// So long after the last failure there is a suspect, in seconds.
+const SUSPECTED_FOR_S: u64 = 60;
+/// Suspects are looked for among so many endpoints.
+const MOST_SUSPECTED: usize = 4096;
 /// Least time between two counts of what is not available in a large fleet, in microseconds.
 const COUNT_EVERY_US: u64 = 1_000_000;
 
@@ -416,6 +494,8 @@ pub(super) struct Shared {
     /// When available endpoints were last counted, in microseconds times two, and in the lowest bit whether too many
     /// were not. Large fleets only.
     counted: AtomicU64,
+    /// The last lane that failed and was not judged by it, in the low half, and in the high half when, in seconds and one more; 0: none.
+    suspected: AtomicU64,
     /// Exchanges in flight at all lanes, in the low half, and in the high half when they were summed up. Large fleets only.
     pub(super) in_flight: AtomicU64,
 }
@@ -426,6 +506,7 @@ impl Default for Shared {
             cursor: AtomicU64::new(u64::from(fastrand::u32(..))),
             judging: AtomicBool::new(false),
             counted: AtomicU64::new(0),
+            suspected: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
         }
     }
@@ -596,6 +677,73 @@ mod tests {
         assert_eq!(picked(&fleet, &[]), [1, 2], "its first is on the way");
         first.head(Micros(NOW.0 + 50_000), Observed::Answered);
         assert_eq!(picked(&fleet, &[]), [1, 2], "it was slow");
+    }
+
+    /// Plays requests at a rate, of which the first endpoint fails all from the first second on. When it was ejected, in
+    /// milliseconds after its first failure, and how often it had failed.
+    fn until_ejected(size: u16, rate: u64, seed: u64) -> (u64, u32) {
+        let fleet = fleet(Balance::LeastLatency, 1..=size);
+        let mut rng = Rng::with_seed(seed);
+        let (mut failures, mut first) = (0, None);
+        for nth in 0..100 * rate {
+            let now = Micros(NOW.0 + nth * SECOND / rate);
+            let Pick::Endpoint(candidate) = fleet.pick(now, &mut rng, &[]) else {
+                panic!()
+            };
+            let mut exchange = candidate.cell.start(now);
+            if candidate.endpoint.address.port() != 1 || now.0 < NOW.0 + SECOND {
+                exchange.head(Micros(now.0 + 5000), Observed::Answered);
+                continue;
+            }
+            exchange.head(Micros(now.0 + 300), Observed::ServerError);
+            failures += 1;
+            let since = *first.get_or_insert(now);
+            if fleet.judge(exchange.cell(), now).is_some() {
+                return (now.saturating_since(since) / 1000, failures);
+            }
+        }
+        panic!("{size} endpoints, {rate}/s: not ejected after {failures} failures");
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_is_ejected_soon_and_after_no_more_failures_than_it_takes() {
+        // Endpoints, requests per second, milliseconds on average.
+        for (size, rate, most) in [
+            (20, 300, 700),
+            (20, 1000, 550),
+            (3, 100, 900),
+            (20, 10, 5000),
+            (200, 1000, 600),
+        ] {
+            let runs = (1..=20).map(|seed| until_ejected(size, rate, seed));
+            let times: Vec<u64> = runs
+                .map(|(time, failures)| {
+                    assert_eq!(failures, 5, "{size} endpoints, {rate}/s");
+                    time
+                })
+                .collect();
+            let mean = times.iter().sum::<u64>() / times.len() as u64;
+            assert!(mean <= most, "{size} endpoints, {rate}/s: {mean} ms");
+        }
+    }
+
+    #[test]
+    fn nobody_is_suspected_where_nothing_can_come_of_it() {
+        for off in [true, false] {
+            let mut policy = policy(Balance::LeastLatency);
+            if off {
+                policy.ejection = None;
+            } else {
+                policy.balance = Balance::LeastRequest;
+            }
+            let endpoints: Vec<Endpoint> = (1..=4).map(endpoint).collect();
+            let fleet = Fleet::build(Arc::new(policy), &endpoints, None, Micros(0));
+            let mut exchange = cell(&fleet, 1).start(NOW);
+            exchange.head(NOW, Observed::ServerError);
+            fleet.judge(exchange.cell(), NOW);
+            drop(exchange);
+            assert!(!fleet.has_suspects(NOW));
+        }
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Fleet {
                 let Some(part) = self.parts.get(index) else { break };
                 let is_panic = levels.of(part.class.priority).panic;
                 let panic_percent = if is_panic { ALWAYS } else { 0 };
-                match part.fleet.pick_once(now, rng, tried, key, panic_percent) {
+                let picked = part.fleet.pick_once(now, rng, tried, key, panic_percent);
+                match picked.pick {
                     Pick::Endpoint(candidate) => {
                         if let Some(far) = self.nearer_in_time(index, candidate, rng, now, tried) {
                             return Picked {
@@ -131,10 +132,10 @@ impl Fleet {
                                 how: How::SpillOver,
                             };
                         }
-                        let how = if trial {
-                            How::Policy
-                        } else {
-                            self.how(part, is_panic)
+                        let how = match self.how(part, is_panic) {
+                            _ if trial => How::Trial,
+                            How::Policy => picked.how,
+                            how => how,
                         };
                         return Picked {
                             pick: Pick::Endpoint(candidate),
@@ -251,7 +252,7 @@ impl Fleet {
         if mean == 0.0 || cost <= SPILL * mean {
             return None;
         }
-        match far.fleet.pick_once(now, rng, tried, None, 0) {
+        match far.fleet.pick_once(now, rng, tried, None, 0).pick {
             Pick::Endpoint(candidate) => Some(candidate),
             Pick::Saturated | Pick::None => None,
         }

@@ -41,7 +41,7 @@ pub struct Tie {
     pub endpoint: Option<u64>,
 }
 
-/// How a pick came about, where it is not simply the policy's.
+/// How a pick came about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
     /// By the policy.
@@ -55,8 +55,12 @@ pub enum How {
     Failover,
     /// One that is not near, where others are.
     SpillOver,
-    /// One of a part that ignores availability.
+    /// One that is not available, because too few are.
     Panic,
+    /// One of which there is something to learn: it was idle, or its last answers failed.
+    Trial,
+    /// The one that a hash of the request leads to.
+    Key,
 }
 
 /// A pick, and how it came about.
@@ -77,13 +81,15 @@ impl<'a> From<Pick<'a>> for Picked<'a> {
 
 impl How {
     /// All of them; the first is the policy's own.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Policy,
         Self::Stuck,
         Self::Moved,
         Self::Failover,
         Self::SpillOver,
         Self::Panic,
+        Self::Trial,
+        Self::Key,
     ];
 
     /// The word for it in metrics.
@@ -95,6 +101,8 @@ impl How {
             Self::Failover => "failover",
             Self::SpillOver => "spill-over",
             Self::Panic => "panic",
+            Self::Trial => "trial",
+            Self::Key => "key",
         }
     }
 }

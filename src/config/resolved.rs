@@ -211,6 +211,7 @@ fn rule(head: Fields, rule: &Rule) -> Fields {
     targets(out, rule)
         .with("timeouts", timeouts(&rule.timeouts))
         .with("retry", retry(&rule.retry))
+        .maybe("criticality", rule.criticality.map(|class| word(class.word())))
 }
 
 fn targets(mut out: Fields, rule: &Rule) -> Fields {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::model::{Fraction, HashKey};
+use crate::model::{AdaptiveConcurrency, Concurrency, Fraction, HashKey};
 
 pub use address::{endpoint_address, listen_address, network};
 
@@ -224,6 +224,32 @@ pub fn excess(text: &str) -> Result<Option<u32>, UnitError> {
 /// The inverse of [`excess`].
 pub fn show_excess(percent: Option<u32>) -> String {
     percent.map_or_else(|| "none".to_owned(), |percent| format!("{percent}%"))
+}
+
+/// Most requests that a limit on concurrency may allow.
+pub const MOST_CONCURRENT: u32 = 1_000_000;
+
+/// Reads `none`, `adaptive` or a number of requests.
+pub fn concurrency(text: &str) -> Result<Option<Concurrency>, UnitError> {
+    match (text, text.parse::<u32>()) {
+        ("none", _) => Ok(None),
+        ("adaptive", _) => Ok(Some(Concurrency::Adaptive(AdaptiveConcurrency::default()))),
+        (_, Ok(limit @ 1..=MOST_CONCURRENT)) => Ok(Some(Concurrency::Fixed(limit))),
+        _ => fail(
+            text,
+            "a number of requests from 1 to 1000000",
+            "write it like 200, or adaptive, or none",
+        ),
+    }
+}
+
+/// The inverse of [`concurrency`].
+pub fn show_concurrency(concurrency: Option<Concurrency>) -> String {
+    match concurrency {
+        None => "none".to_owned(),
+        Some(Concurrency::Adaptive(_)) => "adaptive".to_owned(),
+        Some(Concurrency::Fixed(limit)) => limit.to_string(),
+    }
 }
 
 /// Reads a part of a request: `source`, `path`, `header:NAME`, `cookie:NAME`.

@@ -156,6 +156,7 @@ fn rule(
         backends,
         timeouts: timeouts(spec.timeouts.as_ref(), field, findings),
         retry: retry(spec.retry.as_ref(), field, findings),
+        criticality: None,
         matches,
     })
 }

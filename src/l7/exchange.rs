@@ -31,8 +31,9 @@ use super::retry::{self, Attempt, Ended};
 use super::sticky::Sticky;
 use super::upgrade::{self, Tunnel};
 use super::worker::Worker;
-use super::{filters, load_report, mirror};
-use crate::balance::{EndpointCell, How, Micros, Pick, Tie};
+use super::{admit, filters, load_report, mirror};
+use crate::balance::{EndpointCell, Micros, Pick, Tie, pause};
+use crate::model::Criticality;
 use crate::upstream::tls_of;
 
 /// Serves one request. Whatever happens, there is a response or the client has gone, and one record is written.
@@ -40,7 +41,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     let snapshot = worker.snapshot();
     let started = worker.now();
     let mut record = Record::open(&worker, &from, &request, started);
-    let client = Client::of(&from, &mut request);
+    let mut client = Client::of(&from, &mut request);
 
     let forward = match decide(&worker, &from, &request, &client, &snapshot) {
         Plan::Forward(forward) => forward,
@@ -49,6 +50,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     };
     record.set_rule(forward.listener, forward.rule);
     record.set_backend(forward.backend);
+    client.class = admit::class_of(&forward, request.headers());
 
     let sticky = Sticky::of(&forward, &request, &from);
     let on_upgrade = client.stream_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -59,26 +61,45 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
     if let Some(upload) = &outgoing.upload {
         record.set_upload(upload);
     }
-    mirror::send_copies(&worker, &forward, &outgoing);
-    forward.backend.with_budget(|budget| budget.on_request(started));
-
     let timeouts = &forward.rule.rule.timeouts;
     let deadline = timeouts
         .request
         .map(|timeout| worker.clock.instant_of(started) + timeout);
+    // Whoever has waited begins later than it came: time in a queue of ours is no latency of an endpoint's.
+    let mut waited = forward.backend.is_limited();
+    if waited {
+        match Box::pin(admit::admit(&worker, &forward, client.class, deadline)).await {
+            Ok(permit) => record.admit(permit),
+            Err(failure) => return fail(record, failure, &client),
+        }
+    }
+    mirror::send_copies(&worker, &forward, &outgoing);
+    forward.backend.with_budget(|budget| budget.on_request(started));
+
     let mut timer = worker.timers.lease();
     let mut tries = Tries::default();
     loop {
         let mut endpoint = match pick(&worker, &forward, sticky.as_ref(), &tries, started, deadline) {
             Ok(Some(endpoint)) => endpoint,
+            Ok(None) if !admit::may_queue(client.class) => {
+                let failure = admit::refuse(&worker, &forward, client.class);
+                return fail(record, failure, &client);
+            }
             Ok(None) => match Box::pin(queue(&worker, &forward, sticky.as_ref(), &tries, deadline)).await {
-                Ok(endpoint) => endpoint,
+                Ok(endpoint) => {
+                    waited = true;
+                    endpoint
+                }
                 Err(failure) => return fail(record, failure, &client),
             },
             // What went wrong before says more than that nobody is left.
             Err(failure) => return fail(record, tries.last_failure.unwrap_or(failure), &client),
         };
-        let now = if tries.made == 0 { started } else { worker.now() };
+        let now = if tries.made == 0 && !waited {
+            started
+        } else {
+            worker.now()
+        };
         record.attempt(EndpointCell::start(&endpoint.cell, now));
         tries.add(&endpoint.cell);
         let deadlines = Deadlines {
@@ -184,6 +205,8 @@ struct Client {
     http1: bool,
     grpc: bool,
     head: bool,
+    /// How much the request matters.
+    class: Criticality,
     /// A WebSocket by extended CONNECT (RFC 8441).
     stream_upgrade: bool,
     /// It wants to know how many exchanges are in flight, and may.
@@ -197,6 +220,7 @@ impl Client {
         Self {
             http1,
             head: request.method() == Method::HEAD,
+            class: Criticality::default(),
             grpc: !http1
                 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
             stream_upgrade: request.method() == Method::CONNECT
@@ -277,7 +301,7 @@ fn pick(
     forward.backend.with_fleet(|fleet| {
         let tie = sticky.map_or_else(Tie::default, |sticky| sticky.tie);
         let picked = worker.with_random(|random| fleet.pick_tied(now, random, tries.cells(), &tie));
-        if picked.how != How::Policy && matches!(picked.pick, Pick::Endpoint(_)) {
+        if matches!(picked.pick, Pick::Endpoint(_)) {
             forward.backend.metrics.picked(worker.index, picked.how as usize);
         }
         match picked.pick {
@@ -310,7 +334,7 @@ fn another(
 
 /// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one
 /// worker sees every place that becomes free.
-const QUEUE_LOOK: Duration = Duration::from_millis(2);
+pub(super) const QUEUE_LOOK: Duration = Duration::from_millis(2);
 
 /// Waits for an endpoint below its bound, for as long as the backend's queue allows.
 async fn queue(
@@ -429,7 +453,10 @@ fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
 }
 
 fn fail(record: Record, failure: Failure, client: &Client) -> Answer {
-    answer(record, Reply::failure(failure, client.grpc), client)
+    // Whoever is sent away because there is too much to do comes back later, and not with all others.
+    let may_return = matches!(failure, Failure::Overloaded | Failure::Shed)
+        .then(|| pause(client.class, record.worker().random()));
+    answer(record, Reply::failure(failure, client.grpc, may_return), client)
 }
 
 /// Answers with a response of Tidegate's own; the exchange ends here.

@@ -36,6 +36,8 @@ pub enum Failure {
     NoEndpoint,
     /// Every endpoint is at its bound, and the queue's time ran out.
     Overloaded,
+    /// The backend is near its limit, and other requests matter more.
+    Shed,
     /// The endpoint refused the connection.
     ConnectRefused,
     /// The connection was not made in time.
@@ -113,6 +115,7 @@ impl Failure {
             Self::BadReference => (Outcome::BadReference, StatusCode::INTERNAL_SERVER_ERROR, Proxy),
             Self::NoEndpoint => (Outcome::NoEndpoint, StatusCode::SERVICE_UNAVAILABLE, Proxy),
             Self::Overloaded => (Outcome::Overloaded, StatusCode::SERVICE_UNAVAILABLE, Proxy),
+            Self::Shed => (Outcome::Shed, StatusCode::SERVICE_UNAVAILABLE, Proxy),
             Self::ConnectRefused => (Outcome::ConnectRefused, StatusCode::BAD_GATEWAY, Endpoint),
             Self::ConnectTimeout => (Outcome::ConnectTimeout, StatusCode::GATEWAY_TIMEOUT, Endpoint),
             Self::ConnectFailed => (Outcome::ConnectFailed, StatusCode::BAD_GATEWAY, Endpoint),
@@ -187,6 +190,7 @@ mod tests {
             (Failure::NoRoute, 404, "no_route"),
             (Failure::BadReference, 500, "bad_reference"),
             (Failure::NoEndpoint, 503, "no_endpoint"),
+            (Failure::Shed, 503, "shed"),
             (Failure::ConnectRefused, 502, "connect_refused"),
             (Failure::RequestTimeout, 504, "request_timeout"),
         ] {

@@ -15,7 +15,7 @@ use super::outgoing::{Outgoing, length_of, to_http2};
 use super::plan::Forward;
 use super::upload::{RequestBody, Upload};
 use super::worker::Worker;
-use crate::balance::{EndpointCell, Observed, Pick};
+use crate::balance::{EndpointCell, Observed, Permit, Pick};
 use crate::model::BackendProtocol;
 use crate::snapshot::Backend;
 use crate::upstream::http1::{BodyLength, RequestHead};
@@ -51,10 +51,16 @@ struct Endpoint {
     cell: Arc<EndpointCell>,
     protocol: BackendProtocol,
     is_tls: bool,
+    /// Where the backend has a limit: a copy is the first to be left out.
+    permit: Option<Permit>,
 }
 
 fn pick(worker: &Worker, backend: &Backend) -> Option<Endpoint> {
     let fleet = backend.fleet();
+    let permit = match backend.limiter() {
+        Some(limiter) => Some(limiter.enter_if_idle(worker.now())?),
+        None => None,
+    };
     worker.with_random(|random| match fleet.pick(worker.now(), random, &[]) {
         Pick::Endpoint(candidate) => {
             let policy = fleet.policy();
@@ -62,6 +68,7 @@ fn pick(worker: &Worker, backend: &Backend) -> Option<Endpoint> {
                 cell: Arc::clone(&candidate.cell),
                 protocol: candidate.endpoint.protocol.unwrap_or(policy.protocol),
                 is_tls: policy.tls.is_some(),
+                permit,
             })
         }
         Pick::Saturated | Pick::None => None,
@@ -83,6 +90,7 @@ async fn send(
         cell,
         protocol,
         is_tls,
+        permit,
     } = endpoint;
     let mut head = head;
     let mut in_flight = EndpointCell::start(&cell, worker.now());
@@ -118,6 +126,9 @@ async fn send(
         Observed::Failed
     };
     in_flight.head(worker.now(), seen);
+    if let Some(permit) = permit {
+        permit.end(worker.now(), sent);
+    }
     if sent {
         while poll_fn(|cx| lease.poll_body(cx))
             .await

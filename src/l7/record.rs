@@ -17,7 +17,7 @@ use super::load_report;
 use super::refusal::{Refusal, refused_method};
 use super::upload::{Upload, UploadFailure};
 use super::worker::Worker;
-use crate::balance::{InFlight, Micros};
+use crate::balance::{InFlight, Micros, Permit};
 use crate::model::ListenerName;
 use crate::snapshot::{Backend, CompiledRule};
 use crate::telemetry::Outcome;
@@ -42,6 +42,8 @@ pub struct Record {
     endpoint: Option<SocketAddr>,
     /// The last attempt's place among those in flight at its endpoint.
     in_flight: Option<InFlight>,
+    /// Its place among those that wait for a head, where the backend has a limit.
+    permit: Option<Permit>,
     /// Kept only when there is an access log.
     detail: Option<Box<Detail>>,
 }
@@ -102,6 +104,7 @@ impl Record {
             backend: None,
             endpoint: None,
             in_flight: None,
+            permit: None,
             detail,
         }
     }
@@ -161,10 +164,18 @@ impl Record {
         self.upload.as_ref().and_then(|upload| upload.failure())
     }
 
+    /// It may go to the backend; with a permit, if the backend has a limit.
+    pub fn admit(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
     /// Another attempt, at the endpoint that it is in flight at.
     pub fn attempt(&mut self, in_flight: InFlight) {
         self.attempts = self.attempts.saturating_add(1);
         self.endpoint = Some(in_flight.cell().address());
+        if let Some(permit) = &mut self.permit {
+            permit.begin(in_flight.started());
+        }
         self.in_flight = Some(in_flight);
     }
 
@@ -191,6 +202,10 @@ impl Record {
         self.status = status;
         self.head_us =
             from_endpoint.map(|now| u32::try_from(now.saturating_since(self.started)).unwrap_or(u32::MAX));
+        if let Some(permit) = self.permit.take() {
+            let now = from_endpoint.unwrap_or_else(|| self.worker.now());
+            permit.end(now, from_endpoint.is_some() && status < 500);
+        }
     }
 
     /// Bytes of the response's body that were passed on.
@@ -224,6 +239,9 @@ impl Drop for Record {
             && let Some(in_flight) = self.in_flight.take()
         {
             in_flight.give_up(now);
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.end(now, false);
         }
         let duration_us = now.saturating_since(self.started);
         let request_bytes = self.request_bytes + self.upload.as_ref().map_or(0, |upload| upload.bytes());

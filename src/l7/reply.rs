@@ -1,5 +1,7 @@
 //! Responses that Tidegate makes itself: direct responses, redirections, failures.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::uri::Scheme;
@@ -61,8 +63,9 @@ impl Reply {
         }
     }
 
-    /// What the client is told of a failure. A gRPC client is told in its own words.
-    pub fn failure(failure: Failure, grpc: bool) -> Self {
+    /// What the client is told of a failure, and after which time it may come again, if that is known. A gRPC client is
+    /// told in its own words.
+    pub fn failure(failure: Failure, grpc: bool, may_return: Option<Duration>) -> Self {
         let outcome = failure.outcome();
         let mut headers = HeaderMap::new();
         let mut status = failure.status();
@@ -72,6 +75,11 @@ impl Reply {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", grpc_status(status));
             headers.insert("grpc-message", HeaderValue::from_static(outcome.code()));
+            // gRPC's A6: so the server pushes back.
+            if let Some(pause) = may_return {
+                let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                headers.insert("grpc-retry-pushback-ms", HeaderValue::from(ms));
+            }
             status = StatusCode::OK;
         } else {
             headers.insert(
@@ -86,7 +94,11 @@ impl Reply {
             ));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            let pause = may_return.unwrap_or(Duration::from_secs(1));
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(pause.as_millis().div_ceil(1000) as u64),
+            );
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(
@@ -225,12 +237,20 @@ mod tests {
 
     #[test]
     fn a_grpc_client_is_told_in_its_own_words() {
-        let reply = Reply::failure(Failure::NoEndpoint, true);
+        let reply = Reply::failure(Failure::NoEndpoint, true, None);
         assert_eq!(
             (reply.status(), &reply.headers["grpc-status"]),
             (StatusCode::OK, &HeaderValue::from_static("14"))
         );
-        let reply = Reply::failure(Failure::NoEndpoint, false);
+        assert!(!reply.headers.contains_key("grpc-retry-pushback-ms"));
+        let pause = Some(Duration::from_millis(2345));
+        let reply = Reply::failure(Failure::Shed, true, pause);
+        assert_eq!(&reply.headers["grpc-status"], "14");
+        assert_eq!(&reply.headers["grpc-retry-pushback-ms"], "2345");
+        let reply = Reply::failure(Failure::Shed, false, pause);
+        assert_eq!(&reply.headers[RETRY_AFTER], "3", "whole seconds, and not sooner");
+        let reply = Reply::failure(Failure::NoEndpoint, false, None);
+        assert_eq!(&reply.headers[RETRY_AFTER], "1");
         assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(&reply.body[..], b"503 Service Unavailable: no_endpoint\n");
     }

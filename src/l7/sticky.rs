@@ -132,6 +132,8 @@ mod tests {
     fn ways_to_pick_and_reasons_to_eject_are_counted_under_their_names() {
         use crate::balance::{How, Reason};
         assert_eq!(How::ALL.map(How::word), crate::telemetry::metrics::PICKS);
+        let classes = crate::model::Criticality::ALL.map(crate::model::Criticality::word);
+        assert_eq!(classes, crate::telemetry::metrics::CRITICALITIES);
         for (place, how) in How::ALL.into_iter().enumerate() {
             assert_eq!(how as usize, place);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Affinity, BackendName, HashKey, UpstreamTls};
+use super::{Affinity, BackendName, Concurrency, HashKey, UpstreamTls};
 
 /// The policy of a backend; its endpoints travel apart, because they change far more often.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,10 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// Bounds on each endpoint.
     pub limits: EndpointLimits,
+    /// How many requests may wait for their response's head at once, over all endpoints. None: no such bound.
+    pub concurrency: Option<Concurrency>,
+    /// The field of requests that says how much they matter. None: none does.
+    pub criticality: Option<HeaderName>,
     /// When an endpoint is set aside for what it does to requests. None: never.
     pub ejection: Option<Ejection>,
     /// Questions asked of each endpoint beside the traffic. None: none.
@@ -75,6 +79,8 @@ impl Backend {
             subset: None,
             connect_timeout: Duration::from_secs(2),
             limits: EndpointLimits::default(),
+            concurrency: None,
+            criticality: None,
             ejection: Some(Ejection::default()),
             check: None,
             slow_start: Duration::ZERO,

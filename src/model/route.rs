@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{BackendName, Filter, GrpcStatus, HostPattern, ListenerName, RouteName};
+use super::{BackendName, Criticality, Filter, GrpcStatus, HostPattern, ListenerName, RouteName};
 
 /// Hostnames and rules, attached to listeners.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// When another endpoint is tried.
     pub retry: RetryPolicy,
+    /// How much its requests matter at the most; a field of theirs can only say less. None: what that field says.
+    pub criticality: Option<Criticality>,
 }
 
 /// Everything that is set must hold.

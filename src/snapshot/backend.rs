@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::publish::Published;
 use super::sharded::Sharded;
-use crate::balance::{Fleet, Hedging, Micros, RetryBudget, Vantage};
-use crate::model::{self, BackendName, Endpoint};
+use crate::balance::{Fleet, Hedging, Limiter, Micros, RetryBudget, Vantage};
+use crate::model::{self, BackendName, Concurrency, Endpoint};
 use crate::telemetry::{BackendMetrics, Metrics};
 
 /// The lasting identity of a backend.
@@ -32,6 +33,9 @@ pub struct Backend {
     ties: AtomicBool,
     asks_load: AtomicBool,
     hedges: AtomicBool,
+    limiter: Published<Option<Arc<Limiter>>>,
+    limited: AtomicBool,
+    asks_criticality: AtomicBool,
 }
 
 impl Backend {
@@ -58,6 +62,9 @@ impl Backend {
             ties: AtomicBool::new(false),
             asks_load: AtomicBool::new(false),
             hedges: AtomicBool::new(false),
+            limiter: Published::new(Arc::new(None)),
+            limited: AtomicBool::new(false),
+            asks_criticality: AtomicBool::new(false),
         }
     }
 
@@ -84,6 +91,21 @@ impl Backend {
     /// Whether its policy hedges. Affinity goes before that: a request that belongs to an endpoint is not sent elsewhere.
     pub fn hedges(&self) -> bool {
         self.hedges.load(Ordering::Relaxed)
+    }
+
+    /// How many requests may be in flight at once; none without such a limit. Begins anew when its bounds are changed.
+    pub fn limiter(&self) -> Option<Arc<Limiter>> {
+        self.limiter.with(Clone::clone)
+    }
+
+    /// Whether there is a [`Self::limiter`].
+    pub fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Relaxed)
+    }
+
+    /// Whether its policy asks how much a request matters.
+    pub fn asks_criticality(&self) -> bool {
+        self.asks_criticality.load(Ordering::Relaxed)
     }
 
     /// Whether its policy asks what ties a request to an endpoint.
@@ -143,6 +165,7 @@ pub(super) struct Swap {
     fleet: Arc<Fleet>,
     budget: Option<Arc<RetryBudget>>,
     hedging: Option<Arc<Option<Hedging>>>,
+    limiter: Option<Option<Arc<Limiter>>>,
     defined: bool,
 }
 
@@ -155,9 +178,15 @@ impl Swap {
         if let Some(hedging) = self.hedging {
             self.backend.hedging.store(hedging);
         }
+        if let Some(limiter) = self.limiter {
+            self.backend.limited.store(limiter.is_some(), Ordering::Relaxed);
+            self.backend.limiter.store(Arc::new(limiter));
+        }
         let policy = self.fleet.policy();
         let hedges = policy.hedge.is_some() && policy.affinity.is_none();
         self.backend.hedges.store(hedges, Ordering::Relaxed);
+        let asks = policy.criticality.is_some();
+        self.backend.asks_criticality.store(asks, Ordering::Relaxed);
         let ties = policy.affinity.is_some() || policy.balance.hashes();
         self.backend.ties.store(ties, Ordering::Relaxed);
         self.backend
@@ -239,6 +268,7 @@ impl Backends {
                 .then(|| Arc::new(RetryBudget::new(&policy.retry_budget))),
             hedging: (previous.policy().hedge != policy.hedge)
                 .then(|| Arc::new(policy.hedge.as_ref().map(Hedging::new))),
+            limiter: (limit_of(previous.policy()) != limit_of(policy)).then(|| Limiter::of(policy, now)),
             defined: true,
         })
     }
@@ -253,6 +283,7 @@ impl Backends {
             fleet: Arc::new(undefined(name)),
             budget: None,
             hedging: None,
+            limiter: Some(None),
             defined: false,
         });
         self.forget_if_unused(name);
@@ -283,6 +314,9 @@ impl Backends {
                 ties: AtomicBool::new(false),
                 asks_load: AtomicBool::new(false),
                 hedges: AtomicBool::new(false),
+                limiter: Published::new(Arc::new(None)),
+                limited: AtomicBool::new(false),
+                asks_criticality: AtomicBool::new(false),
             });
             self.next_id += 1;
             self.listed.insert(name.clone(), Arc::clone(&backend));
@@ -303,6 +337,11 @@ impl Backends {
             self.listed_changed = true;
         }
     }
+}
+
+/// What a limiter is made of.
+fn limit_of(policy: &model::Backend) -> (Option<Concurrency>, Duration) {
+    (policy.concurrency, policy.limits.queue_timeout)
 }
 
 fn undefined(name: &BackendName) -> Fleet {

@@ -10,7 +10,9 @@ use prometheus::{Registry, TextEncoder};
 
 use super::detection::Detected;
 use super::histogram::{EXPOSED, Histogram};
-use super::metrics::{Acme, BackendTotals, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals};
+use super::metrics::{
+    Acme, BackendTotals, CRITICALITIES, Concurrency, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals,
+};
 use super::process::ProcessTotals;
 use super::{HandshakeEnd, Metrics};
 
@@ -217,12 +219,12 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "tidegate_picks_total",
         kind: MetricType::COUNTER,
-        help: "Endpoints chosen otherwise than by the policy alone, by why.",
+        help: "Endpoints chosen, by why: by the policy, or otherwise.",
         labels: &["backend", "how"],
         samples: |reading| {
             named_backends(reading)
                 .flat_map(|backend| {
-                    let picks = PICKS.iter().zip(backend.picks).skip(1);
+                    let picks = PICKS.iter().zip(backend.picks);
                     picks.filter(|(_, count)| *count > 0).map(|(how, count)| {
                         counter(&[("backend", &*backend.name), ("how", how)], count as f64)
                     })
@@ -251,6 +253,50 @@ const FAMILIES: &[Family] = &[
                 })
                 .collect()
         },
+    },
+    Family {
+        name: "tidegate_shed_total",
+        kind: MetricType::COUNTER,
+        help: "Requests refused because their backend was near its limit and others matter more, by how much they matter.",
+        labels: &["backend", "criticality"],
+        samples: |reading| {
+            named_backends(reading)
+                .flat_map(|backend| {
+                    let limited = backend.concurrency.is_some();
+                    let sheds = CRITICALITIES.iter().zip(backend.sheds);
+                    // Where nothing is limited and nothing was shed there is nothing to tell.
+                    sheds
+                        .filter(move |(_, count)| limited || *count > 0)
+                        .map(|(class, count)| {
+                            counter(
+                                &[("backend", &*backend.name), ("criticality", class)],
+                                count as f64,
+                            )
+                        })
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_concurrency_limit",
+        kind: MetricType::GAUGE,
+        help: "Requests that may wait for their response's head at once, where that is limited; looked at ten times a second.",
+        labels: &["backend"],
+        samples: |reading| of_limits(reading, |now| now.limit),
+    },
+    Family {
+        name: "tidegate_concurrency_in_flight",
+        kind: MetricType::GAUGE,
+        help: "Requests that wait for their response's head, where that is limited; looked at ten times a second.",
+        labels: &["backend"],
+        samples: |reading| of_limits(reading, |now| now.in_flight),
+    },
+    Family {
+        name: "tidegate_concurrency_queued",
+        kind: MetricType::GAUGE,
+        help: "Requests that wait for their turn, where that is limited; looked at ten times a second.",
+        labels: &["backend"],
+        samples: |reading| of_limits(reading, |now| now.queued),
     },
     Family {
         name: "tidegate_ejections_total",
@@ -526,6 +572,16 @@ const FAMILIES: &[Family] = &[
 fn of_backends(reading: &Reading, count: fn(&BackendTotals) -> u64) -> Vec<Metric> {
     named_backends(reading)
         .map(|backend| counter(&[("backend", &*backend.name)], count(backend) as f64))
+        .collect()
+}
+
+/// Only of backends that have a limit.
+fn of_limits(reading: &Reading, value: fn(&Concurrency) -> u64) -> Vec<Metric> {
+    named_backends(reading)
+        .filter_map(|backend| {
+            let now = backend.concurrency.as_ref()?;
+            Some(gauge(&[("backend", &*backend.name)], value(now) as f64))
+        })
         .collect()
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
-pub use self::totals::{Acme, BackendTotals, Exchanges, Kubernetes, ListenerTotals, Totals};
+pub use self::totals::{Acme, BackendTotals, Concurrency, Exchanges, Kubernetes, ListenerTotals, Totals};
 use super::detection::Detected;
 use super::histogram::Cell;
 use super::{HandshakeEnd, Outcome};
@@ -31,9 +31,20 @@ pub const OTHER: &str = "_other";
 /// Classes of statuses: none sent, 1xx to 5xx.
 pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// How endpoints were chosen, where not simply by the policy; the first is for the policy and not exposed. In the order
-/// of the balancer's own list, which a test compares.
-pub const PICKS: [&str; 6] = ["policy", "stuck", "moved", "failover", "spill-over", "panic"];
+/// How endpoints were chosen. In the order of the balancer's own list, which a test compares.
+pub const PICKS: [&str; 8] = [
+    "policy",
+    "stuck",
+    "moved",
+    "failover",
+    "spill-over",
+    "panic",
+    "trial",
+    "key",
+];
+
+/// How much requests matter, in the order of the model's own list, which a test compares.
+pub const CRITICALITIES: [&str; 4] = ["critical-plus", "critical", "sheddable-plus", "sheddable"];
 
 /// Why endpoints are set aside, in the order of the balancer's own list, which a test compares.
 pub const EJECTIONS: [&str; 6] = [
@@ -241,6 +252,7 @@ pub struct BackendMetrics {
     shards: Shards<BackendShard>,
     ejections: [AtomicU64; EJECTIONS.len()],
     panics: AtomicU64,
+    concurrency: Mutex<Option<Concurrency>>,
 }
 
 impl BackendMetrics {
@@ -250,6 +262,7 @@ impl BackendMetrics {
             shards: Shards::new(workers),
             ejections: [const { AtomicU64::new(0) }; EJECTIONS.len()],
             panics: AtomicU64::new(0),
+            concurrency: Mutex::new(None),
         }
     }
 
@@ -320,7 +333,25 @@ impl BackendMetrics {
         self.shards.of(worker).connections_reused.add(1);
     }
 
-    /// Counts a pick that was not simply the policy's; `how` is a place in [`PICKS`].
+    /// Counts a request refused because of what it is; `class` is a place in [`CRITICALITIES`].
+    pub fn shed(&self, worker: usize, class: usize) {
+        if let Some(cell) = self.shards.of(worker).sheds.get(class) {
+            cell.add(1);
+        }
+    }
+
+    /// Requests refused because of what they are, by place in [`CRITICALITIES`], over all workers.
+    pub fn sheds(&self) -> [u64; CRITICALITIES.len()] {
+        let mut sheds = [0; CRITICALITIES.len()];
+        for shard in self.shards.each() {
+            for (count, cell) in sheds.iter_mut().zip(&shard.sheds) {
+                *count += cell.get();
+            }
+        }
+        sheds
+    }
+
+    /// Counts a pick; `how` is a place in [`PICKS`].
     pub fn picked(&self, worker: usize, how: usize) {
         if let Some(cell) = self.shards.of(worker).picks.get(how) {
             cell.add(1);
@@ -348,9 +379,15 @@ impl BackendMetrics {
         self.panics.fetch_add(1, Relaxed);
     }
 
+    /// Notes how the limit on concurrency stands; none where there is none. Control plane only: takes a lock.
+    pub fn concurrency(&self, now: Option<Concurrency>) {
+        *lock(&self.concurrency) = now;
+    }
+
     /// The sum over all workers.
     pub fn totals(&self) -> BackendTotals {
         let mut totals = BackendTotals {
+            concurrency: *lock(&self.concurrency),
             name: Arc::clone(&self.name),
             panics: self.panics.load(Relaxed),
             ejections_by: self.ejections.each_ref().map(|count| count.load(Relaxed)),

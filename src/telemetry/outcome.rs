@@ -88,6 +88,8 @@ outcomes! {
     NoEndpoint = "no_endpoint", "destination_unavailable";
     /// Every endpoint is at its bound and the queue's time ran out.
     Overloaded = "overloaded", "connection_limit_reached";
+    /// The backend was near its limit, and other requests matter more.
+    Shed = "shed", "connection_limit_reached";
     /// The endpoint refused the connection.
     ConnectRefused = "connect_refused", "connection_refused";
     /// The connection was not made in time.
@@ -155,6 +157,7 @@ impl Outcome {
             Self::BadReference
             | Self::NoEndpoint
             | Self::Overloaded
+            | Self::Shed
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectFailed

@@ -113,6 +113,97 @@ const REFUSALS: &[Row] = &[
             "1:41: TLS needs a certificate (write one: certificates: [{cert: tls.crt, key: tls.key}], or names that are left to ACME: acme: {names: [..]})",
         ],
     ),
+    // Admission, and bounds of backends
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency: 0, concurrency_shape: {min: 5}, criticality_field: "a b""#,
+        &[
+            r#"4:58: "0" is not a number of requests from 1 to 1000000 (write it like 200, or adaptive, or none)"#,
+            r#"4:109: "a b" is not the name of a field"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency: adaptiv"#,
+        &[
+            r#"4:58: "adaptiv" is not a number of requests from 1 to 1000000 (write it like 200, or adaptive, or none)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency: adaptive, concurrency_shape: {min: 500, max: 200, tolerance: none}"#,
+        &[
+            r#"4:93: min (500) is more than max (200)"#,
+            r#"4:119: a limit without a tolerance would never fall (write it like 150%)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency: adaptive, concurrency_shape: {min: 0, max: 2000000, tolerance: 100%}"#,
+        &[
+            r#"4:93: min must be from 1 to 1000000, not 0"#,
+            r#"4:101: max must be from 1 to 1000000, not 2000000"#,
+            r#"4:121: "100%" is not a percentage of 101 or more (write it like 150%, or none)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency: 200, concurrency_shape: {min: 5}"#,
+        &[
+            r#"4:82: a shape is only for a concurrency that is adaptive (write concurrency: adaptive, or leave the shape out)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], concurrency_shape: {min: 5}"#,
+        &[
+            r#"4:64: a shape is only for a concurrency that is adaptive (write concurrency: adaptive, or leave the shape out)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], ejection: {gateway_failures: 7, failure_share: {percent: 0%}}"#,
+        &[
+            r#"4:74: gateway_failures (7) changes nothing: consecutive_failures (5) comes first (these are failures, too; give it a lower number)"#,
+            r#"4:102: at 0% every endpoint would go, also one that never fails (write 1% or more)"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: ["10.0.0.1:1"], limits: {max_connections: 1000001, max_in_flight: 1000001, max_idle: 1000001, max_streams: 10001}, check: {tcp: {}, port: 0, timeout: 6m, unhealthy_after: 1001}"#,
+        &[
+            r#"4:71: max_connections must be from 1 to 1000000, not 1000001"#,
+            r#"4:95: max_in_flight must be from 1 to 1000000, not 1000001"#,
+            r#"4:114: max_idle must be from 0 to 1000000, not 1000001"#,
+            r#"4:136: max_streams must be from 1 to 10000, not 10001"#,
+            r#"4:167: port must be from 1 to 65535, not 0"#,
+            r#"4:179: timeout must be from 1ms to 5m, not 6m"#,
+            r#"4:200: unhealthy_after must be from 1 to 1000, not 1001"#,
+        ],
+    ),
+    (
+        "backend",
+        r#"endpoints: [{address: "10.0.0.1:1", weight: 65536}], connect_timeout: 301s, subset: 100001, slow_start_shape: {aggression: 11}, retry_budget: {per_second: 1000001}"#,
+        &[
+            r#"4:62: weight must be from 1 to 65535, not 65536"#,
+            r#"4:88: connect_timeout must be from 1ms to 5m, not 5m1s"#,
+            r#"4:102: subset must be from 1 to 100000, not 100001"#,
+            r#"4:141: aggression must be from 1 to 10, not 11"#,
+            r#"4:173: per_second must be from 0 to 1000000, not 1000001"#,
+        ],
+    ),
+    (
+        "route",
+        r#"to: web, criticality: high"#,
+        &[
+            r#"3:26: "high" is no value of criticality (known here: critical, critical-plus, sheddable, sheddable-plus)"#,
+        ],
+    ),
+    (
+        "route",
+        r#"rules: [{to: web}], criticality: sheddable"#,
+        &[r#"3:37: a route with rules has no criticality of its own (move it into the rules)"#],
+    ),
     // YAML
     (
         "raw",
@@ -898,7 +989,7 @@ routes:
             "4:62: connect_timeout must be from 1ms to 5m, not 0s",
             "4:78: slow_start must be from 0s to 24h, not 25h",
             "4:109: max_connections must be from 1 to 1000000, not 0",
-            "4:127: max_in_flight must be from 1 to 10000000, not 0",
+            "4:127: max_in_flight must be from 1 to 1000000, not 0",
             "4:145: queue_timeout must be from 0s to 5m, not 1h",
             "4:163: idle_timeout must be from 1ms to 24h, not 0s",
             "4:180: max_streams must be from 1 to 10000, not 0",

@@ -246,7 +246,7 @@ fn a_far_endpoint_of_which_nothing_is_known_draws_nobody() {
         .head(NOW, Observed::Answered);
     let (ports, hows) = picks(&fleet, &[]);
     assert!(ports[&2] > 0.0 && ports[&2] < 0.02, "{ports:?}");
-    assert_eq!(hows.into_iter().collect::<Vec<_>>(), ["policy"]);
+    assert_eq!(hows.into_iter().collect::<Vec<_>>(), ["policy", "trial"]);
 }
 
 #[test]

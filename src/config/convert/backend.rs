@@ -1,5 +1,6 @@
 //! Backends: endpoints, balancing, health, limits.
 
+mod admission;
 mod affinity;
 mod check;
 mod ejection;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::{Names, check_name};
-use super::{DAY, Pass, SHORT, tls};
+use super::{DAY, Pass, SHORT, filter, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
@@ -115,6 +116,11 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
             SHORT..=Duration::from_secs(300),
         ),
         limits: limits(pass, raw.limits.as_ref()),
+        concurrency: admission::concurrency(pass, raw.concurrency.as_ref(), raw.concurrency_shape.as_ref()),
+        criticality: raw
+            .criticality_field
+            .as_ref()
+            .and_then(|name| filter::header_name(pass, name)),
         ejection: ejection::ejection(pass, raw.ejection.as_ref()),
         check: raw.check.as_ref().map(|raw| check::check(pass, raw)),
         slow_start: pass.duration(
@@ -250,7 +256,8 @@ fn limits(pass: &mut Pass, raw: Option<&RawEndpointLimits>) -> EndpointLimits {
             "max_in_flight",
             raw.max_in_flight.as_ref(),
             default.max_in_flight,
-            1..=10_000_000,
+            // More than this a cell cannot count.
+            1..=1_000_000,
         ),
         queue_timeout: pass.duration(
             "queue_timeout",

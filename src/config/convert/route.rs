@@ -13,12 +13,14 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::RawConfig;
 use crate::config::raw::filter::RawFilter;
-use crate::config::raw::route::{RawMatch, RawRetry, RawRoute, RawRule, RawShare, RawTimeouts};
+use crate::config::raw::route::{
+    RawCriticality, RawMatch, RawRetry, RawRoute, RawRule, RawShare, RawTimeouts,
+};
 use crate::config::raw::text::RetryCondition;
 use crate::config::units;
 use crate::model::{
-    BackendTarget, GrpcStatus, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route, RouteName,
-    Rule, Timeouts, WeightedBackend, World,
+    BackendTarget, Criticality, GrpcStatus, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route,
+    RouteName, Rule, Timeouts, WeightedBackend, World,
 };
 
 /// Where the matches of a route stand: by rule, then by match.
@@ -240,6 +242,7 @@ struct Parts<'a> {
     split: Option<&'a Placed<Vec<Placed<RawShare>>>>,
     timeouts: Option<&'a Placed<RawTimeouts>>,
     retry: Option<&'a Placed<RawRetry>>,
+    criticality: Option<&'a Placed<RawCriticality>>,
 }
 
 impl<'a> Parts<'a> {
@@ -254,6 +257,7 @@ impl<'a> Parts<'a> {
             split: raw.split.as_ref(),
             timeouts: raw.timeouts.as_ref(),
             retry: raw.retry.as_ref(),
+            criticality: raw.criticality.as_ref(),
         }
     }
 
@@ -269,6 +273,7 @@ impl<'a> Parts<'a> {
             split: raw.split.as_ref(),
             timeouts: raw.timeouts.as_ref(),
             retry: raw.retry.as_ref(),
+            criticality: raw.criticality.as_ref(),
         }
     }
 }
@@ -283,6 +288,7 @@ fn refuse_both(pass: &mut Pass, raw: &RawRoute) {
         ("split", raw.split.as_ref().map(|part| part.place)),
         ("timeouts", raw.timeouts.as_ref().map(|part| part.place)),
         ("retry", raw.retry.as_ref().map(|part| part.place)),
+        ("criticality", raw.criticality.as_ref().map(|part| part.place)),
     ];
     for (key, place) in here.into_iter().filter_map(|(key, place)| Some((key, place?))) {
         pass.say(
@@ -305,8 +311,18 @@ fn rule(pass: &mut Pass, parts: &Parts<'_>, names: &mut Names, world: &mut World
         backends,
         timeouts: timeouts(pass, parts.timeouts),
         retry: retry(pass, parts.retry),
+        criticality: parts.criticality.map(|raw| criticality(raw.value)),
     };
     (Arc::new(rule), places)
+}
+
+fn criticality(raw: RawCriticality) -> Criticality {
+    match raw {
+        RawCriticality::CriticalPlus => Criticality::CriticalPlus,
+        RawCriticality::Critical => Criticality::Critical,
+        RawCriticality::SheddablePlus => Criticality::SheddablePlus,
+        RawCriticality::Sheddable => Criticality::Sheddable,
+    }
 }
 
 fn matches(pass: &mut Pass, parts: &Parts<'_>) -> (Vec<Match>, Vec<Place>) {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::text::{
-    AffinityText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText, PercentText,
-    StatusRanges,
+    AffinityText, ConcurrencyText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText,
+    PercentText, StatusRanges,
 };
 use super::tls::RawUpstreamTls;
 use crate::config::place::{Placed, PlacedMap, TextOr};
@@ -40,6 +40,12 @@ pub struct RawBackend {
     pub connect_timeout: Option<DurationText>,
     /// Bounds on each endpoint.
     pub limits: Option<RawEndpointLimits>,
+    /// How many requests may wait for their response's head at once, over all endpoints: `200`, `adaptive`, `none`. Default: none.
+    pub concurrency: Option<ConcurrencyText>,
+    /// Bounds of an adaptive `concurrency`.
+    pub concurrency_shape: Option<Placed<RawConcurrencyShape>>,
+    /// The field of requests that says how much they matter: `x-criticality`, or `priority`. Default: none.
+    pub criticality_field: Option<Placed<String>>,
     /// When an endpoint is set aside for what it does to requests.
     pub ejection: Option<RawEjection>,
     /// Questions asked of each endpoint beside the traffic. Default: none.
@@ -220,6 +226,18 @@ pub struct RawEndpointLimits {
     pub idle_timeout: Option<DurationText>,
     /// Streams at once on an HTTP/2 connection. Default: 100.
     pub max_streams: Option<Placed<u32>>,
+}
+
+/// Bounds of an adaptive concurrency.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawConcurrencyShape {
+    /// Never fewer requests. Default: 10.
+    pub min: Option<Placed<u32>>,
+    /// Never more requests. Default: 10000.
+    pub max: Option<Placed<u32>>,
+    /// Answers may take this share of what they usually take. Default: 150%.
+    pub tolerance: Option<ExcessText>,
 }
 
 /// When an endpoint is set aside for what it does to requests.

@@ -34,6 +34,22 @@ pub struct RawRoute {
     pub timeouts: Option<Placed<RawTimeouts>>,
     /// When another endpoint is tried.
     pub retry: Option<Placed<RawRetry>>,
+    /// How much its requests matter at the most. Default: what their `criticality_field` says, else critical.
+    pub criticality: Option<Placed<RawCriticality>>,
+}
+
+/// How much it matters that a request is answered; the last are refused first.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawCriticality {
+    /// Users see it at once, and much of it, when it fails.
+    CriticalPlus,
+    /// Users see it when it fails.
+    Critical,
+    /// It may fail for some minutes: batches that are tried again.
+    SheddablePlus,
+    /// It may fail often, and for hours.
+    Sheddable,
 }
 
 /// Which requests, and what is done with them.
@@ -57,6 +73,8 @@ pub struct RawRule {
     pub timeouts: Option<Placed<RawTimeouts>>,
     /// When another endpoint is tried.
     pub retry: Option<Placed<RawRetry>>,
+    /// How much its requests matter at the most. Default: what their `criticality_field` says, else critical.
+    pub criticality: Option<Placed<RawCriticality>>,
 }
 
 /// Which requests; everything given must hold. At most one of `prefix`, `exact`, `regex`.

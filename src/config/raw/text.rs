@@ -96,6 +96,11 @@ text!(
     { "type": "string", "pattern": "^(none|[0-9]+%)$" }
 );
 text!(
+    /// So many requests, as many as make answers no slower, or no bound: `200`, `adaptive`, `none`.
+    ConcurrencyText,
+    { "type": ["string", "integer"], "pattern": "^(none|adaptive|[0-9]+)$" }
+);
+text!(
     /// A part of the request: `source`, `path`, `header:x-user`, `cookie:session`.
     HashText,
     { "type": "string", "pattern": "^(source|path|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$" }

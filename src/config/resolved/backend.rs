@@ -2,10 +2,10 @@
 
 use super::yaml::{Fields, Yaml};
 use super::{fields, list, text, time, time_or_none, tls, word};
-use crate::config::units::{show_excess, show_status_ranges};
+use crate::config::units::{show_concurrency, show_excess, show_status_ranges};
 use crate::model::{
     ActiveCheck, Affinity, AffinityBy, AffinityMode, Backend, BackendProtocol, CheckKind, Comparable,
-    Ejection, Endpoint, EndpointState, HedgePolicy,
+    Concurrency, Ejection, Endpoint, EndpointState, HedgePolicy,
 };
 
 fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
@@ -56,6 +56,12 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         .maybe("subset", backend.subset.map(word))
         .with("connect_timeout", time(backend.connect_timeout))
         .with("limits", limits.yaml())
+        .with("concurrency", word(show_concurrency(backend.concurrency)))
+        .maybe(
+            "concurrency_shape",
+            backend.concurrency.and_then(concurrency_shape),
+        )
+        .maybe("criticality_field", backend.criticality.as_ref().map(text))
         .with("ejection", ejection(backend.ejection.as_ref()))
         .maybe("check", backend.check.as_ref().map(check))
         .with("slow_start", time(backend.slow_start))
@@ -82,6 +88,17 @@ fn hedge(hedge: &HedgePolicy) -> Yaml {
 
 fn percent(percent: u8) -> Yaml {
     word(format!("{percent}%"))
+}
+
+fn concurrency_shape(concurrency: Concurrency) -> Option<Yaml> {
+    let Concurrency::Adaptive(adaptive) = concurrency else {
+        return None;
+    };
+    let shape = Fields::default()
+        .with("min", word(adaptive.min))
+        .with("max", word(adaptive.max))
+        .with("tolerance", word(show_excess(Some(adaptive.tolerance_percent))));
+    Some(shape.yaml())
 }
 
 fn affinity(affinity: &Affinity) -> Yaml {

@@ -84,6 +84,12 @@ fn with_traffic() -> (Arc<Metrics>, Exposition) {
     web.connection_made(0);
     web.load_report(0, true);
     web.picked(1, 2);
+    web.shed(1, 3);
+    web.concurrency(Some(Concurrency {
+        limit: 40,
+        in_flight: 30,
+        queued: 2,
+    }));
     metrics
         .no_backend()
         .record(0, Outcome::NoRoute, 404, 30, None, 0, 0);
@@ -167,6 +173,11 @@ fn what_is_told_is_what_was_counted() {
             &[web, ("how", "made")],
             1.0,
         ),
+        ("tidegate_shed_total", &[web, ("criticality", "sheddable")], 1.0),
+        ("tidegate_shed_total", &[web, ("criticality", "critical")], 0.0),
+        ("tidegate_concurrency_limit", &[web], 40.0),
+        ("tidegate_concurrency_in_flight", &[web], 30.0),
+        ("tidegate_concurrency_queued", &[web], 2.0),
         ("tidegate_connections", &[("listener", "http")], 1.0),
         ("tidegate_connections_total", &[("listener", "http")], 2.0),
         ("tidegate_snapshot_generation", &[], 7.0),
@@ -228,6 +239,9 @@ fn names_and_labels_are_stable() {
             "gauge process_threads{}",
             "counter tidegate_access_log_dropped_total{}",
             "gauge tidegate_build_info{version}",
+            "gauge tidegate_concurrency_in_flight{backend}",
+            "gauge tidegate_concurrency_limit{backend}",
+            "gauge tidegate_concurrency_queued{backend}",
             "gauge tidegate_connections{listener}",
             "counter tidegate_connections_handed_off_total{listener}",
             "counter tidegate_connections_refused_total{listener}",
@@ -254,6 +268,7 @@ fn names_and_labels_are_stable() {
             "counter tidegate_retries_denied_total{backend}",
             "counter tidegate_retries_total{backend}",
             "gauge tidegate_settings_waiting{}",
+            "counter tidegate_shed_total{backend, criticality}",
             "gauge tidegate_snapshot_generation{}",
             "gauge tidegate_snapshot_published_timestamp_seconds{}",
             "gauge tidegate_snapshot_rejects{}",

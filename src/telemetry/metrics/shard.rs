@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::super::detection::Detected;
 use super::super::histogram::{Cell, HistogramCells};
 use super::super::{HandshakeEnd, Outcome};
-use super::{BackendTotals, CLASSES, ListenerTotals, PICKS};
+use super::{BackendTotals, CLASSES, CRITICALITIES, ListenerTotals, PICKS};
 
 /// One shard for each worker.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ pub(super) struct BackendShard {
     pub(super) picks: [Cell; PICKS.len()],
     pub(super) load_reports: Cell,
     pub(super) load_reports_refused: Cell,
+    pub(super) sheds: [Cell; CRITICALITIES.len()],
 }
 
 impl Default for BackendShard {
@@ -69,6 +70,7 @@ impl Default for BackendShard {
             picks: [Cell::ZERO; PICKS.len()],
             load_reports: Cell::ZERO,
             load_reports_refused: Cell::ZERO,
+            sheds: [Cell::ZERO; CRITICALITIES.len()],
         }
     }
 }
@@ -94,6 +96,9 @@ impl BackendShard {
         totals.load_reports += self.load_reports.get();
         totals.load_reports_refused += self.load_reports_refused.get();
         for (count, cell) in totals.picks.iter_mut().zip(&self.picks) {
+            *count += cell.get();
+        }
+        for (count, cell) in totals.sheds.iter_mut().zip(&self.sheds) {
             *count += cell.get();
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::detection::Detected;
 use super::super::histogram::Histogram;
 use super::super::{HandshakeEnd, Outcome};
-use super::{CLASSES, EJECTIONS, PICKS};
+use super::{CLASSES, CRITICALITIES, EJECTIONS, PICKS};
 
 /// Everything that is counted, at one moment (each number for itself; a record that is being
 /// written meanwhile may be in one number and not yet in another).
@@ -67,6 +67,17 @@ pub struct Kubernetes {
     pub failures: u64,
 }
 
+/// How a backend's limit on concurrency stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concurrency {
+    /// How many requests may wait for their response's head at once.
+    pub limit: u64,
+    /// How many do.
+    pub in_flight: u64,
+    /// How many wait to be sent.
+    pub queued: u64,
+}
+
 /// The sums of one backend.
 #[derive(Clone, Debug, Default)]
 pub struct BackendTotals {
@@ -98,12 +109,16 @@ pub struct BackendTotals {
     pub connections_failed: u64,
     /// Attempts over connections which were there already.
     pub connections_reused: u64,
-    /// Picks that were not simply the policy's, by place in [`PICKS`].
+    /// Picks, by place in [`PICKS`].
     pub picks: [u64; PICKS.len()],
     /// Load reports of endpoints that were read.
     pub load_reports: u64,
     /// Load reports of endpoints that could not be read.
     pub load_reports_refused: u64,
+    /// Requests refused because of what they are, by place in [`CRITICALITIES`].
+    pub sheds: [u64; CRITICALITIES.len()],
+    /// How the limit on concurrency stands; none where there is none.
+    pub concurrency: Option<Concurrency>,
     /// Endpoints set aside, by place in [`EJECTIONS`].
     pub ejections_by: [u64; EJECTIONS.len()],
     /// Times that availability began to be ignored.
@@ -150,6 +165,9 @@ impl BackendTotals {
         self.load_reports_refused += other.load_reports_refused;
         self.panics += other.panics;
         for (count, more) in self.ejections_by.iter_mut().zip(other.ejections_by) {
+            *count += more;
+        }
+        for (count, more) in self.sheds.iter_mut().zip(other.sheds) {
             *count += more;
         }
         for (count, more) in self.picks.iter_mut().zip(other.picks) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::percent;
 use crate::config::convert::{DAY, Pass, SHORT};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::place::Placed;
 use crate::config::raw::backend::{RawEjection, RawFailureShare, RawLatencyOutlier, RawSuccessRate};
 use crate::config::units;
@@ -41,6 +42,20 @@ pub fn ejection(pass: &mut Pass, raw: Option<&RawEjection>) -> Option<Ejection> 
         max: pass.duration("max", raw.max.as_ref(), default.max, SHORT..=DAY),
         max_percent: percent(pass, raw.max_percent.as_ref(), default.max_percent),
     };
+    if let (Some(most), Some(raw)) = (ejection.gateway_failures, &raw.gateway_failures)
+        && most > ejection.consecutive_failures
+    {
+        let first = ejection.consecutive_failures;
+        pass.say(
+            Diagnostic::warning(
+                raw.place,
+                format!(
+                    "gateway_failures ({most}) changes nothing: consecutive_failures ({first}) comes first"
+                ),
+            )
+            .hint("these are failures, too; give it a lower number"),
+        );
+    }
     if let Some(text) = raw.base.as_ref().or(raw.max.as_ref())
         && ejection.base > ejection.max
     {
@@ -85,6 +100,17 @@ fn failure_share(pass: &mut Pass, raw: &RawFailureShare) -> Option<FailureShareO
         ),
         percent: percent(pass, raw.percent.as_ref(), default.percent),
     };
+    if let Some(text) = &raw.percent
+        && outlier.percent == 0
+    {
+        pass.say(
+            Diagnostic::error(
+                text.place(),
+                "at 0% every endpoint would go, also one that never fails",
+            )
+            .hint("write 1% or more"),
+        );
+    }
     is_on(raw.enabled.as_ref(), false).then_some(outlier)
 }
 
