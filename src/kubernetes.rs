@@ -13,9 +13,11 @@
 //! names the object and the field, and everything else goes on. Where the Gateway API has a condition
 //! reason for it (`RefNotPermitted`, `NoMatchingListenerHostname`) the text starts with that.
 
+mod backend_tls;
 mod certificates;
 mod cluster;
 mod endpoint_slice;
+mod features;
 mod gateway;
 mod index;
 mod ingress;
@@ -26,6 +28,7 @@ mod overview;
 mod routes;
 mod service;
 mod status;
+mod trust;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -7,6 +7,7 @@ mod admit;
 pub mod attempt;
 pub mod body;
 pub mod client_certificate;
+pub mod cors;
 pub mod downstream;
 pub mod exchange;
 pub mod failure;

@@ -13,6 +13,7 @@ pub mod acme;
 pub mod admission;
 pub mod affinity;
 pub mod backend;
+pub mod cors;
 pub mod delta;
 pub mod filter;
 pub mod grpc;
@@ -30,6 +31,7 @@ pub use backend::{
     EndpointLimits, EndpointState, FailureShareOutlier, HedgePolicy, HttpCheck, LatencyOutlier, LoadReports,
     Locality, ProxyVersion, RetryBudget, SlowStartShape, SuccessRateOutlier,
 };
+pub use cors::{Allowed, Cors, OriginPattern};
 pub use delta::{Delta, Reject, World};
 pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite};
 pub use grpc::GrpcStatus;

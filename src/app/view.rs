@@ -457,6 +457,7 @@ fn match_line(condition: &Match) -> String {
 
 fn filter_line(filter: &Filter) -> &'static str {
     match filter {
+        Filter::Cors(_) => "cross-origin answers",
         Filter::Direct(_) => "direct response",
         Filter::Mirror(_) => "mirror",
         Filter::Redirect(_) => "redirect",

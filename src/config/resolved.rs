@@ -324,6 +324,13 @@ fn filter(filter: &Filter) -> Yaml {
                 .maybe("path", rewrite.path.as_ref().map(path_rewrite))
                 .yaml(),
         ),
+        Filter::Cors(cors) => (
+            "cors",
+            Fields::default()
+                .with("credentials", word(cors.credentials))
+                .with("max_age", word(cors.max_age.as_secs()))
+                .yaml(),
+        ),
         Filter::Redirect(one) => ("redirect", redirect(one)),
         Filter::Mirror(mirror) => (
             "mirror",

@@ -278,6 +278,7 @@ struct Chosen {
     certificate: Arc<Certificate>,
     name: Option<Box<str>>,
     asks_clients: bool,
+    verifies_clients: bool,
     http2_only: bool,
 }
 
@@ -335,6 +336,7 @@ fn choose(
         certificate: Arc::clone(certificate),
         name: name.map(Into::into),
         asks_clients: service.asks_clients,
+        verifies_clients: service.verifies_clients,
         http2_only: service.http2_only,
     }))
 }
@@ -388,6 +390,7 @@ fn agreed(stream: TlsStream<TcpStream>, chosen: Chosen) -> Result<(Shaken, Hands
     let identity = connection
         .peer_certificates()
         .and_then(|chain| chain.first())
+        .filter(|_| chosen.verifies_clients)
         .map(|certificate| client_certificate::field(certificate));
     let tls = ClientTls {
         alpn: connection.alpn_protocol().map(Into::into),

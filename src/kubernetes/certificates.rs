@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Store};
-use crate::kubernetes::objects::{Id, Kind, SecretRef};
+use crate::kubernetes::objects::{Id, Key, SecretRef};
 use crate::model::Certificate;
 
 /// The certificate of a Secret, or why there is none.
@@ -22,11 +22,11 @@ pub fn of_secret(id: &Id, store: &Store) -> Result<Arc<Certificate>, String> {
     }
 }
 
-/// The certificate that a listener of a Gateway refers to, or why it does not get it; the complaint's field is below the
+/// The certificate that a listener of a Gateway or ListenerSet refers to, or why it does not get it; the complaint's field is below the
 /// reference's.
 ///
 /// Whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere.
-pub fn of_gateway(gateway: &Id, wanted: &SecretRef, store: &Store) -> Result<Arc<Certificate>, Complaint> {
+pub fn of_listener(owner: &Key, wanted: &SecretRef, store: &Store) -> Result<Arc<Certificate>, Complaint> {
     let (group, kind) = (
         wanted.group.as_deref().unwrap_or(""),
         wanted.kind.as_deref().unwrap_or("Secret"),
@@ -39,27 +39,27 @@ pub fn of_gateway(gateway: &Id, wanted: &SecretRef, store: &Store) -> Result<Arc
             ),
         ));
     }
-    let namespace = wanted.namespace.as_ref().unwrap_or(&gateway.namespace);
+    let namespace = wanted.namespace.as_ref().unwrap_or(&owner.id.namespace);
     let secret = Id::new(Arc::clone(namespace), Arc::clone(&wanted.name));
-    if *namespace != gateway.namespace && !is_granted(gateway, &secret, store) {
+    if *namespace != owner.id.namespace && !is_granted(owner, &secret, store) {
         return Err(Complaint::new(
             "",
             format!(
-                "RefNotPermitted: no ReferenceGrant in namespace {namespace} lets Gateways of namespace {} refer to \
-                 Secret {}",
-                gateway.namespace, secret.name
+                "RefNotPermitted: no ReferenceGrant in namespace {namespace} lets {}s of namespace {} refer to Secret \
+                 {}",
+                owner.kind.name(),
+                owner.id.namespace,
+                secret.name
             ),
         ));
     }
     of_secret(&secret, store).map_err(|reason| Complaint::new("", format!("InvalidCertificateRef: {reason}")))
 }
 
-fn is_granted(gateway: &Id, secret: &Id, store: &Store) -> bool {
+fn is_granted(owner: &Key, secret: &Id, store: &Store) -> bool {
     store.grants(&secret.namespace).any(|grant| {
         let from = grant.spec.from.iter().any(|from| {
-            *from.group == *GROUP
-                && *from.kind == *Kind::Gateway.name()
-                && from.namespace == gateway.namespace
+            *from.group == *GROUP && *from.kind == *owner.kind.name() && from.namespace == owner.id.namespace
         });
         let to = grant.spec.to.iter().any(|to| {
             to.group.is_empty()

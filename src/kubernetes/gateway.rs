@@ -1,20 +1,25 @@
-//! Gateways: which are ours, where their listeners are bound, and what may attach to them.
+//! Gateways and their ListenerSets: which are ours, where their listeners are bound, and what may attach to them.
 //!
 //! An address and port belong to one owner: the Ingress listener first, then Gateways by age and
 //! name. Listeners of one Gateway share a port when their hostnames differ; those that do not differ
-//! are all refused, as the Gateway API asks ("MUST NOT pick one conflicting Listener as the winner").
+//! are all refused, as the Gateway API asks ("MUST NOT pick one conflicting Listener as the winner"). A ListenerSet's come after those of its Gateway and of older
+//! ListenerSets, which go before it.
+
+mod listener;
+mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use listener::{Claim, Owner, is_insecure, listener};
+pub use namespaces::AllowedNamespaces;
 
-use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Complaint, Store};
-use crate::kubernetes::objects::{Gateway, GatewayListener, Id, Key, Kind, LabelSelector, Object};
+use crate::kubernetes::objects::{Gateway, Id, Key, Kind, ListenerSet, Object};
 use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
-use crate::model::{HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls, Protocols};
+use crate::model::{HostPattern, Listener, ListenerName};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -22,14 +27,20 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 /// All Gateways that are ours.
 #[derive(Debug, Default, PartialEq)]
 pub struct Gateways {
-    /// By namespace and name: the listeners, in the order of the Gateway.
-    pub views: BTreeMap<Id, Vec<ListenerView>>,
+    /// What routes can attach to: the listeners, in the order of their object.
+    pub views: BTreeMap<Key, Vec<ListenerView>>,
     /// The listeners to bind.
     pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
     /// The addresses of the pool that were given.
     pub given: BTreeMap<Id, IpAddr>,
-    /// What is wrong, by Gateway.
-    pub complaints: BTreeMap<Id, Vec<Complaint>>,
+    /// The ListenerSets of Gateways that are ours: the Gateway they are attached to, or why they are not.
+    pub sets: BTreeMap<Key, Result<Id, String>>,
+    /// How many ListenerSets with a listener that can be served each Gateway has.
+    pub attached_sets: BTreeMap<Id, usize>,
+    /// Gateways that take any client certificate somewhere.
+    pub insecure: BTreeSet<Id>,
+    /// What is wrong, by object.
+    pub complaints: BTreeMap<Key, Vec<Complaint>>,
 }
 
 impl Gateways {
@@ -57,62 +68,12 @@ pub struct ListenerView {
     pub hostname: HostPattern,
     /// From which namespaces routes may come.
     pub namespaces: AllowedNamespaces,
-    /// Whether HTTPRoutes may attach.
-    pub takes_http_routes: bool,
-    /// What it is in the model, one for each address; or why it is not served.
-    pub names: Result<Vec<ListenerName>, String>,
-}
-
-/// From which namespaces routes may come.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AllowedNamespaces {
-    /// From every one.
-    All,
-    /// From none, because the field is not understood.
-    None,
-    /// From the Gateway's.
-    Same,
-    /// From those whose labels are selected.
-    Selector(LabelSelector),
-}
-
-impl AllowedNamespaces {
-    /// Whether a route in `namespace` may attach to a listener of a Gateway in `own`.
-    pub fn allow(&self, own: &str, namespace: &str, store: &Store) -> bool {
-        match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Same => own == namespace,
-            Self::Selector(selector) => {
-                let object = store.namespace(&Id::new("", namespace));
-                let label = |key: &str| match object.and_then(|object| object.metadata.labels.get(key)) {
-                    Some(value) => Some(&**value),
-                    // the API server gives every namespace this label
-                    None => (key == "kubernetes.io/metadata.name").then_some(namespace),
-                };
-                selects(selector, label)
-            }
-        }
-    }
-}
-
-/// Whether a selector selects an object with these labels. An empty one selects everything.
-fn selects<'labels>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'labels str>) -> bool {
-    selector
-        .match_labels
-        .iter()
-        .all(|(key, value)| label(key) == Some(value))
-        && selector.match_expressions.iter().all(|expression| {
-            let value = label(&expression.key);
-            let listed = value.is_some_and(|value| expression.values.iter().any(|listed| **listed == *value));
-            match &*expression.operator {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
+    /// The kinds of routes that may attach.
+    pub kinds: Vec<Kind>,
+    /// What it is in the model, one for each address; also while it is not served, because routes attach all the same.
+    pub names: Vec<ListenerName>,
+    /// Why it is not served.
+    pub refusal: Option<String>,
 }
 
 /// All Gateways that are ours, with their listeners. `taken` are the addresses of the
@@ -137,6 +98,7 @@ pub fn gateways(
         owners.insert(*address, "the Ingresses".to_owned());
     }
     let mut all = Gateways::default();
+    let mut sets = sets(store);
     let of_pool = |gateway: &Gateway| {
         settings
             .gateway_pool
@@ -153,25 +115,121 @@ pub fn gateways(
             Some(pool) => give(&key.id, pool, &mut all.given, &mut complaints),
             None => addresses(gateway, settings, &mut complaints),
         };
-        let views: Vec<ListenerView> = (0..gateway.spec.listeners.len())
-            .map(|at| {
-                let (view, listeners) =
-                    listener(&key.id, gateway, at, &addresses, &owners, store, &mut complaints);
-                all.listeners.extend(listeners);
-                view
+        let owner = Owner {
+            key,
+            listeners: &gateway.spec.listeners,
+            frontend: &gateway.spec.tls.frontend,
+            gateway: key,
+            addresses: &addresses,
+            owners: &owners,
+        };
+        let mut ports = BTreeSet::new();
+        all.put(owner, store, complaints, &mut Vec::new(), &mut ports);
+        if is_insecure(owner.frontend) {
+            all.insecure.insert(key.id.clone());
+        }
+        // Of the Gateway's own listeners those count too that cannot be served: nobody else gets their place.
+        let mut claims: Vec<Claim> = owner
+            .listeners
+            .iter()
+            .filter_map(|spec| Claim::of(key, spec))
+            .collect();
+        for (set_key, set) in sets.remove(&key.id).unwrap_or_default() {
+            if let Err(reason) = admit(&key.id, gateway, set_key, store) {
+                let complaint = Complaint::new("spec.parentRef", &reason);
+                all.complaints.insert(set_key.clone(), vec![complaint]);
+                all.sets.insert(set_key.clone(), Err(reason));
+                all.views.insert(set_key.clone(), Vec::new());
+                continue;
+            }
+            let specs = &set.spec.listeners;
+            let of_set = Owner {
+                key: set_key,
+                listeners: specs,
+                ..owner
+            };
+            if all.put(of_set, store, Vec::new(), &mut claims, &mut ports) > 0 {
+                *all.attached_sets.entry(key.id.clone()).or_default() += 1;
+            }
+            all.sets.insert(set_key.clone(), Ok(key.id.clone()));
+        }
+        let ports = ports.into_iter();
+        let taken: Vec<SocketAddr> = ports
+            .flat_map(|port| {
+                addresses
+                    .iter()
+                    .map(move |address| SocketAddr::new(*address, port))
             })
             .collect();
-        for view in views.iter().filter(|view| view.names.is_ok()) {
-            for address in &addresses {
-                owners.insert(SocketAddr::new(*address, view.port), key.to_string());
-            }
-        }
-        all.views.insert(key.id.clone(), views);
-        if !complaints.is_empty() {
-            all.complaints.insert(key.id.clone(), complaints);
-        }
+        owners.extend(taken.into_iter().map(|address| (address, key.to_string())));
     }
     all
+}
+
+impl Gateways {
+    /// Puts the listeners of a Gateway or ListenerSet; says how many are served. Adds the claims of those, and their ports.
+    fn put(
+        &mut self,
+        owner: Owner<'_>,
+        store: &Store,
+        mut complaints: Vec<Complaint>,
+        claims: &mut Vec<Claim>,
+        ports: &mut BTreeSet<u16>,
+    ) -> usize {
+        let mut views = Vec::with_capacity(owner.listeners.len());
+        let mut served = 0;
+        for (at, spec) in owner.listeners.iter().enumerate() {
+            let (view, listeners) = listener(owner, at, claims, store, &mut complaints);
+            self.listeners.extend(listeners);
+            if view.refusal.is_none() {
+                served += 1;
+                ports.insert(view.port);
+                claims.extend(Claim::of(owner.key, spec));
+            }
+            views.push(view);
+        }
+        self.views.insert(owner.key.clone(), views);
+        if !complaints.is_empty() {
+            self.complaints.insert(owner.key.clone(), complaints);
+        }
+        served
+    }
+}
+
+/// The ListenerSets by the Gateway that they want to attach to, the older first.
+fn sets(store: &Store) -> BTreeMap<Id, Vec<(&Key, &ListenerSet)>> {
+    let mut sets: BTreeMap<Id, Vec<(&Key, &ListenerSet)>> = BTreeMap::new();
+    for (key, object) in store.of_kind(Kind::ListenerSet) {
+        let Object::ListenerSet(set) = object else {
+            continue;
+        };
+        let parent = &set.spec.parent_ref;
+        let namespace = parent.namespace.as_ref().unwrap_or(&key.id.namespace);
+        if parent.group.as_deref().unwrap_or(GROUP) == GROUP
+            && parent.kind.as_deref().unwrap_or("Gateway") == "Gateway"
+        {
+            let gateway = Id::new(Arc::clone(namespace), Arc::clone(&parent.name));
+            sets.entry(gateway).or_default().push((key, set));
+        }
+    }
+    for sets in sets.values_mut() {
+        sets.sort_by_key(|(key, set)| (set.metadata.created, &key.id));
+    }
+    sets
+}
+
+/// Whether a Gateway lets a ListenerSet attach; or why not.
+fn admit(id: &Id, gateway: &Gateway, set: &Key, store: &Store) -> Result<(), String> {
+    let allowed = gateway.spec.allowed_listeners.as_ref();
+    let namespaces = allowed.and_then(|allowed| allowed.namespaces.as_ref());
+    let allowed = AllowedNamespaces::read(namespaces, "None").unwrap_or(AllowedNamespaces::None);
+    if allowed.allow(&id.namespace, &set.id.namespace, store) {
+        return Ok(());
+    }
+    Err(format!(
+        "NotAllowed: Gateway {id} takes no ListenerSets of namespace {}; see allowedListeners there",
+        set.id.namespace
+    ))
 }
 
 /// Whether a Gateway is ours, by its class.
@@ -241,264 +299,6 @@ fn addresses(gateway: &Gateway, settings: &Settings, complaints: &mut Vec<Compla
         }
     }
     found
-}
-
-/// One listener of a Gateway: how routes see it, and what there is to bind.
-fn listener(
-    id: &Id,
-    gateway: &Gateway,
-    at: usize,
-    addresses: &[IpAddr],
-    owners: &BTreeMap<SocketAddr, String>,
-    store: &Store,
-    complaints: &mut Vec<Complaint>,
-) -> (ListenerView, Vec<(ListenerName, Arc<Listener>)>) {
-    let spec = &gateway.spec.listeners[at];
-    let field = format!("spec.listeners[{at}]");
-    let (namespaces, takes_http_routes) = allowed(spec, &field, complaints);
-    let mut view = ListenerView {
-        section: Arc::clone(&spec.name),
-        port: spec.port.0,
-        hostname: HostPattern::Any,
-        namespaces,
-        takes_http_routes,
-        names: Ok(Vec::new()),
-    };
-    let served = served(gateway, at, addresses, owners)
-        .and_then(|hostname| Ok((hostname, tls(id, spec, &field, store, complaints)?)));
-    match served {
-        Err(complaint) => {
-            view.names = Err(complaint.reason.clone());
-            complaints.push(Complaint::new(field + &complaint.field, complaint.reason));
-            (view, Vec::new())
-        }
-        Ok((hostname, tls)) => {
-            let listeners: Vec<_> = addresses
-                .iter()
-                .enumerate()
-                .map(|(nth, address)| {
-                    let name = match nth {
-                        0 => ListenerName::new(format!("{id}/{}", spec.name)),
-                        _ => ListenerName::new(format!("{id}/{}/{address}", spec.name)),
-                    };
-                    let listener = Listener {
-                        name: name.clone(),
-                        address: SocketAddr::new(*address, spec.port.0),
-                        hostname: hostname.clone(),
-                        kind: crate::model::ListenerKind::Http,
-                        protocols: Protocols::default(),
-                        tls: tls.clone(),
-                        limits: ListenerLimits::default(),
-                    };
-                    (name, Arc::new(listener))
-                })
-                .collect();
-            view.hostname = hostname;
-            view.names = Ok(listeners.iter().map(|(name, _)| name.clone()).collect());
-            (view, listeners)
-        }
-    }
-}
-
-/// The TLS of a listener: none in clear text. Certificates that cannot be had are complained about; without any, the
-/// listener is not served.
-fn tls(
-    id: &Id,
-    spec: &GatewayListener,
-    field: &str,
-    store: &Store,
-    complaints: &mut Vec<Complaint>,
-) -> Result<Option<Arc<ListenerTls>>, Complaint> {
-    if &*spec.protocol != "HTTPS" {
-        return Ok(None);
-    }
-    let none = || Complaint::new(".tls", "InvalidCertificateRef: HTTPS needs certificateRefs");
-    let tls = spec.tls.as_ref().ok_or_else(none)?;
-    match tls.mode.as_deref() {
-        None | Some("Terminate") => {}
-        Some(other) => {
-            return Err(Complaint::new(
-                ".tls.mode",
-                format!("UnsupportedValue: {other:?} is not available in this version; Terminate is"),
-            ));
-        }
-    }
-    let mut certificates = Vec::new();
-    let mut last = none();
-    for (at, wanted) in tls.certificate_refs.iter().enumerate() {
-        match certificates::of_gateway(id, wanted, store) {
-            Ok(certificate) => certificates.push(certificate),
-            Err(complaint) => {
-                let below = format!(".tls.certificateRefs[{at}]{}", complaint.field);
-                let complaint = Complaint::new(below, complaint.reason);
-                complaints.push(Complaint::new(
-                    format!("{field}{}", complaint.field),
-                    complaint.reason.clone(),
-                ));
-                last = Complaint::new("", "it has no certificate, and is not served");
-            }
-        }
-    }
-    ListenerTls::new(certificates)
-        .map(|tls| Some(Arc::new(tls)))
-        .ok_or(last)
-}
-
-/// The hostname of a listener that can be served, or why it cannot; the complaint's field is below the listener's.
-fn served(
-    gateway: &Gateway,
-    at: usize,
-    addresses: &[IpAddr],
-    owners: &BTreeMap<SocketAddr, String>,
-) -> Result<HostPattern, Complaint> {
-    let fail = |field: &str, reason: String| Err(Complaint::new(field, reason));
-    let spec = &gateway.spec.listeners[at];
-    if !crate::kubernetes::objects::is_object_name(&spec.name) {
-        return fail(
-            ".name",
-            format!(
-                "{:?} is no name: lower-case letters, digits, '-' and '.'",
-                spec.name
-            ),
-        );
-    }
-    match &*spec.protocol {
-        "HTTP" | "HTTPS" => {}
-        "TLS" | "TCP" | "UDP" => {
-            return fail(
-                ".protocol",
-                format!(
-                    "UnsupportedProtocol: {} is not available in this version; HTTP and HTTPS are",
-                    spec.protocol
-                ),
-            );
-        }
-        other => {
-            return fail(
-                ".protocol",
-                format!("UnsupportedProtocol: {other:?} is not known; HTTP and HTTPS are"),
-            );
-        }
-    }
-    let hostname = hostname(spec).map_err(|reason| Complaint::new(".hostname", reason))?;
-    for (other_at, other) in gateway.spec.listeners.iter().enumerate() {
-        if other_at == at {
-            continue;
-        }
-        if other.name == spec.name {
-            return fail(
-                ".name",
-                format!("listeners[{other_at}] has the name {:?} too", spec.name),
-            );
-        }
-        if other.port != spec.port {
-            continue;
-        }
-        match &*other.protocol {
-            own if own == &*spec.protocol && hostname_of(other).as_ref() == Some(&hostname) => {
-                return fail(
-                    ".hostname",
-                    format!(
-                        "HostnameConflict: listener {:?} has the same port and hostname; neither is served",
-                        other.name
-                    ),
-                );
-            }
-            "HTTP" | "HTTPS" | "TLS" | "TCP" if other.protocol != spec.protocol => {
-                return fail(
-                    ".protocol",
-                    format!(
-                        "ProtocolConflict: listener {:?} has the same port with {}",
-                        other.name, other.protocol
-                    ),
-                );
-            }
-            _ => {}
-        }
-    }
-    if addresses.is_empty() {
-        return fail(
-            "",
-            "AddressNotUsable: the Gateway has no address that can be bound".to_owned(),
-        );
-    }
-    for address in addresses {
-        let address = SocketAddr::new(*address, spec.port.0);
-        if let Some(owner) = owners.get(&address) {
-            return fail(
-                ".port",
-                format!(
-                    "PortUnavailable: {address} is taken by {owner}; give this Gateway an address of its own in \
-                     spec.addresses"
-                ),
-            );
-        }
-    }
-    Ok(hostname)
-}
-
-fn hostname_of(spec: &GatewayListener) -> Option<HostPattern> {
-    hostname(spec).ok()
-}
-
-fn hostname(spec: &GatewayListener) -> Result<HostPattern, String> {
-    match spec.hostname.as_deref() {
-        None | Some("") => Ok(HostPattern::Any),
-        Some(text) => HostPattern::parse(text).map_err(|error| format!("UnsupportedValue: {error}")),
-    }
-}
-
-/// From where routes may come, and whether HTTPRoutes are among the kinds that may.
-fn allowed(
-    spec: &GatewayListener,
-    field: &str,
-    complaints: &mut Vec<Complaint>,
-) -> (AllowedNamespaces, bool) {
-    let namespaces = spec.allowed_routes.namespaces.as_ref();
-    let namespaces = match namespaces.and_then(|namespaces| namespaces.from.as_deref()) {
-        None | Some("Same") => AllowedNamespaces::Same,
-        Some("All") => AllowedNamespaces::All,
-        Some("Selector") => match namespaces.and_then(|namespaces| namespaces.selector.clone()) {
-            Some(selector) => AllowedNamespaces::Selector(selector),
-            None => {
-                complaints.push(Complaint::new(
-                    format!("{field}.allowedRoutes.namespaces.selector"),
-                    "from: Selector needs a selector; no route may attach",
-                ));
-                AllowedNamespaces::None
-            }
-        },
-        Some(other) => {
-            if other != "None" {
-                complaints.push(Complaint::new(
-                    format!("{field}.allowedRoutes.namespaces.from"),
-                    format!("{other:?} is none of All, Same, Selector; no route may attach"),
-                ));
-            }
-            AllowedNamespaces::None
-        }
-    };
-    let kinds = &spec.allowed_routes.kinds;
-    let mut takes_http_routes = kinds.is_empty();
-    let mut unknown = BTreeSet::new();
-    for kind in kinds {
-        if kind.group.as_deref().unwrap_or(GROUP) == GROUP && *kind.kind == *Kind::HttpRoute.name() {
-            takes_http_routes = true;
-        } else {
-            unknown.insert(&*kind.kind);
-        }
-    }
-    if !unknown.is_empty() {
-        let unknown: Vec<_> = unknown.into_iter().collect();
-        complaints.push(Complaint::new(
-            format!("{field}.allowedRoutes.kinds"),
-            format!(
-                "InvalidRouteKinds: {} cannot attach to an HTTP listener of this version; HTTPRoute can",
-                unknown.join(", ")
-            ),
-        ));
-    }
-    (namespaces, takes_http_routes)
 }
 
 #[cfg(test)]

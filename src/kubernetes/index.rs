@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! IngressClass ─► Ingress ───────────────┐ uses            ┌─ slices of
-//! GatewayClass ─► Gateway ─► HTTPRoute ──┴──► Service:port ◄┴─ EndpointSlice
+//! GatewayClass ─► Gateway ─► …Route ──────┴──► Service:port ◄┴─ EndpointSlice
 //!    Secret ─► Ingress, Gateway  │ └── ReferenceGrant ─► Gateway
 //!                 Namespace ─────┘
 //! ```
@@ -21,30 +21,30 @@
 
 mod dependents;
 mod findings;
+mod listeners;
+mod outcome;
+mod policies;
 mod store;
+mod translate;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dependents::Dependents;
 pub use findings::{Complaint, Findings, condition};
+pub(super) use outcome::Outcome;
+pub use outcome::STATUS_KINDS;
 pub use store::Store;
+use translate::{Published, Wish};
 
-use crate::kubernetes::gateway::{AllowedNamespaces, Gateways, gateways};
-use crate::kubernetes::nginx::{Upstream, is_canary};
+use crate::kubernetes::Settings;
+use crate::kubernetes::backend_tls::Policies;
+use crate::kubernetes::features;
+use crate::kubernetes::gateway::{AllowedNamespaces, Gateways};
+use crate::kubernetes::ingress;
+use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
-use crate::kubernetes::routes::Surroundings;
-use crate::kubernetes::{Settings, endpoint_slice, ingress, routes, service};
-use crate::model::{
-    Backend, Certificate, Delta, Endpoint, Listener, ListenerName, Reject, Route, SourceName,
-};
-
-/// The rejects that are given out; what is beyond is only counted.
-const MAX_REJECTS: usize = 1000;
-
-/// The kinds whose objects are told how they fare.
-pub const STATUS_KINDS: &[Kind] = &[Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::Ingress];
+use crate::model::{Certificate, Delta, Listener, Route, SourceName};
 
 /// All objects and the model they make.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Index {
     ingress_listeners: [Option<Arc<Listener>>; 2],
     /// The certificates of each Ingress.
     certificates: BTreeMap<Key, Vec<Arc<Certificate>>>,
-    /// The routes of each HTTPRoute and Ingress as they last came out.
+    /// The routes of each route object and Ingress as they last came out.
     routes: BTreeMap<Key, Vec<Arc<Route>>>,
     /// How many of those Ingresses have routes.
     ingresses_served: usize,
@@ -71,6 +71,8 @@ pub struct Index {
     backends: BTreeMap<Id, BTreeMap<u16, Published>>,
     /// What Ingresses wish of the ports of Services that they use, by Service; only those that do.
     wishes: BTreeMap<Id, BTreeMap<Key, Wish>>,
+    /// The TLS towards Services, by namespace.
+    policies: BTreeMap<Arc<str>, Policies>,
     /// What is wrong, by object.
     complaints: BTreeMap<Key, Vec<Complaint>>,
     /// Objects whose status may be different now; none: nobody asks.
@@ -79,62 +81,17 @@ pub struct Index {
     news: Option<BTreeSet<Key>>,
 }
 
-/// What the objects came out as.
-#[derive(Clone, Copy)]
-pub(super) struct Outcome<'index> {
-    pub store: &'index Store,
-    pub settings: &'index Settings,
-    pub gateways: &'index Gateways,
-    routes: &'index BTreeMap<Key, Vec<Arc<Route>>>,
-    dependents: &'index Dependents,
-    complaints: &'index BTreeMap<Key, Vec<Complaint>>,
-}
-
-impl<'index> Outcome<'index> {
-    /// The routes of an HTTPRoute or Ingress.
-    pub fn routes(&self, key: &Key) -> &'index [Arc<Route>] {
-        self.routes.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// What is wrong with an object.
-    pub fn complaints(&self, key: &Key) -> &'index [Complaint] {
-        self.complaints.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// How many HTTPRoutes are attached to a listener of a Gateway.
-    pub fn attached(&self, gateway: &Id, listener: &ListenerName) -> usize {
-        let wanting = self.dependents.of_gateway(gateway);
-        let attached = wanting.iter().filter(|key| {
-            let mut routes = self.routes(key).iter();
-            routes.any(|route| route.listeners.contains(listener))
-        });
-        attached.count()
-    }
-}
-
-/// What an Ingress wishes of ports of a Service.
-#[derive(Debug)]
-struct Wish {
-    ports: BTreeSet<u16>,
-    upstream: Arc<Upstream>,
-}
-
-/// A backend as it last came out.
-#[derive(Debug)]
-struct Published {
-    backend: Arc<Backend>,
-    endpoints: Arc<[Endpoint]>,
-}
-
 /// What is to be translated again.
 #[derive(Debug, Default)]
 struct Dirty {
     gateways: bool,
-    /// Gateways that came or went, be they ours or not.
-    changed_gateways: BTreeSet<Id>,
+    /// Parents of routes that came or went, be they ours or not.
+    changed_parents: BTreeSet<Key>,
     ingresses: BTreeSet<Key>,
     routes: BTreeSet<Key>,
     services: BTreeSet<Id>,
+    /// Namespaces whose policies of TLS may be different.
+    policies: BTreeSet<Arc<str>>,
 }
 
 impl Index {
@@ -154,71 +111,10 @@ impl Index {
             slices: BTreeMap::new(),
             backends: BTreeMap::new(),
             wishes: BTreeMap::new(),
+            policies: BTreeMap::new(),
             complaints: BTreeMap::new(),
             touched: None,
             news: None,
-        }
-    }
-
-    /// From now on notes objects whose status may be different, beginning with all that have one, and objects of which something
-    /// else is wrong, beginning with all that are not well; or no longer does.
-    pub fn note_statuses(&mut self, notes: bool) {
-        self.news = notes.then(|| self.complaints.keys().cloned().collect());
-        self.touched = notes.then(|| {
-            let all = STATUS_KINDS.iter().flat_map(|kind| self.store.of_kind(*kind));
-            all.map(|(key, _)| key.clone()).collect()
-        });
-    }
-
-    /// An object whose status may be different since it was last given here. Ask after [`take_delta`](Self::take_delta).
-    pub fn next_touched(&mut self) -> Option<Key> {
-        self.touched.as_mut()?.pop_first()
-    }
-
-    /// An object of which something else is wrong than when it was last given here, and what. Ask after
-    /// [`take_delta`](Self::take_delta).
-    pub fn next_news(&mut self) -> Option<(Key, Vec<Complaint>)> {
-        let key = self.news.as_mut()?.pop_first()?;
-        let complaints = self.complaints.get(&key).cloned().unwrap_or_default();
-        Some((key, complaints))
-    }
-
-    /// Whether there is one.
-    pub fn has_news(&self) -> bool {
-        self.news.as_ref().is_some_and(|news| !news.is_empty())
-    }
-
-    /// Whether there is one.
-    pub fn is_touched(&self) -> bool {
-        self.touched.as_ref().is_some_and(|touched| !touched.is_empty())
-    }
-
-    /// Notes that an object's status may be different.
-    pub fn touch_status(&mut self, key: &Key) {
-        if let Some(touched) = &mut self.touched
-            && STATUS_KINDS.contains(&key.kind)
-        {
-            touched.insert(key.clone());
-        }
-    }
-
-    /// The same for all objects of some kinds.
-    pub fn touch_statuses(&mut self, kinds: &[Kind]) {
-        if let Some(touched) = &mut self.touched {
-            let all = kinds.iter().flat_map(|kind| self.store.of_kind(*kind));
-            touched.extend(all.map(|(key, _)| key.clone()));
-        }
-    }
-
-    /// All objects, and what they came out as: for statuses.
-    pub(super) fn outcome(&self) -> Outcome<'_> {
-        Outcome {
-            store: &self.store,
-            settings: &self.settings,
-            gateways: &self.gateways,
-            routes: &self.routes,
-            dependents: &self.dependents,
-            complaints: &self.complaints,
         }
     }
 
@@ -251,7 +147,7 @@ impl Index {
         if !self.settings.kinds().contains(&key.kind) {
             return;
         }
-        if self.store.get(&key) == Some(&object) {
+        if self.store.get(&key) == Some(&object) || features::is_of_others(&key) {
             return;
         }
         let old = self.store.put(key.clone(), object.clone());
@@ -294,6 +190,7 @@ impl Index {
     pub fn take_delta(&mut self) -> Delta {
         let mut delta = Delta::default();
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.decide_policies(&mut dirty);
         for key in &dirty.ingresses {
             self.translate_ingress(key, &mut dirty.services, &mut delta);
         }
@@ -307,39 +204,6 @@ impl Index {
         delta
     }
 
-    /// All that is wrong now, by object; at most 1000 entries, the last of which then counts the others.
-    pub fn rejects(&self) -> Vec<Reject> {
-        self.rejects_with(|key| key.to_string())
-    }
-
-    /// All that is wrong now, with a way to name an object.
-    pub(super) fn rejects_with(&self, name: impl Fn(&Key) -> String) -> Vec<Reject> {
-        let all = || {
-            let each = self.complaints.iter();
-            each.flat_map(|(key, complaints)| complaints.iter().map(move |complaint| (key, complaint)))
-        };
-        let mut rejects: Vec<Reject> = all()
-            .take(MAX_REJECTS)
-            .map(|(key, complaint)| Reject {
-                source: self.source.clone(),
-                object: name(key),
-                field: Some(complaint.field.clone()).filter(|field| !field.is_empty()),
-                reason: complaint.reason.clone(),
-            })
-            .collect();
-        let others = all().count().saturating_sub(MAX_REJECTS);
-        if others > 0 {
-            rejects.truncate(MAX_REJECTS - 1);
-            rejects.push(Reject {
-                source: self.source.clone(),
-                object: "other objects".to_owned(),
-                field: None,
-                reason: format!("{} more complaints are not shown", others + 1),
-            });
-        }
-        rejects
-    }
-
     /// Whether it holds nothing at all: what comes and goes must leave nothing behind.
     #[cfg(test)]
     fn is_idle(&self) -> bool {
@@ -349,6 +213,7 @@ impl Index {
             && self.dependents.is_empty()
             && self.slices.is_empty()
             && self.backends.is_empty()
+            && self.policies.is_empty()
             && self.complaints.is_empty()
             && self.certificates.is_empty()
             && self.wishes.is_empty()
@@ -363,6 +228,18 @@ impl Index {
                 self.mark(self.dependents.of_secret(&key.id));
                 // There are few, and they ask for few.
                 self.dirty.gateways = true;
+            }
+            Kind::CustomResourceDefinition => self.touch_statuses(&[Kind::GatewayClass]),
+            Kind::ConfigMap => {
+                self.dirty.policies.extend(
+                    self.policies
+                        .get_key_value(&key.id.namespace)
+                        .map(|(name, _)| name.clone()),
+                );
+                self.dirty.gateways = true;
+            }
+            Kind::BackendTlsPolicy => {
+                self.dirty.policies.insert(Arc::clone(&key.id.namespace));
             }
             Kind::EndpointSlice => {
                 for (object, is_new) in old
@@ -383,7 +260,7 @@ impl Index {
                 self.dirty.ingresses.insert(key.clone());
                 self.touch_canaries(key, [old, new]);
             }
-            Kind::HttpRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute => {
                 self.dirty.routes.insert(key.clone());
             }
             Kind::IngressClass => {
@@ -391,17 +268,20 @@ impl Index {
                 self.dirty.ingresses.extend(all);
             }
             Kind::GatewayClass => self.dirty.gateways = true,
-            Kind::Gateway => {
+            Kind::Gateway | Kind::ListenerSet => {
                 self.dirty.gateways = true;
                 if old.is_none() || new.is_none() {
-                    self.dirty.changed_gateways.insert(key.id.clone());
+                    self.dirty.changed_parents.insert(key.clone());
                 }
             }
             Kind::Namespace => {
+                self.dirty.gateways |= self.store.of_kind(Kind::ListenerSet).next().is_some();
                 let mut listeners = self.gateways.views.values().flatten();
                 if listeners.any(|view| matches!(view.namespaces, AllowedNamespaces::Selector(_))) {
-                    let inside = self.store.in_namespace(Kind::HttpRoute, &key.id.name);
-                    self.dirty.routes.extend(inside.map(|(key, _)| key.clone()));
+                    for kind in [Kind::HttpRoute, Kind::GrpcRoute] {
+                        let inside = self.store.in_namespace(kind, &key.id.name);
+                        self.dirty.routes.extend(inside.map(|(key, _)| key.clone()));
+                    }
                 }
             }
             Kind::ReferenceGrant => {
@@ -465,322 +345,11 @@ impl Index {
             };
         }
     }
-
-    fn translate_ingress(&mut self, key: &Key, services: &mut BTreeSet<Id>, delta: &mut Delta) {
-        let mut findings = Findings::default();
-        let routes = match self.store.ingress(&key.id) {
-            Some(object) => ingress::translate(&key.id, object, &self.store, &self.settings, &mut findings),
-            None => Vec::new(),
-        };
-        let had_routes = self.routes.get(key).is_some_and(|routes| !routes.is_empty());
-        let certificates = std::mem::take(&mut findings.certificates);
-        if certificates.is_empty() {
-            self.certificates.remove(key);
-        } else {
-            self.certificates.insert(key.clone(), certificates);
-        }
-        self.ingresses_served += usize::from(!routes.is_empty());
-        self.ingresses_served -= usize::from(had_routes);
-        self.settle(key, routes, findings, services, delta);
-    }
-
-    fn translate_route(&mut self, key: &Key, services: &mut BTreeSet<Id>, delta: &mut Delta) {
-        let mut findings = Findings::default();
-        let around = Surroundings {
-            store: &self.store,
-            gateways: &self.gateways,
-        };
-        let route = self
-            .store
-            .http_route(&key.id)
-            .and_then(|object| routes::translate(&key.id, object, around, &mut findings));
-        self.settle(key, route.into_iter().collect(), findings, services, delta);
-    }
-
-    /// Takes what came out of an object: routes into the delta, dependencies, complaints.
-    fn settle(
-        &mut self,
-        key: &Key,
-        routes: Vec<Route>,
-        findings: Findings,
-        services: &mut BTreeSet<Id>,
-        delta: &mut Delta,
-    ) {
-        if self.touched.is_some() {
-            self.touch_status(key);
-            // The Gateways count their routes.
-            let before = self.dependents.gateways_of(key);
-            for id in before.iter().chain(&findings.on.gateways) {
-                self.touch_status(&Key {
-                    kind: Kind::Gateway,
-                    id: id.clone(),
-                });
-            }
-        }
-        let old = self.routes.remove(key).unwrap_or_default();
-        let mut kept: Vec<Arc<Route>> = Vec::with_capacity(routes.len());
-        for route in routes {
-            match old.iter().find(|old| ***old == route) {
-                Some(same) => kept.push(Arc::clone(same)),
-                None => {
-                    let route = Arc::new(route);
-                    delta.routes.insert(route.name.clone(), Some(Arc::clone(&route)));
-                    kept.push(route);
-                }
-            }
-        }
-        for gone in old
-            .iter()
-            .filter(|old| !kept.iter().any(|kept| kept.name == old.name))
-        {
-            delta.routes.insert(gone.name.clone(), None);
-        }
-        if !kept.is_empty() {
-            self.routes.insert(key.clone(), kept);
-        }
-        self.complain(key, findings.complaints);
-        self.wish(key, findings.upstream, &findings.on.uses, services);
-        services.extend(self.dependents.replace(key, findings.on));
-    }
-
-    /// Notes what an Ingress wishes of the ports that it uses.
-    fn wish(
-        &mut self,
-        key: &Key,
-        upstream: Upstream,
-        uses: &BTreeSet<(Id, u16)>,
-        services: &mut BTreeSet<Id>,
-    ) {
-        if upstream.is_empty() && self.wishes.is_empty() {
-            return;
-        }
-        for (id, _) in self.dependents.uses_of(key) {
-            if let Some(wishes) = self.wishes.get_mut(&id) {
-                if wishes.remove(key).is_some() {
-                    services.insert(id.clone());
-                }
-                if wishes.is_empty() {
-                    self.wishes.remove(&id);
-                }
-            }
-        }
-        if upstream.is_empty() {
-            return;
-        }
-        let upstream = Arc::new(upstream);
-        for (id, port) in uses {
-            let wish = self.wishes.entry(id.clone()).or_default().entry(key.clone());
-            let wish = wish.or_insert_with(|| Wish {
-                ports: BTreeSet::new(),
-                upstream: Arc::clone(&upstream),
-            });
-            wish.ports.insert(*port);
-            services.insert(id.clone());
-        }
-    }
-
-    fn complain(&mut self, key: &Key, complaints: Vec<Complaint>) {
-        if let Some(news) = &mut self.news
-            && self.complaints.get(key).map_or(&[][..], Vec::as_slice) != complaints
-        {
-            news.insert(key.clone());
-        }
-        if complaints.is_empty() {
-            self.complaints.remove(key);
-        } else {
-            self.complaints.insert(key.clone(), complaints);
-        }
-    }
-
-    /// Who is bound where; marks the routes of Gateways that came out different.
-    fn decide_listeners(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
-        if !dirty.gateways && dirty.ingresses.is_empty() {
-            return;
-        }
-        let next = ingress::listeners(
-            self.ingresses_served > 0,
-            self.certificates.values().flatten(),
-            &self.settings,
-        );
-        let names = [ingress::LISTENER, ingress::TLS_LISTENER];
-        let now = std::mem::take(&mut self.ingress_listeners);
-        let came_or_went = now.each_ref().map(Option::is_some) != next.each_ref().map(Option::is_some);
-        let both = now.into_iter().zip(next).zip(names);
-        let kept: Vec<_> = both
-            .map(|((now, next), name)| {
-                if now.as_deref() == next.as_ref() {
-                    return now;
-                }
-                let next = next.map(Arc::new);
-                delta.listeners.insert(ListenerName::new(name), next.clone());
-                next
-            })
-            .collect();
-        for (place, kept) in self.ingress_listeners.iter_mut().zip(kept) {
-            *place = kept;
-        }
-        if !dirty.gateways && !came_or_went {
-            return;
-        }
-        let taken: Vec<_> = self
-            .ingress_listeners
-            .iter()
-            .flatten()
-            .map(|listener| listener.address)
-            .collect();
-        let next = gateways(&self.store, &self.settings, &taken, &self.gateways.given);
-        let now = std::mem::take(&mut self.gateways);
-
-        let mut changed = std::mem::take(&mut dirty.changed_gateways);
-        for id in now.views.keys().chain(next.views.keys()) {
-            if now.views.get(id) != next.views.get(id) {
-                changed.insert(id.clone());
-            }
-        }
-        for id in &changed {
-            dirty.routes.extend(self.dependents.of_gateway(id));
-        }
-        for name in now
-            .listeners
-            .keys()
-            .filter(|name| !next.listeners.contains_key(*name))
-        {
-            delta.listeners.insert(name.clone(), None);
-        }
-        for (name, listener) in &next.listeners {
-            if now.listeners.get(name) != Some(listener) {
-                delta.listeners.insert(name.clone(), Some(Arc::clone(listener)));
-            }
-        }
-        let differs = |id: &&Id| changed.contains(*id) || now.complaints.get(*id) != next.complaints.get(*id);
-        for id in next.views.keys().filter(differs) {
-            self.touch_status(&Key {
-                kind: Kind::Gateway,
-                id: id.clone(),
-            });
-        }
-        for id in now.complaints.keys().chain(next.complaints.keys()) {
-            let key = Key {
-                kind: Kind::Gateway,
-                id: id.clone(),
-            };
-            self.complain(&key, next.complaints.get(id).cloned().unwrap_or_default());
-        }
-        self.gateways = next;
-    }
-
-    /// The used ports of a Service: their policies and endpoints into the delta.
-    fn translate_service(&mut self, id: &Id, delta: &mut Delta) {
-        let mut old = self.backends.remove(id).unwrap_or_default();
-        let mut kept = BTreeMap::new();
-        let mut complaints = Vec::new();
-        if let Some(object) = self.store.service(id) {
-            let slices: Vec<&EndpointSlice> = self
-                .slices
-                .get(id)
-                .into_iter()
-                .flatten()
-                .filter_map(|slice| self.store.endpoint_slice(slice).map(|slice| &**slice))
-                .collect();
-            let ports: Vec<u16> = match self.settings.services_only && !object.is_external() {
-                true => object
-                    .spec
-                    .ports
-                    .iter()
-                    .filter(|port| port.is_tcp())
-                    .map(|port| port.port.0)
-                    .collect(),
-                false => self.dependents.used_ports(id).collect(),
-            };
-            for number in ports {
-                let ports = &object.spec.ports;
-                let Some(port) = ports.iter().find(|port| port.is_tcp() && port.port.0 == number) else {
-                    continue;
-                };
-                let mut wishes = self.wishes.get(id).into_iter().flatten();
-                let mut wishing = wishes.by_ref().filter(|(_, wish)| wish.ports.contains(&number));
-                let wish = wishing.next();
-                let other =
-                    wishing.find(|(_, other)| wish.is_some_and(|(_, wish)| wish.upstream != other.upstream));
-                let mut policy = service::policy(id, object, port, wish.map(|(_, wish)| &*wish.upstream));
-                if let (Some((first, _)), Some((other, _))) = (wish, other) {
-                    policy.complaints.push(Complaint::new(
-                        "",
-                        format!("{other} wishes other connections to port {number} than {first}, which has its wish"),
-                    ));
-                }
-                if self.settings.services_only {
-                    let addresses = object.spec.addresses();
-                    policy.backend.virtual_addresses = addresses
-                        .map(|address| SocketAddr::new(address, number))
-                        .collect();
-                }
-                let endpoints = endpoint_slice::endpoints(
-                    slices.iter().copied(),
-                    port,
-                    policy.backend.protocol,
-                    policy.protocol_is_forced,
-                );
-                // Of the Service's annotations, so the same for every port, and of wishes.
-                for complaint in policy.complaints {
-                    if !complaints.contains(&complaint) {
-                        complaints.push(complaint);
-                    }
-                }
-                kept.insert(
-                    number,
-                    publish(old.remove(&number), policy.backend, endpoints, delta),
-                );
-            }
-        }
-        for Published { backend, .. } in old.into_values() {
-            delta.backends.insert(backend.name.clone(), None);
-            delta.endpoints.insert(backend.name.clone(), None);
-        }
-        if !kept.is_empty() {
-            self.backends.insert(id.clone(), kept);
-        }
-        let key = Key {
-            kind: Kind::Service,
-            id: id.clone(),
-        };
-        self.complain(&key, complaints);
-    }
 }
 
 /// Builds a tree anew, with full nodes.
 pub(super) fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
     *tree = std::mem::take(tree).into_iter().collect();
-}
-
-/// Puts a backend and its endpoints into the delta, as far as they differ from what came out before.
-fn publish(
-    old: Option<Published>,
-    backend: Backend,
-    endpoints: Arc<[Endpoint]>,
-    delta: &mut Delta,
-) -> Published {
-    let (old_backend, old_endpoints) = old.map(|old| (old.backend, old.endpoints)).unzip();
-    let backend = match old_backend {
-        Some(old) if *old == backend => old,
-        _ => {
-            let backend = Arc::new(backend);
-            delta
-                .backends
-                .insert(backend.name.clone(), Some(Arc::clone(&backend)));
-            backend
-        }
-    };
-    let endpoints = match old_endpoints {
-        Some(old) if *old == *endpoints => old,
-        _ => {
-            delta
-                .endpoints
-                .insert(backend.name.clone(), Some(Arc::clone(&endpoints)));
-            endpoints
-        }
-    };
-    Published { backend, endpoints }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod discovery;
 mod gateway_api;
 mod meta;
 mod networking;
+mod policy;
 mod scalar;
 mod secret;
 
@@ -16,15 +17,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
-pub use self::core::{Namespace, Service, ServicePort};
+pub use self::core::{ConfigMap, CustomResourceDefinition, Namespace, Service, ServicePort};
 pub use discovery::{EndpointSlice, SliceEndpoint};
 pub use gateway_api::{
-    BackendRef, Gateway, GatewayClass, GatewayListener, HeaderModifier, HeaderValuePair, HttpRoute,
-    HttpRouteFilter, HttpRouteMatch, HttpRouteRule, LabelSelector, ParentRef, PathModifier, ReferenceGrant,
-    RequestMirror, RequestRedirect, RouteRetry, RouteTimeouts, SecretRef, TypedMatch, UrlRewrite,
+    BackendRef, ClientValidation, CorsSpec, FrontendTls, Gateway, GatewayClass, GatewayListener,
+    GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, HeaderModifier, HeaderValuePair, HttpRoute,
+    HttpRouteFilter, HttpRouteMatch, HttpRouteRule, LabelSelector, ListenerSet, ParentRef, PathModifier,
+    ReferenceGrant, RequestMirror, RequestRedirect, RouteGroupKind, RouteNamespaces, RouteRetry,
+    RouteTimeouts, SecretRef, TypedMatch, UrlRewrite,
 };
 pub use meta::{Meta, is_object_name};
 pub use networking::{Ingress, IngressBackend, IngressClass, IngressPath};
+pub use policy::{AltName, BackendTlsPolicy, BackendTlsValidation, ObjectRef};
 pub use scalar::{PortNumber, PortRef, format_time, parse_duration};
 pub use secret::Secret;
 
@@ -101,6 +105,10 @@ kinds! {
     Namespace = "Namespace" in "" ["v1"], false;
     /// `v1 Secret`; its certificate, and nothing else of its data.
     Secret = "Secret" in "" ["v1"], true;
+    /// `v1 ConfigMap`; root certificates in it.
+    ConfigMap = "ConfigMap" in "" ["v1"], true;
+    /// `apiextensions.k8s.io/v1 CustomResourceDefinition`; its annotations.
+    CustomResourceDefinition = "CustomResourceDefinition" in "apiextensions.k8s.io" ["v1"], false;
     /// `discovery.k8s.io/v1 EndpointSlice`.
     EndpointSlice = "EndpointSlice" in "discovery.k8s.io" ["v1"], true;
     /// `networking.k8s.io/v1 Ingress`.
@@ -111,8 +119,14 @@ kinds! {
     GatewayClass = "GatewayClass" in "gateway.networking.k8s.io" ["v1", "v1beta1"], false;
     /// `gateway.networking.k8s.io/v1 Gateway`.
     Gateway = "Gateway" in "gateway.networking.k8s.io" ["v1", "v1beta1"], true;
+    /// `gateway.networking.k8s.io/v1 ListenerSet`.
+    ListenerSet = "ListenerSet" in "gateway.networking.k8s.io" ["v1"], true;
     /// `gateway.networking.k8s.io/v1 HTTPRoute`.
     HttpRoute = "HTTPRoute" in "gateway.networking.k8s.io" ["v1", "v1beta1"], true;
+    /// `gateway.networking.k8s.io/v1 GRPCRoute`.
+    GrpcRoute = "GRPCRoute" in "gateway.networking.k8s.io" ["v1"], true;
+    /// `gateway.networking.k8s.io/v1 BackendTLSPolicy`.
+    BackendTlsPolicy = "BackendTLSPolicy" in "gateway.networking.k8s.io" ["v1"], true;
     /// `gateway.networking.k8s.io/v1 ReferenceGrant`.
     ReferenceGrant = "ReferenceGrant" in "gateway.networking.k8s.io" ["v1", "v1beta1"], true;
 }

@@ -97,13 +97,14 @@ fn one(key: &Key, object: &Object, outcome: Outcome<'_>, serving: &Serving) -> O
             outcome.complaints(key).is_empty()
         }
         Object::Ingress(_) => !outcome.routes(key).is_empty(),
-        Object::Gateway(_) => {
-            let views = outcome.gateways.views.get(&key.id);
-            views.into_iter().flatten().any(|view| view.names.is_ok())
+        Object::Gateway(_) | Object::ListenerSet(_) => {
+            let views = outcome.gateways.views.get(key);
+            views.into_iter().flatten().any(|view| view.refusal.is_none())
                 && !why.iter().any(|why| why.starts_with("Programmed=False"))
         }
         Object::GatewayClass(_) => accepted > 0,
         _ if parents == 0 => return None, // attached to others' Gateways only
+        Object::BackendTlsPolicy(_) => accepted > 0,
         _ => !outcome.routes(key).is_empty() && accepted > 0,
     };
     for complaint in outcome.complaints(key) {

@@ -1,4 +1,4 @@
-//! HTTPRoutes: their listeners, hostnames and rules in the words of the model.
+//! HTTPRoutes and GRPCRoutes: their listeners, hostnames and rules in the words of the model.
 //!
 //! What is bad is left out as small as it can be without sending a request astray: a hostname, a match,
 //! a mirror; a parent that does not take the route. A filter that cannot be done must not be skipped and
@@ -6,6 +6,7 @@
 //! `backendRefs`): their share of requests is answered with 500.
 
 mod attach;
+mod cors;
 mod filters;
 mod matches;
 mod reference;
@@ -13,11 +14,15 @@ mod reference;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use attach::parent_key;
 use http::StatusCode;
 
 use crate::kubernetes::gateway::Gateways;
-use crate::kubernetes::index::{Findings, Store};
-use crate::kubernetes::objects::{HttpRoute, HttpRouteRule, Id, RouteRetry, RouteTimeouts, parse_duration};
+use crate::kubernetes::index::{Complaint, Findings, Store};
+use crate::kubernetes::objects::{
+    BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, ParentRef,
+    RouteRetry, RouteTimeouts, parse_duration,
+};
 use crate::kubernetes::service::backend_name;
 use crate::model::{
     BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
@@ -26,6 +31,9 @@ use crate::model::{
 
 /// The highest weight, as in the API's schema.
 const MAX_WEIGHT: i64 = 1_000_000;
+
+/// Silence allowed within the response of a call.
+const GRPC_IDLE: Duration = Duration::from_secs(3600);
 
 /// The most retries a route may ask for.
 const MAX_RETRIES: i64 = 20;
@@ -40,26 +48,70 @@ pub struct Surroundings<'index> {
 }
 
 /// The route that an HTTPRoute is, if it is attached to anything that is ours.
-pub fn translate(
-    id: &Id,
+pub fn of_http(
+    key: &Key,
     object: &HttpRoute,
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<Route> {
-    let hostnames = hostnames(object, findings);
-    let listeners = attach::listeners(id, object, &hostnames, around, findings);
+    let unsaid = [HttpRouteRule::default()];
+    let specs = object.spec.rules.as_deref().unwrap_or(&unsaid);
+    let wish = Wish {
+        parents: &object.spec.parent_refs,
+        hostnames: &object.spec.hostnames,
+        created: object.metadata.created,
+    };
+    route(key, wish, around, findings, |findings| {
+        let rules = specs.iter().enumerate();
+        rules
+            .filter_map(|(at, spec)| http_rule(key, spec, &format!("spec.rules[{at}]"), around, findings))
+            .map(Arc::new)
+            .collect()
+    })
+}
+
+/// The route that a GRPCRoute is, if it is attached to anything that is ours.
+pub fn of_grpc(
+    key: &Key,
+    object: &GrpcRoute,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Route> {
+    let wish = Wish {
+        parents: &object.spec.parent_refs,
+        hostnames: &object.spec.hostnames,
+        created: object.metadata.created,
+    };
+    route(key, wish, around, findings, |findings| {
+        let rules = object.spec.rules.iter().enumerate();
+        rules
+            .filter_map(|(at, spec)| grpc_rule(key, spec, &format!("spec.rules[{at}]"), around, findings))
+            .map(Arc::new)
+            .collect()
+    })
+}
+
+/// What every kind of route says of itself.
+struct Wish<'object> {
+    parents: &'object [ParentRef],
+    hostnames: &'object [Arc<str>],
+    created: u64,
+}
+
+fn route(
+    key: &Key,
+    wish: Wish<'_>,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+    rules: impl FnOnce(&mut Findings) -> Vec<Arc<Rule>>,
+) -> Option<Route> {
+    let hostnames = hostnames(wish.hostnames, findings);
+    let listeners = attach::listeners(key, wish.parents, &hostnames, around, findings);
     if listeners.is_empty() || hostnames.is_empty() {
         // a route that is not attached has no say in what is used
         return None;
     }
-    let unsaid = [HttpRouteRule::default()];
-    let specs = object.spec.rules.as_deref().unwrap_or(&unsaid);
-    let rules: Vec<Arc<Rule>> = specs
-        .iter()
-        .enumerate()
-        .filter_map(|(at, spec)| rule(id, spec, &format!("spec.rules[{at}]"), around, findings))
-        .map(Arc::new)
-        .collect();
+    let rules = rules(findings);
     if rules.is_empty() {
         findings.complain(
             "spec.rules",
@@ -68,22 +120,22 @@ pub fn translate(
         return None;
     }
     Some(Route {
-        name: RouteName::new(format!("HTTPRoute/{id}")),
+        name: RouteName::new(format!("{}/{}", key.kind.name(), key.id)),
         listeners,
         hostnames,
         rules,
-        created: object.metadata.created,
+        created: wish.created,
         order: 0, // the name decides: its order is that of `namespace/name`
     })
 }
 
 /// The hostnames of a route; empty when it gives only bad ones (it must not become a route for all).
-fn hostnames(object: &HttpRoute, findings: &mut Findings) -> Vec<HostPattern> {
-    if object.spec.hostnames.is_empty() {
+fn hostnames(texts: &[Arc<str>], findings: &mut Findings) -> Vec<HostPattern> {
+    if texts.is_empty() {
         return vec![HostPattern::Any];
     }
-    let mut found = Vec::with_capacity(object.spec.hostnames.len());
-    for (at, text) in object.spec.hostnames.iter().enumerate() {
+    let mut found = Vec::with_capacity(texts.len());
+    for (at, text) in texts.iter().enumerate() {
         match HostPattern::parse(text) {
             Ok(hostname) => found.push(hostname),
             Err(error) => findings.complain(
@@ -97,17 +149,74 @@ fn hostnames(object: &HttpRoute, findings: &mut Findings) -> Vec<HostPattern> {
     found
 }
 
-/// A rule, or none when no match of it is left.
-fn rule(
-    id: &Id,
+/// A rule of an HTTPRoute, or none when no match of it is left.
+fn http_rule(
+    key: &Key,
     spec: &HttpRouteRule,
     field: &str,
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<Rule> {
-    let mut matches = Vec::with_capacity(spec.matches.len().max(1));
-    for (at, wanted) in spec.matches.iter().enumerate() {
-        match matches::read(wanted) {
+    let rule = Rule {
+        name: spec.name.clone(),
+        matches: matches(spec.matches.iter().map(matches::of_http), field, findings)?,
+        timeouts: timeouts(spec.timeouts.as_ref(), field, findings),
+        retry: retry(spec.retry.as_ref(), field, findings),
+        ..Rule::default()
+    };
+    Some(lead(
+        rule,
+        key,
+        &spec.filters,
+        &spec.backend_refs,
+        field,
+        around,
+        findings,
+    ))
+}
+
+/// A rule of a GRPCRoute, or none when no match of it is left. Calls bring their own deadline (`grpc-timeout`), and streams
+/// may rightly be silent for long.
+fn grpc_rule(
+    key: &Key,
+    spec: &GrpcRouteRule,
+    field: &str,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Rule> {
+    let rule = Rule {
+        name: spec.name.clone(),
+        matches: matches(spec.matches.iter().map(matches::of_grpc), field, findings)?,
+        timeouts: Timeouts {
+            request: None,
+            idle: Some(GRPC_IDLE),
+            ..Timeouts::default()
+        },
+        ..Rule::default()
+    };
+    Some(lead(
+        rule,
+        key,
+        &spec.filters,
+        &spec.backend_refs,
+        field,
+        around,
+        findings,
+    ))
+}
+
+/// The matches that can be used, one for everything where there is none; none when none is left.
+fn matches(
+    specs: impl ExactSizeIterator<Item = Result<Match, Complaint>>,
+    field: &str,
+    findings: &mut Findings,
+) -> Option<Vec<Match>> {
+    if specs.len() == 0 {
+        return Some(vec![Match::default()]);
+    }
+    let mut matches = Vec::with_capacity(specs.len());
+    for (at, read) in specs.enumerate() {
+        match read {
             Ok(read) => matches.push(read),
             Err(complaint) => findings.complain(
                 format!("{field}.matches[{at}]{}", complaint.field),
@@ -115,62 +224,51 @@ fn rule(
             ),
         }
     }
-    if spec.matches.is_empty() {
-        matches.push(Match::default());
-    }
-    if matches.is_empty() {
-        return None;
-    }
-    let name = spec.name.clone();
-    let filters = match filters::read(
-        id,
-        &spec.filters,
-        &format!("{field}.filters"),
-        &matches,
-        around,
-        findings,
-    ) {
-        Ok(filters) => filters,
+    (!matches.is_empty()).then_some(matches)
+}
+
+/// The rule with what it does: its filters, and where it leads.
+fn lead(
+    mut rule: Rule,
+    key: &Key,
+    filters: &[HttpRouteFilter],
+    backend_refs: &[BackendRef],
+    field: &str,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+) -> Rule {
+    let below = format!("{field}.filters");
+    match filters::read(key, filters, &below, &rule.matches, around, findings) {
+        Ok(filters) => {
+            rule.filters = filters;
+            rule.backends = backends(key, backend_refs, field, &rule.matches, around, findings);
+        }
         Err(complaint) => {
             let reason = format!(
                 "{}; requests of this rule are answered with 500",
                 complaint.reason
             );
             findings.complain(complaint.field, &reason);
-            return Some(Rule {
-                name,
-                matches,
-                backends: vec![WeightedBackend {
-                    target: BackendTarget::Invalid(Arc::from(reason)),
-                    weight: 1,
-                    filters: Vec::new(),
-                }],
-                ..Rule::default()
-            });
+            rule.backends = vec![WeightedBackend {
+                target: BackendTarget::Invalid(Arc::from(reason)),
+                weight: 1,
+                filters: Vec::new(),
+            }];
         }
-    };
-    let backends = backends(id, spec, field, &matches, around, findings);
-    Some(Rule {
-        name,
-        filters,
-        backends,
-        timeouts: timeouts(spec.timeouts.as_ref(), field, findings),
-        retry: retry(spec.retry.as_ref(), field, findings),
-        criticality: None,
-        matches,
-    })
+    }
+    rule
 }
 
 fn backends(
-    id: &Id,
-    spec: &HttpRouteRule,
+    key: &Key,
+    backend_refs: &[BackendRef],
     field: &str,
     matches: &[Match],
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Vec<WeightedBackend> {
-    let mut found = Vec::with_capacity(spec.backend_refs.len());
-    for (at, wanted) in spec.backend_refs.iter().enumerate() {
+    let mut found = Vec::with_capacity(backend_refs.len());
+    for (at, wanted) in backend_refs.iter().enumerate() {
         let field = format!("{field}.backendRefs[{at}]");
         let weight = match wanted.weight {
             None => 1,
@@ -183,11 +281,11 @@ fn backends(
                 0
             }
         };
-        let resolved = reference::resolve(id, wanted, around.store, findings);
+        let resolved = reference::resolve(key, wanted, around.store, findings);
         let (target, filters) = match resolved {
             Ok((service, port)) => {
                 let below = format!("{field}.filters");
-                match filters::read(id, &wanted.filters, &below, matches, around, findings) {
+                match filters::read(key, &wanted.filters, &below, matches, around, findings) {
                     Ok(filters) => {
                         let target = BackendTarget::Backend(backend_name(&service, port));
                         findings.on.uses.insert((service, port));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::nginx::Upstream;
-use crate::kubernetes::objects::{Id, PortRef, Service, ServicePort, parse_duration};
+use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort, parse_duration};
 use crate::model::{
     Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
     Ejection, HashKey, Locality,
@@ -84,14 +84,39 @@ pub fn find_port<'store>(
         ));
     };
     match app_protocol(port.app_protocol.as_deref()) {
-        AppProtocol::Unspeakable if service.metadata.annotation("tidegate.dev/protocol").is_none() => {
+        AppProtocol::Unspeakable
+            if service.metadata.annotation("tidegate.dev/protocol").is_none() && !has_policy(store, id) =>
+        {
             Err(format!(
-                "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which is not \
-             available in this version",
+                "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which \
+             takes a BackendTLSPolicy",
                 port.app_protocol.as_deref().unwrap_or_default()
             ))
         }
         _ => Ok(port),
+    }
+}
+
+/// Whether there is a policy for the TLS to a Service's endpoints.
+fn has_policy(store: &Store, id: &Id) -> bool {
+    let mut policies = store.in_namespace(Kind::BackendTlsPolicy, &id.namespace);
+    policies.any(|(key, _)| {
+        let policy = store.backend_tls_policy(&key.id);
+        policy.is_some_and(|policy| {
+            policy
+                .spec
+                .target_refs
+                .iter()
+                .any(|target| target.name == id.name)
+        })
+    })
+}
+
+/// What is spoken over TLS where nothing says what it is: HTTP/2 or HTTP/1.1, as the endpoint likes.
+pub fn over_tls(protocol: BackendProtocol, port: &ServicePort) -> BackendProtocol {
+    match (protocol, app_protocol(port.app_protocol.as_deref())) {
+        (BackendProtocol::Http1, AppProtocol::Unsaid | AppProtocol::Unspeakable) => BackendProtocol::Auto,
+        (protocol, _) => protocol,
     }
 }
 
@@ -123,7 +148,7 @@ pub fn app_protocol(text: Option<&str>) -> AppProtocol {
         Some("kubernetes.io/ws" | "kubernetes.io/wss" | "ws" | "wss" | "http") => {
             AppProtocol::Speak(BackendProtocol::Http1)
         }
-        Some("https" | "grpcs" | "tls" | "kubernetes.io/https") => AppProtocol::Unspeakable,
+        Some("https" | "HTTPS" | "grpcs" | "tls" | "kubernetes.io/https") => AppProtocol::Unspeakable,
         _ => AppProtocol::Unsaid,
     }
 }
@@ -139,11 +164,20 @@ pub struct Policy {
     pub complaints: Vec<Complaint>,
 }
 
-/// The policy of one port of a Service. What an Ingress wishes goes before `appProtocol`, the Service's annotations before both.
-pub fn policy(id: &Id, service: &Service, port: &ServicePort, wish: Option<&Upstream>) -> Policy {
+/// The policy of one port of a Service. Where GRPCRoutes lead to it and nothing says otherwise, HTTP/2 is spoken, which is
+/// what gRPC needs. What an Ingress wishes goes before `appProtocol`, the Service's annotations before both.
+pub fn policy(
+    id: &Id,
+    service: &Service,
+    port: &ServicePort,
+    by_grpc: bool,
+    wish: Option<&Upstream>,
+) -> Policy {
     let mut backend = Backend::new(backend_name(id, port.port.0));
-    if let AppProtocol::Speak(protocol) = app_protocol(port.app_protocol.as_deref()) {
-        backend.protocol = protocol;
+    match app_protocol(port.app_protocol.as_deref()) {
+        AppProtocol::Speak(protocol) => backend.protocol = protocol,
+        AppProtocol::Unsaid | AppProtocol::Unspeakable if by_grpc => backend.protocol = BackendProtocol::H2c,
+        AppProtocol::Unsaid | AppProtocol::Unspeakable => {}
     }
     if let Some(wish) = wish {
         wish.apply(&mut backend);

@@ -31,7 +31,7 @@ use super::retry::{self, Attempt, Ended};
 use super::sticky::Sticky;
 use super::upgrade::{self, Tunnel};
 use super::worker::Worker;
-use super::{admit, filters, load_report, mirror};
+use super::{admit, cors, filters, load_report, mirror};
 use crate::balance::{EndpointCell, Micros, Pick, Tie, pause};
 use crate::model::Criticality;
 use crate::upstream::tls_of;
@@ -449,6 +449,9 @@ fn edit_response(forward: &Forward<'_>, headers: &mut http::HeaderMap) {
             forward.rule.rule.filters.iter().chain(&forward.share.filters),
             headers,
         );
+    }
+    if let Some((cors, origin)) = &forward.cors {
+        cors::on_response(cors, origin.as_ref(), headers);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
+use super::cors;
 use super::downstream::ClientTls;
 use super::failure::Failure;
 use super::headers::{HeaderRefusal, RequestHost, Survey, host_of};
@@ -14,7 +15,7 @@ use super::path::{PathRefusal, normalise};
 use super::refusal::Refusal;
 use super::reply::{Reply, redirect_to};
 use crate::l4::redirected::Redirected;
-use crate::model::{BackendProtocol, Filter, ListenerName, PathMatch, PathRewrite};
+use crate::model::{BackendProtocol, Cors, Filter, ListenerName, PathMatch, PathRewrite};
 use crate::snapshot::{
     self, Backend, Bind, ChallengeTable, CompiledRule, Destination, Found, ListenerEntry, RequestHead, Share,
     Target,
@@ -72,6 +73,8 @@ pub struct Forward<'s> {
     pub new_host: Option<HeaderValue>,
     /// The path and query that the endpoint sees, when they are not as received.
     pub new_path: Option<PathAndQuery>,
+    /// What scripts of other origins are told, and whose script it is.
+    pub cors: Option<(&'s Cors, Option<HeaderValue>)>,
 }
 
 /// Decides. `redirected`: where a redirected connection's requests go; then no rule is asked. `challenges`: what an authority is answered before any route is asked, while there is something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
@@ -135,10 +138,14 @@ fn try_decide<'s>(
         }
     }
     let found = found.ok_or(Failure::NoRoute)?;
+    let share = found.rule.split.choose(random);
+    let cors = found.rule.cors(share);
+    if let Some(cors) = cors.filter(|_| cors::is_preflight(head.method, head.headers)) {
+        return Ok(Plan::Reply(Reply::fields(cors::preflight(cors, head.headers))));
+    }
     if let Some(reply) = found.rule.reply() {
         return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
     }
-    let share = found.rule.split.choose(random);
     if let Some(reply) = share.reply() {
         return Ok(Plan::Reply(answer(reply, &found, &head, &host, &path)));
     }
@@ -157,6 +164,7 @@ fn try_decide<'s>(
         speaks: None,
         new_host,
         new_path,
+        cors: cors.map(|cors| (cors, head.headers.get(http::header::ORIGIN).cloned())),
     }))
 }
 
@@ -183,6 +191,7 @@ fn redirect_on<'s>(
         }),
         new_host: None,
         new_path: None,
+        cors: None,
     }))
 }
 

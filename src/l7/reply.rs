@@ -46,6 +46,19 @@ impl Reply {
         }
     }
 
+    /// Nothing but fields.
+    pub fn fields(headers: HeaderMap) -> Self {
+        Self {
+            outcome: Outcome::Direct,
+            status: StatusCode::NO_CONTENT,
+            headers,
+            body: Bytes::new(),
+            close: false,
+            explain: false,
+            head_only: false,
+        }
+    }
+
     /// A redirection to a location.
     pub fn redirect(status: StatusCode, location: &str) -> Self {
         let location = HeaderValue::from_str(location).ok();

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::BackendName;
+use super::{BackendName, Cors};
 
 /// One step on the way of a request or response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
+    /// Say which scripts of other origins may read responses, and answer when browsers ask.
+    Cors(Cors),
     /// Answer with this.
     Direct(DirectResponse),
     /// Send a copy of the request to another backend as well; its response is thrown away.

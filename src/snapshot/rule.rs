@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Backend;
 use crate::model::{
-    BackendName, BackendTarget, DirectResponse, Filter, Fraction, Redirect, Route, RouteName, Rule,
+    BackendName, BackendTarget, Cors, DirectResponse, Filter, Fraction, Redirect, Route, RouteName, Rule,
     WeightedBackend,
 };
 
@@ -47,6 +47,8 @@ pub struct FilterKinds {
     pub changes_response: bool,
     /// Copies for other backends.
     pub mirrors: bool,
+    /// Answers for scripts of other origins.
+    pub cors: bool,
 }
 
 /// A filter that answers in the place of an endpoint.
@@ -166,12 +168,28 @@ impl FilterKinds {
         for filter in filters {
             match filter {
                 Filter::Direct(_) | Filter::Redirect(_) => kinds.replies = true,
+                Filter::Cors(_) => kinds.cors = true,
                 Filter::Mirror(_) => kinds.mirrors = true,
                 Filter::RequestHeaders(_) | Filter::Rewrite(_) => kinds.changes_request = true,
                 Filter::ResponseHeaders(_) => kinds.changes_response = true,
             }
         }
         kinds
+    }
+}
+
+impl CompiledRule {
+    /// What scripts of other origins are told about requests of this share; the share's own word goes before.
+    pub fn cors<'r>(&'r self, share: &'r Share) -> Option<&'r Cors> {
+        let does = self.does.cors || share.does.cors;
+        let filters = || share.filters.iter().chain(&self.rule.filters);
+        does.then(|| {
+            filters().find_map(|filter| match filter {
+                Filter::Cors(cors) => Some(cors),
+                _ => None,
+            })
+        })
+        .flatten()
     }
 }
 
@@ -254,9 +272,11 @@ fn reply(filters: &[Filter]) -> Option<Reply<'_>> {
     filters.iter().find_map(|filter| match filter {
         Filter::Direct(direct) => Some(Reply::Direct(direct)),
         Filter::Redirect(redirect) => Some(Reply::Redirect(redirect)),
-        Filter::Mirror(_) | Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => {
-            None
-        }
+        Filter::Cors(_)
+        | Filter::Mirror(_)
+        | Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Rewrite(_) => None,
     })
 }
 
@@ -268,7 +288,8 @@ fn mirrors(
         .iter()
         .filter_map(|filter| match filter {
             Filter::Mirror(mirror) => Some((resolve(&mirror.backend), mirror.fraction)),
-            Filter::Direct(_)
+            Filter::Cors(_)
+            | Filter::Direct(_)
             | Filter::Redirect(_)
             | Filter::RequestHeaders(_)
             | Filter::ResponseHeaders(_)

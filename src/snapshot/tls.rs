@@ -24,7 +24,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SignatureScheme, SupportedCipherSuite};
 
 use super::hosts::HostIndex;
-use crate::model::tls::{TlsVersion, provider};
+use crate::model::tls::{ClientAuthMode, TlsVersion, provider};
 use crate::model::{Certificate, HostPattern, Listener, ListenerKind, ListenerTls, ManagedName, Protocols};
 
 /// A listener's TLS, ready for handshakes.
@@ -35,6 +35,8 @@ pub struct TlsService {
     pub certificates: Arc<Certificates>,
     /// Whether clients are asked who they are.
     pub asks_clients: bool,
+    /// Whether what clients show is verified; if not, nobody is told of it.
+    pub verifies_clients: bool,
     /// Whether only HTTP/2 is spoken, which a client has to ask for (ALPN).
     pub http2_only: bool,
 }
@@ -96,6 +98,10 @@ impl TlsService {
             config: Arc::new(config),
             certificates,
             asks_clients: tls.client_auth.is_some(),
+            verifies_clients: tls
+                .client_auth
+                .as_ref()
+                .is_some_and(|auth| auth.mode != ClientAuthMode::Unverified),
             http2_only: listener.kind == ListenerKind::Http && !listener.protocols.http1,
         }))
     }

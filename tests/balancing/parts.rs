@@ -26,7 +26,7 @@ fn web(proxy: &Proxy) -> BackendView {
         .unwrap()
 }
 
-fn picks(proxy: &Proxy) -> [u64; 6] {
+fn picks(proxy: &Proxy) -> [u64; 8] {
     let snapshot = proxy.running.live().snapshot();
     let web = snapshot
         .backends()

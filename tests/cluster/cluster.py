@@ -52,7 +52,8 @@ def get(address, host, path="/", port=80):
 
 def setup():
     """The CRDs, what is in deploy/kubernetes, and its classes."""
-    kubectl("apply", "--server-side", "-f", os.environ["CRDS"])
+    for crd in sorted(pathlib.Path(os.environ["CRDS"]).glob("gateway*.yaml")):
+        kubectl("apply", "--server-side", "-f", str(crd))
     until("the CRDs to be served", lambda: "httproutes" in kubectl("api-resources", "--api-group=gateway.networking.k8s.io"))
     kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/rbac.yaml")
     kubectl("apply", "--dry-run=server", "-k", f"{ROOT}/deploy/kubernetes")

@@ -4,21 +4,25 @@
 Each pod gets its own network namespace (veth to bridge br0 of $NS, address 10.99.x.y), its own
 root directory (chroot) holding a static binary chosen by image name, the pod spec's env, args and
 secret/configMap volumes. Ready only after every declared container port / known port accepts TCP.
+What the programs print is kept with its time and given to the API server that asks for a pod's log.
 Standard library only; tests/cluster/run starts it inside the namespace.
 Image map: IMAGE_MAP="gateway-api/echo-basic=/path/echo-basic,coredns/coredns=/path/coredns"
 """
-import base64, datetime, ipaddress, json, os, shutil, signal, socket, ssl, subprocess, sys, time, urllib.error, urllib.request
+import base64, datetime, http.server, ipaddress, json, os, shutil, signal, socket, ssl, subprocess, sys, threading, time
+import urllib.error, urllib.parse, urllib.request
 
 NS = os.environ["NS"]
 RUN = os.environ["RUN"]
 API = os.environ.get("API", "https://10.99.0.1:6443")
 IMAGES = dict(kv.split("=", 1) for kv in os.environ["IMAGE_MAP"].split(","))
-NODE, HOSTIP = "runner", "10.99.0.1"
+NODE, HOSTIP, KUBELET = "runner", "10.99.0.1", 10250
+MAX_LINES = 20000  # kept of each pod's log
 ctx = ssl.create_default_context(cafile=f"{RUN}/ca.crt")
 ctx.load_cert_chain(f"{RUN}/admin.crt", f"{RUN}/admin.key")
 now = lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 used = set()  # every address any pod of this cluster has held in this run: never handed out twice
 pods = {}  # uid -> dict(proc, ns, ip, root, started)
+logs = {}  # (namespace, pod name) -> [(time, line)]
 
 
 def api(method, path, body=None, ctype="application/json"):
@@ -41,8 +45,47 @@ def register_node():
     cap = {"cpu": "16", "memory": "32Gi", "pods": "500"}
     api("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": {
         "capacity": cap, "allocatable": cap, "addresses": [{"type": "InternalIP", "address": HOSTIP}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET}},
         "conditions": [{"type": "Ready", "status": "True", "reason": "PodRunner", "message": "process runner",
                         "lastHeartbeatTime": now(), "lastTransitionTime": now()}]}}, "application/merge-patch+json")
+
+
+class Kubelet(http.server.BaseHTTPRequestHandler):
+    """The one thing that the API server asks a kubelet for here: GET /containerLogs/NAMESPACE/POD/CONTAINER."""
+
+    def do_GET(self):
+        url = urllib.parse.urlsplit(self.path)
+        parts = url.path.strip("/").split("/")
+        lines = logs.get(tuple(parts[1:3])) if len(parts) == 4 and parts[0] == "containerLogs" else None
+        since = urllib.parse.parse_qs(url.query).get("sinceTime", [""])[0].replace("Z", "+00:00")
+        since = datetime.datetime.fromisoformat(since).timestamp() if since else 0
+        body = b"".join(line for at, line in list(lines or []) if at >= since)
+        self.send_response(200 if lines is not None else 404)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def serve_logs():
+    server = http.server.ThreadingHTTPServer((HOSTIP, KUBELET), Kubelet)
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_tls.load_cert_chain(f"{RUN}/apiserver.crt", f"{RUN}/apiserver.key")
+    server.socket = server_tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def keep_log(pod, pipe):
+    lines = logs[pod] = []
+    with open(f"{RUN}/pods/{pod[0]}_{pod[1]}.log", "ab") as file:
+        for line in pipe:
+            file.write(line)
+            file.flush()
+            if len(lines) < MAX_LINES:
+                lines.append((time.time(), line))
 
 
 def volume(ns, v):
@@ -96,9 +139,9 @@ def start(p):
     env = {"PATH": "/", "HOSTNAME": m["name"]}
     for e in c.get("env", []):
         env[e["name"]] = e.get("value", "") if "valueFrom" not in e else fields[e["valueFrom"]["fieldRef"]["fieldPath"]]
-    log = open(f"{RUN}/pods/{m['namespace']}_{m['name']}.log", "ab")
     proc = subprocess.Popen(["nsenter", f"--net=/run/netns/{ns}", "chroot", root, "/app", *c.get("args", [])],
-                            env={**env, "PATH": os.environ["PATH"]}, stdout=log, stderr=log)
+                            env={**env, "PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    threading.Thread(target=keep_log, args=((m["namespace"], m["name"]), proc.stdout), daemon=True).start()
     port = 53 if exe.endswith("/coredns") else 3000
     if "UDP_ECHO_SERVER" in env:
         port = None
@@ -171,6 +214,7 @@ def turn():
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+serve_logs()
 register_node()
 try:
     while True:

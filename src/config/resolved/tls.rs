@@ -61,6 +61,7 @@ fn client_auth(auth: &ClientAuth) -> Yaml {
     let mode = match auth.mode {
         ClientAuthMode::Required => "required",
         ClientAuthMode::Optional => "optional",
+        ClientAuthMode::Unverified => "unverified",
     };
     Fields::default()
         .with("mode", word(mode))

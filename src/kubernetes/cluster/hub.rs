@@ -210,7 +210,8 @@ impl Hub {
     pub fn bound(&mut self, bound: BTreeSet<SocketAddr>) {
         if self.serving.bound != bound {
             self.serving.bound = bound;
-            self.index.touch_statuses(&[Kind::Gateway, Kind::Ingress]);
+            self.index
+                .touch_statuses(&[Kind::Gateway, Kind::ListenerSet, Kind::Ingress]);
         }
     }
 
@@ -557,8 +558,14 @@ mod tests {
         assert!(hub.health().synced, "what was read stays");
         assert_eq!(
             Hub::new(Settings::default(), None).health().remark(),
-            "still reading Service, Namespace, Secret, EndpointSlice, Ingress, IngressClass, GatewayClass, Gateway, \
-             HTTPRoute, ReferenceGrant"
+            format!(
+                "still reading {}",
+                Kind::ALL
+                    .iter()
+                    .map(|kind| kind.name())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         );
     }
 }

@@ -44,12 +44,17 @@ pub fn plural(kind: Kind) -> &'static str {
         Kind::Service => "services",
         Kind::Namespace => "namespaces",
         Kind::Secret => "secrets",
+        Kind::ConfigMap => "configmaps",
+        Kind::CustomResourceDefinition => "customresourcedefinitions",
         Kind::EndpointSlice => "endpointslices",
         Kind::Ingress => "ingresses",
         Kind::IngressClass => "ingressclasses",
         Kind::GatewayClass => "gatewayclasses",
         Kind::Gateway => "gateways",
+        Kind::ListenerSet => "listenersets",
         Kind::HttpRoute => "httproutes",
+        Kind::GrpcRoute => "grpcroutes",
+        Kind::BackendTlsPolicy => "backendtlspolicies",
         Kind::ReferenceGrant => "referencegrants",
     }
 }
@@ -63,6 +68,17 @@ pub fn page(kind: Kind, version: &str, token: Option<&str>) -> String {
         escape(token, &mut path);
     }
     path
+}
+
+/// The form of the answers: of definitions, which are large, only their metadata.
+pub fn accept(kind: Kind) -> &'static str {
+    match kind {
+        Kind::CustomResourceDefinition => {
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,\
+             application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+        }
+        _ => "application/json",
+    }
 }
 
 /// All objects, and then what becomes of them, in one stream (Kubernetes 1.34 on; KEP-3157).

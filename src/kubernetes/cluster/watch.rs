@@ -44,7 +44,7 @@ pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>, keeper: 
     loop {
         let heard = match teller.follow.ask() {
             Ask::Resources(version) => {
-                whole(&client, &requests::resources(kind, version), |text| {
+                whole(&client, kind, &requests::resources(kind, version), |text| {
                     events::has_resource(text, requests::plural(kind)).map(Heard::Resource)
                 })
                 .await
@@ -52,6 +52,7 @@ pub async fn follow(client: Client, kind: Kind, to: mpsc::Sender<Told>, keeper: 
             Ask::Page(version, token) => {
                 whole(
                     &client,
+                    kind,
                     &requests::page(kind, version, token.as_deref()),
                     |text| {
                         let page = events::page(kind, text)?;
@@ -131,10 +132,11 @@ type Last = Result<Option<Heard>, Heard>;
 /// Asks for something that ends, and reads it whole.
 async fn whole(
     client: &Client,
+    kind: Kind,
     path: &str,
     parse: impl FnOnce(&str) -> Result<Heard, serde_json::Error>,
 ) -> Last {
-    let mut body = open(client, path).await?.into_body();
+    let mut body = open(client, kind, path).await?.into_body();
     let mut text = BytesMut::new();
     while let Some(data) = frame(&mut body, ANSWER).await? {
         if text.len() + data.len() > MAX_ANSWER {
@@ -148,7 +150,7 @@ async fn whole(
 
 /// Watches: hears line by line until it is over.
 async fn listen(client: &Client, path: &str, kind: Kind, teller: &mut Teller) -> Last {
-    let mut body = open(client, path).await?.into_body();
+    let mut body = open(client, kind, path).await?.into_body();
     let since = Instant::now();
     if !teller.hear(Heard::Opened).await {
         return Ok(None);
@@ -184,9 +186,9 @@ async fn listen(client: &Client, path: &str, kind: Kind, teller: &mut Teller) ->
 }
 
 /// Asks, and waits for the head of a good answer.
-async fn open(client: &Client, path: &str) -> Result<Response<Body>, Heard> {
+async fn open(client: &Client, kind: Kind, path: &str) -> Result<Response<Body>, Heard> {
     let request = Request::get(path)
-        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::ACCEPT, requests::accept(kind))
         .body(Body::empty())
         .map_err(|error| Heard::Lost(error.to_string()))?;
     let response = match timeout(ANSWER, client.send(request)).await {

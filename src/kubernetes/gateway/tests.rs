@@ -312,13 +312,7 @@ fn parents_choose_listeners_by_section_port_and_hostname() {
             ),
         ),
         ("sectionName: nope", "", refused("NoMatchingParent")),
-        (
-            "sectionName: tls",
-            "",
-            refused(
-                "NoMatchingParent: the listener of Gateway default/edge is not served: UnsupportedProtocol",
-            ),
-        ),
+        ("sectionName: tls", "", refused("NotAllowedByListeners")),
         ("", "a.b.shop.example", listeners(&["any", "shop"])),
         ("", "shop.example", listeners(&["any"])),
         ("", "'*.example.com'", listeners(&["any", "exact"])),

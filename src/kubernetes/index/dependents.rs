@@ -4,18 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::findings::Dependencies;
-use crate::kubernetes::objects::{Id, Key};
+use crate::kubernetes::objects::{Id, Key, Kind};
+
+/// How many use a port of a Service.
+#[derive(Clone, Copy, Debug, Default)]
+struct Users {
+    /// Routes and Ingresses.
+    all: u32,
+    /// GRPCRoutes of them.
+    grpc: u32,
+}
 
 /// The dependencies of all routes and Ingresses, both ways. Holds nothing for objects that nobody asks for.
 #[derive(Debug, Default)]
 pub struct Dependents {
     of: BTreeMap<Key, Kept>,
     services: BTreeMap<Id, BTreeSet<Key>>,
-    gateways: BTreeMap<Id, BTreeSet<Key>>,
+    parents: BTreeMap<Key, BTreeSet<Key>>,
     secrets: BTreeMap<Id, BTreeSet<Key>>,
     granting: BTreeMap<Arc<str>, BTreeSet<Key>>,
-    /// How many routes and Ingresses use a port.
-    ports: BTreeMap<Id, BTreeMap<u16, u32>>,
+    /// Who uses a port.
+    ports: BTreeMap<Id, BTreeMap<u16, Users>>,
 }
 
 impl Dependents {
@@ -29,16 +38,24 @@ impl Dependents {
         self.secrets.get(id).into_iter().flatten().cloned().collect()
     }
 
-    /// Who wants to attach to a Gateway.
-    pub fn of_gateway(&self, id: &Id) -> Vec<Key> {
-        self.gateways.get(id).into_iter().flatten().cloned().collect()
+    /// Who wants to attach to a parent.
+    pub fn of_parent(&self, key: &Key) -> Vec<Key> {
+        self.parents.get(key).into_iter().flatten().cloned().collect()
     }
 
-    /// The Gateways that a route wants to attach to.
-    pub fn gateways_of(&self, key: &Key) -> Vec<Id> {
+    /// What a route wants to attach to.
+    pub fn parents_of(&self, key: &Key) -> Vec<Key> {
         self.of
             .get(key)
-            .map_or_else(Vec::new, |kept| kept.gateways.to_vec())
+            .map_or_else(Vec::new, |kept| kept.parents.to_vec())
+    }
+
+    /// The namespaces of the Services that a route asks for.
+    pub fn services_of(&self, key: &Key) -> BTreeSet<Arc<str>> {
+        let kept = self.of.get(key).into_iter();
+        kept.flat_map(|kept| &kept.services)
+            .map(|id| Arc::clone(&id.namespace))
+            .collect()
     }
 
     /// The ports of Services that a route or Ingress uses.
@@ -56,12 +73,10 @@ impl Dependents {
             .collect()
     }
 
-    /// The ports of a Service that are used.
-    pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = u16> + '_ {
-        self.ports
-            .get(id)
-            .into_iter()
-            .flat_map(|ports| ports.keys().copied())
+    /// The ports of a Service that are used, and whether GRPCRoutes are among those who use them.
+    pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = (u16, bool)> + '_ {
+        let ports = self.ports.get(id).into_iter().flatten();
+        ports.map(|(port, users)| (*port, users.grpc > 0))
     }
 
     /// See [`Index::compact`](super::Index::compact).
@@ -74,7 +89,7 @@ impl Dependents {
     pub fn is_empty(&self) -> bool {
         self.of.is_empty()
             && self.services.is_empty()
-            && self.gateways.is_empty()
+            && self.parents.is_empty()
             && self.secrets.is_empty()
             && self.granting.is_empty()
             && self.ports.is_empty()
@@ -85,19 +100,21 @@ impl Dependents {
     pub fn replace(&mut self, key: &Key, next: Dependencies) -> BTreeSet<Id> {
         let now: Dependencies = self.of.remove(key).map(Dependencies::from).unwrap_or_default();
         exchange(&mut self.services, key, &now.services, &next.services);
-        exchange(&mut self.gateways, key, &now.gateways, &next.gateways);
+        exchange(&mut self.parents, key, &now.parents, &next.parents);
         exchange(&mut self.secrets, key, &now.secrets, &next.secrets);
         exchange(&mut self.granting, key, &now.granting, &next.granting);
         let mut changed = BTreeSet::new();
+        let grpc = u32::from(key.kind == Kind::GrpcRoute);
         for (id, port) in next.uses.difference(&now.uses) {
-            let count = self
+            let users = self
                 .ports
                 .entry(id.clone())
                 .or_default()
                 .entry(*port)
                 .or_default();
-            *count += 1;
-            if *count == 1 {
+            users.all += 1;
+            users.grpc += grpc;
+            if users.all == 1 || users.grpc == grpc && grpc == 1 {
                 changed.insert(id.clone());
             }
         }
@@ -105,13 +122,16 @@ impl Dependents {
             let Some(ports) = self.ports.get_mut(id) else {
                 continue;
             };
-            let Some(count) = ports.get_mut(port) else {
+            let Some(users) = ports.get_mut(port) else {
                 continue;
             };
-            *count -= 1;
-            if *count == 0 {
-                ports.remove(port);
+            users.all -= 1;
+            users.grpc -= grpc;
+            if users.all == 0 || users.grpc == 0 && grpc == 1 {
                 changed.insert(id.clone());
+            }
+            if users.all == 0 {
+                ports.remove(port);
             }
             if ports.is_empty() {
                 self.ports.remove(id);
@@ -130,7 +150,7 @@ impl Dependents {
 struct Kept {
     uses: Box<[(Id, u16)]>,
     services: Box<[Id]>,
-    gateways: Box<[Id]>,
+    parents: Box<[Key]>,
     secrets: Box<[Id]>,
     granting: Box<[Arc<str>]>,
 }
@@ -140,7 +160,7 @@ impl From<Dependencies> for Kept {
         Self {
             uses: all.uses.into_iter().collect(),
             services: all.services.into_iter().collect(),
-            gateways: all.gateways.into_iter().collect(),
+            parents: all.parents.into_iter().collect(),
             secrets: all.secrets.into_iter().collect(),
             granting: all.granting.into_iter().collect(),
         }
@@ -152,7 +172,7 @@ impl From<Kept> for Dependencies {
         Self {
             uses: all.uses.into_iter().collect(),
             services: all.services.into_iter().collect(),
-            gateways: all.gateways.into_iter().collect(),
+            parents: all.parents.into_iter().collect(),
             secrets: all.secrets.into_iter().collect(),
             granting: all.granting.into_iter().collect(),
         }

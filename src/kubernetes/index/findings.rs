@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::kubernetes::nginx::Upstream;
-use crate::kubernetes::objects::Id;
+use crate::kubernetes::objects::{Id, Key};
 use crate::model::Certificate;
 
 /// Complaints kept of one object; a broken object need not say more than that.
@@ -53,8 +53,8 @@ pub struct Dependencies {
     pub uses: BTreeSet<(Id, u16)>,
     /// Services whose ports were asked for.
     pub services: BTreeSet<Id>,
-    /// Gateways it wants to attach to.
-    pub gateways: BTreeSet<Id>,
+    /// What it wants to attach to.
+    pub parents: BTreeSet<Key>,
     /// Secrets whose certificates were asked for.
     pub secrets: BTreeSet<Id>,
     /// Namespaces whose grants were asked for.

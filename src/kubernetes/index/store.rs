@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{
-    EndpointSlice, Gateway, HttpRoute, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant, Secret,
-    Service,
+    BackendTlsPolicy, ConfigMap, EndpointSlice, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant,
+    Secret, Service,
 };
 
 /// All objects by key. Ordered by kind, namespace, name, so that a kind or a namespace is one range.
@@ -33,11 +33,11 @@ macro_rules! getters {
 
 impl Store {
     getters! {
+        backend_tls_policy: BackendTlsPolicy;
+        config_map: ConfigMap;
         endpoint_slice: EndpointSlice;
-        gateway: Gateway;
         ingress: Ingress;
         namespace: Namespace;
-        http_route: HttpRoute;
         secret: Secret;
         service: Service;
     }

@@ -1,4 +1,4 @@
-//! Core kinds: Service, Namespace.
+//! Core kinds: Service, Namespace, ConfigMap; definitions of other kinds.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -84,5 +84,28 @@ pub fn is_tcp(protocol: Option<&str>) -> bool {
 /// `v1 Namespace`; only its labels are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Namespace {
+    pub metadata: Meta,
+}
+
+/// `v1 ConfigMap`; of its data only what may be a bundle of root certificates.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct ConfigMap {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "or_default")]
+    pub data: ConfigMapData,
+}
+
+/// What is read of a ConfigMap's `data`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapData {
+    /// Certificates in PEM.
+    #[serde(rename = "ca.crt")]
+    pub ca: Option<Arc<str>>,
+}
+
+/// `apiextensions.k8s.io/v1 CustomResourceDefinition`; only its annotations are read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct CustomResourceDefinition {
     pub metadata: Meta,
 }

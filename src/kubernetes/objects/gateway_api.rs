@@ -1,4 +1,4 @@
-//! `gateway.networking.k8s.io`: GatewayClass, Gateway, HTTPRoute, ReferenceGrant.
+//! `gateway.networking.k8s.io`: GatewayClass, Gateway, HTTPRoute, GRPCRoute, ReferenceGrant.
 //!
 //! Fields that later versions of the API may give more values (types of filters, matches, listeners)
 //! stay text here, so that a new value harms its rule and not the whole object.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::scalar::or_default;
-use super::{Meta, PortNumber};
+use super::{Meta, ObjectRef, PortNumber};
 
 /// `GatewayClass`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -60,6 +60,76 @@ pub struct GatewaySpec {
     #[serde(deserialize_with = "or_default")]
     pub addresses: Vec<GatewayAddress>,
     #[serde(deserialize_with = "or_default")]
+    pub listeners: Vec<GatewayListener>,
+    /// Not said: no ListenerSet may attach.
+    pub allowed_listeners: Option<AllowedListeners>,
+    #[serde(deserialize_with = "or_default")]
+    pub tls: GatewayTlsSpec,
+}
+
+/// Which ListenerSets may attach to a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AllowedListeners {
+    pub namespaces: Option<RouteNamespaces>,
+}
+
+/// The TLS of a Gateway as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GatewayTlsSpec {
+    #[serde(deserialize_with = "or_default")]
+    pub frontend: FrontendTls,
+}
+
+/// How clients of HTTPS listeners identify themselves: of all, or of those with a port.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FrontendTls {
+    #[serde(deserialize_with = "or_default")]
+    pub default: FrontendValidation,
+    #[serde(deserialize_with = "or_default")]
+    pub per_port: Vec<FrontendPort>,
+}
+
+/// How clients of the listeners with a port identify themselves.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct FrontendPort {
+    pub port: PortNumber,
+    #[serde(default, deserialize_with = "or_default")]
+    pub tls: FrontendValidation,
+}
+
+/// How clients identify themselves, if they do.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FrontendValidation {
+    pub validation: Option<ClientValidation>,
+}
+
+/// Whose certificates are taken.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClientValidation {
+    #[serde(rename = "caCertificateRefs", deserialize_with = "or_default")]
+    pub ca_certificate_refs: Vec<ObjectRef>,
+    /// `AllowValidOnly` when not said, or `AllowInsecureFallback`.
+    pub mode: Option<Box<str>>,
+}
+
+/// `ListenerSet`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ListenerSet {
+    pub metadata: Meta,
+    pub spec: ListenerSetSpec,
+}
+
+/// What is read of a ListenerSet's `spec`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSetSpec {
+    pub parent_ref: ParentRef,
+    #[serde(default, deserialize_with = "or_default")]
     pub listeners: Vec<GatewayListener>,
 }
 
@@ -181,6 +251,60 @@ pub struct HttpRouteSpec {
     pub rules: Option<Vec<HttpRouteRule>>,
 }
 
+/// `GRPCRoute`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct GrpcRoute {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "or_default")]
+    pub spec: GrpcRouteSpec,
+}
+
+/// What is read of a GRPCRoute's `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GrpcRouteSpec {
+    #[serde(deserialize_with = "or_default")]
+    pub parent_refs: Vec<ParentRef>,
+    #[serde(deserialize_with = "or_default")]
+    pub hostnames: Vec<Arc<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub rules: Vec<GrpcRouteRule>,
+}
+
+/// A rule of a GRPCRoute.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GrpcRouteRule {
+    pub name: Option<Arc<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub matches: Vec<GrpcRouteMatch>,
+    #[serde(deserialize_with = "or_default")]
+    pub filters: Vec<HttpRouteFilter>,
+    #[serde(deserialize_with = "or_default")]
+    pub backend_refs: Vec<BackendRef>,
+}
+
+/// A match of a GRPCRoute's rule; everything in it must hold.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GrpcRouteMatch {
+    pub method: Option<GrpcMethodMatch>,
+    #[serde(deserialize_with = "or_default")]
+    pub headers: Vec<TypedMatch>,
+}
+
+/// A condition on service and method.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GrpcMethodMatch {
+    /// `Exact` when not said, or `RegularExpression`.
+    pub r#type: Option<Box<str>>,
+    /// Not said: every one.
+    pub service: Option<Box<str>>,
+    /// Not said: every one.
+    pub method: Option<Box<str>>,
+}
+
 /// What a route wants to attach to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -258,6 +382,25 @@ pub struct HttpRouteFilter {
     pub request_mirror: Option<RequestMirror>,
     pub request_redirect: Option<RequestRedirect>,
     pub url_rewrite: Option<UrlRewrite>,
+    pub cors: Option<CorsSpec>,
+}
+
+/// What scripts of other origins may do; `*` stands for all.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CorsSpec {
+    #[serde(deserialize_with = "or_default")]
+    pub allow_origins: Vec<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_credentials: bool,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_methods: Vec<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub allow_headers: Vec<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub expose_headers: Vec<Box<str>>,
+    /// In seconds; 5 when not said.
+    pub max_age: Option<i64>,
 }
 
 /// Edits of headers.

@@ -12,6 +12,7 @@ use super::scalar::{or_default, parse_time};
 /// Prefixes of the annotations that are read; others (some are larger than their object) are dropped.
 const READ_ANNOTATIONS: &[&str] = &[
     "tidegate.dev/",
+    "gateway.networking.k8s.io/",
     "kubernetes.io/ingress.class",
     "nginx.ingress.kubernetes.io/",
     "ingressclass.kubernetes.io/",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Surroundings;
 use crate::kubernetes::gateway::{GROUP, ListenerView};
 use crate::kubernetes::index::Findings;
-use crate::kubernetes::objects::{HttpRoute, Id, ParentRef};
+use crate::kubernetes::objects::{Id, Key, Kind, ParentRef};
 use crate::model::{HostPattern, ListenerName};
 
 /// The listeners that take a route, each once, by name.
@@ -14,44 +14,57 @@ use crate::model::{HostPattern, ListenerName};
 /// Parents that are not ours are left alone. One of ours that does not take the route is a complaint
 /// with the reason that the Gateway API gives the route's `Accepted` condition.
 pub fn listeners(
-    id: &Id,
-    object: &HttpRoute,
+    route: &Key,
+    parents: &[ParentRef],
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Vec<ListenerName> {
     let mut attached = BTreeSet::new();
-    for (at, parent) in object.spec.parent_refs.iter().enumerate() {
-        if parent.group.as_deref().unwrap_or(GROUP) != GROUP
-            || parent.kind.as_deref().unwrap_or("Gateway") != "Gateway"
-        {
+    for (at, parent) in parents.iter().enumerate() {
+        let Some(key) = parent_key(&route.id, parent) else {
             continue;
-        }
-        let namespace = parent.namespace.as_ref().unwrap_or(&id.namespace);
-        let gateway = Id::new(Arc::clone(namespace), Arc::clone(&parent.name));
-        findings.on.gateways.insert(gateway.clone());
-        let refusal = match around.gateways.views.get(&gateway) {
-            Some(views) => match taking(id, &gateway, parent, views, hostnames, around) {
+        };
+        findings.on.parents.insert(key.clone());
+        let refusal = match around.gateways.views.get(&key) {
+            Some(views) => match taking(route, &key, parent, views, hostnames, around) {
                 Ok(names) => {
                     attached.extend(names);
                     continue;
                 }
                 Err(refusal) => refusal,
             },
-            None if around.store.gateway(&gateway).is_some() => continue, // of another class
-            None => format!("NoMatchingParent: there is no Gateway {gateway}"),
+            None if around.store.get(&key).is_some() => continue, // of another class
+            None => format!("NoMatchingParent: there is no {key}"),
         };
         findings.complain(format!("spec.parentRefs[{at}]"), refusal);
     }
     attached.into_iter().collect()
 }
 
-/// The listeners of one Gateway that take the route, or why none does.
+/// What a route wants to attach to, if it is of a kind that has listeners.
+pub fn parent_key(route: &Id, parent: &ParentRef) -> Option<Key> {
+    if parent.group.as_deref().unwrap_or(GROUP) != GROUP {
+        return None;
+    }
+    let kind = match parent.kind.as_deref() {
+        None | Some("Gateway") => Kind::Gateway,
+        Some("ListenerSet") => Kind::ListenerSet,
+        Some(_) => return None,
+    };
+    let namespace = parent.namespace.as_ref().unwrap_or(&route.namespace);
+    let id = Id::new(Arc::clone(namespace), Arc::clone(&parent.name));
+    Some(Key { kind, id })
+}
+
+/// The listeners of one parent that take the route, or why none does.
 ///
-/// Each listener is asked in the same order of questions; the answer of the one that got furthest is given.
+/// Each listener is asked in the same order of questions; the answer of the one that got furthest is given. Whether the
+/// listener is served is not among them: a route attaches to one that waits for its certificate (Gateway API,
+/// `ListenerStatus.attachedRoutes`).
 fn taking(
-    id: &Id,
-    gateway: &Id,
+    route: &Key,
+    key: &Key,
     parent: &ParentRef,
     views: &[ListenerView],
     hostnames: &[HostPattern],
@@ -73,7 +86,7 @@ fn taking(
             .map(|view| format!("{} ({})", view.section, view.port))
             .collect();
         return Err(format!(
-            "NoMatchingParent: Gateway {gateway} has no such listener; it has {}",
+            "NoMatchingParent: {key} has no such listener; it has {}",
             if known.is_empty() {
                 "none".to_owned()
             } else {
@@ -83,42 +96,31 @@ fn taking(
     }
     let allowed: Vec<&ListenerView> = named
         .into_iter()
-        .filter(|view| view.takes_http_routes)
+        .filter(|view| view.kinds.contains(&route.kind))
         .filter(|view| {
             view.namespaces
-                .allow(&gateway.namespace, &id.namespace, around.store)
+                .allow(&key.id.namespace, &route.id.namespace, around.store)
         })
         .collect();
     if allowed.is_empty() {
         return Err(format!(
-            "NotAllowedByListeners: the listeners of Gateway {gateway} do not take HTTPRoutes of namespace {}; see \
-             allowedRoutes there",
-            id.namespace
+            "NotAllowedByListeners: the listeners of {key} do not take {}s of namespace {}; see allowedRoutes there",
+            route.kind.name(),
+            route.id.namespace
         ));
     }
-    let served: Vec<(&ListenerView, &Vec<ListenerName>)> = allowed
-        .iter()
-        .filter_map(|view| Some((*view, view.names.as_ref().ok()?)))
-        .collect();
-    if served.is_empty() {
-        let reason = allowed.iter().find_map(|view| view.names.as_ref().err());
-        return Err(format!(
-            "NoMatchingParent: the listener of Gateway {gateway} is not served: {}",
-            reason.map_or("", String::as_str)
-        ));
-    }
-    let names: Vec<ListenerName> = served
+    let names: Vec<ListenerName> = allowed
         .into_iter()
-        .filter(|(view, _)| {
+        .filter(|view| {
             hostnames
                 .iter()
                 .any(|hostname| view.hostname.intersect(hostname).is_some())
         })
-        .flat_map(|(_, names)| names.iter().cloned())
+        .flat_map(|view| view.names.iter().cloned())
         .collect();
     if names.is_empty() && !hostnames.is_empty() {
         return Err(format!(
-            "NoMatchingListenerHostname: no listener of Gateway {gateway} is for a hostname of the route"
+            "NoMatchingListenerHostname: no listener of {key} is for a hostname of the route"
         ));
     }
     Ok(names)

@@ -1,15 +1,15 @@
-//! Filters of an HTTPRoute's rule or backend.
+//! Filters of a route's rule or backend. A GRPCRoute has those that do not know paths.
 
 use std::sync::Arc;
 
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Surroundings, reference};
+use super::{Surroundings, cors, reference};
 use crate::kubernetes::index::{Complaint, Findings};
 use crate::kubernetes::objects::{
-    HeaderModifier, HeaderValuePair, HttpRouteFilter, Id, PathModifier, RequestMirror, RequestRedirect,
-    UrlRewrite,
+    HeaderModifier, HeaderValuePair, HttpRouteFilter, Key, Kind, PathModifier, RequestMirror,
+    RequestRedirect, UrlRewrite,
 };
 use crate::kubernetes::service::backend_name;
 use crate::model::{
@@ -22,13 +22,14 @@ use crate::model::{
 /// A mirror whose backend is wrong is left out with a complaint, and the others go on (Gateway API,
 /// `HTTPRequestMirrorFilter.backendRef`).
 pub fn read(
-    route: &Id,
+    route: &Key,
     specs: &[HttpRouteFilter],
     field: &str,
     matches: &[Match],
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Result<Vec<Filter>, Complaint> {
+    let of_http = route.kind == Kind::HttpRoute;
     let mut filters = Vec::with_capacity(specs.len());
     for (at, spec) in specs.iter().enumerate() {
         let below = |complaint: Complaint| complaint.under(&format!("{field}[{at}]"));
@@ -45,15 +46,19 @@ pub fn read(
                 let edits = header_edits(spec, false);
                 Filter::ResponseHeaders(edits.map_err(|error| below(error.under(".responseHeaderModifier")))?)
             }
-            "RequestRedirect" => {
+            "RequestRedirect" if of_http => {
                 let spec = given(spec.request_redirect.as_ref(), "requestRedirect").map_err(below)?;
                 let read = redirect(spec, matches);
                 Filter::Redirect(read.map_err(|error| below(error.under(".requestRedirect")))?)
             }
-            "URLRewrite" => {
+            "URLRewrite" if of_http => {
                 let spec = given(spec.url_rewrite.as_ref(), "urlRewrite").map_err(below)?;
                 let read = rewrite(spec, matches);
                 Filter::Rewrite(read.map_err(|error| below(error.under(".urlRewrite")))?)
+            }
+            "CORS" if of_http => {
+                let spec = given(spec.cors.as_ref(), "cors").map_err(below)?;
+                Filter::Cors(cors::read(spec).map_err(|error| below(error.under(".cors")))?)
             }
             "RequestMirror" => {
                 let spec = given(spec.request_mirror.as_ref(), "requestMirror").map_err(below)?;
@@ -283,7 +288,7 @@ fn is_path(text: &str) -> bool {
 }
 
 fn mirror(
-    route: &Id,
+    route: &Key,
     spec: &RequestMirror,
     around: Surroundings<'_>,
     findings: &mut Findings,

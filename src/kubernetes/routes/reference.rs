@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Findings, Store};
-use crate::kubernetes::objects::{BackendRef, Id, Kind, PortRef};
+use crate::kubernetes::objects::{BackendRef, Id, Key, PortRef};
 use crate::kubernetes::service::find_port;
 
 /// The Service and port that are meant, or why they are not to be had; the complaint's field is below
@@ -12,7 +12,7 @@ use crate::kubernetes::service::find_port;
 ///
 /// Whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere.
 pub fn resolve(
-    route: &Id,
+    route: &Key,
     wanted: &BackendRef,
     store: &Store,
     findings: &mut Findings,
@@ -27,17 +27,19 @@ pub fn resolve(
             format!("InvalidKind: {kind} of group {group:?} is no backend; Service of the core group is"),
         ));
     }
-    let namespace = wanted.namespace.as_ref().unwrap_or(&route.namespace);
+    let namespace = wanted.namespace.as_ref().unwrap_or(&route.id.namespace);
     let service = Id::new(Arc::clone(namespace), Arc::clone(&wanted.name));
-    if *namespace != route.namespace {
+    if *namespace != route.id.namespace {
         findings.on.granting.insert(Arc::clone(namespace));
         if !is_granted(route, &service, store) {
             return Err(Complaint::new(
                 "",
                 format!(
-                    "RefNotPermitted: no ReferenceGrant in namespace {namespace} lets HTTPRoutes of namespace {} refer \
-                     to Service {}",
-                    route.namespace, service.name
+                    "RefNotPermitted: no ReferenceGrant in namespace {namespace} lets {}s of namespace {} refer to \
+                     Service {}",
+                    route.kind.name(),
+                    route.id.namespace,
+                    service.name
                 ),
             ));
         }
@@ -54,12 +56,10 @@ pub fn resolve(
         .map_err(|reason| Complaint::new("", reason))
 }
 
-fn is_granted(route: &Id, service: &Id, store: &Store) -> bool {
+fn is_granted(route: &Key, service: &Id, store: &Store) -> bool {
     store.grants(&service.namespace).any(|grant| {
         let from = grant.spec.from.iter().any(|from| {
-            *from.group == *GROUP
-                && *from.kind == *Kind::HttpRoute.name()
-                && from.namespace == route.namespace
+            *from.group == *GROUP && *from.kind == *route.kind.name() && from.namespace == route.id.namespace
         });
         let to = grant.spec.to.iter().any(|to| {
             to.group.is_empty()

@@ -1,6 +1,7 @@
 //! HTTPRoutes: every part in the words of the model, and what becomes of bad parts.
 
 mod filters;
+mod grpc;
 
 use std::sync::Arc;
 use std::time::Duration;

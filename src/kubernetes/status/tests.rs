@@ -1,8 +1,11 @@
 //! How objects fare, and what of it is written.
 
+use serde_json::json;
+
 use super::*;
-use crate::kubernetes::Settings;
+use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, key, route, route_with_rule};
+use crate::kubernetes::{Kind, Settings};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -67,7 +70,7 @@ fn a_gateway_is_programmed_when_it_is_bound() {
     );
     assert_eq!(
         listener["supportedKinds"],
-        json!([{"group": GROUP, "kind": "HTTPRoute"}])
+        json!([{"group": GROUP, "kind": "HTTPRoute"}, {"group": GROUP, "kind": "GRPCRoute"}])
     );
     assert_eq!(
         conditions(listener),
@@ -81,6 +84,32 @@ fn a_gateway_is_programmed_when_it_is_bound() {
 }
 
 #[test]
+fn routes_are_counted_where_no_certificate_is_yet() {
+    let edge = WEB_AND_EDGE.replace(
+        "protocol: HTTP",
+        "protocol: HTTPS, tls: {certificateRefs: [{name: none}]}",
+    );
+    let fixture = fixture(&format!("{edge}---\n{}", route_with_rule("")));
+    let status = written(&fixture, Kind::Gateway, "edge", &bound(&[]));
+    assert_eq!(status["listeners"][0]["attachedRoutes"], json!(1));
+    let parents = &written(&fixture, Kind::HttpRoute, "r", &bound(&[]))["parents"];
+    assert_eq!(
+        conditions(&parents[0]),
+        ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]
+    );
+    let other = format!("{edge}---\n{}", route("hostnames: [a.example]"))
+        .replace("name: http, port", "name: http, hostname: b.example, port");
+    let mut fixture = self::fixture(&other);
+    fixture.index.note_statuses(true);
+    let status = written(&fixture, Kind::Gateway, "edge", &bound(&[]));
+    assert_eq!(
+        status["listeners"][0]["attachedRoutes"],
+        json!(0),
+        "the hostnames do not meet"
+    );
+}
+
+#[test]
 fn listeners_that_cannot_be_served_say_why() {
     for (listeners, gateway, first) in [
         (
@@ -88,7 +117,7 @@ fn listeners_that_cannot_be_served_say_why() {
             ["Accepted=False ListenersNotValid", "Programmed=False Invalid"],
             [
                 "Accepted=False HostnameConflict",
-                "Programmed=False Invalid",
+                "Programmed=False HostnameConflict",
                 "ResolvedRefs=True ResolvedRefs",
                 "Conflicted=True HostnameConflict",
             ],
@@ -231,7 +260,13 @@ spec: {{ingressClassName: other, defaultBackend: {{service: {{name: web, port: {
     );
     let fixture = fixture(&yaml);
     let class = written(&fixture, Kind::GatewayClass, "ours", &bound(&[]));
-    assert_eq!(conditions(&class), ["Accepted=True Accepted"]);
+    assert_eq!(
+        conditions(&class),
+        [
+            "Accepted=True Accepted",
+            "SupportedVersion=False UnsupportedVersion"
+        ]
+    );
     assert_eq!(class["conditions"][0]["observedGeneration"], 7);
     assert!(
         class["supportedFeatures"]

@@ -1,28 +1,37 @@
-"""The Gateway API's own conformance tests of the profile GATEWAY-HTTP, its core features. CONFORMANCE=TestName runs one."""
-import pathlib, re, subprocess, sys
+"""The Gateway API's own conformance tests, with the features that the GatewayClass says are supported, for the profiles
+GATEWAY-HTTP and GATEWAY-GRPC. With CHANNEL=experimental those of the experimental channel too.
+
+CONFORMANCE=TestName runs one test. KEEP=FILE keeps what the tests print, REPORT=FILE their report."""
+import pathlib, re, shutil, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
 
-FEATURES = "Gateway,HTTPRoute,ReferenceGrant"
-
 setup()
 tidegate = Tidegate("--gateway-pool", "10.99.250.64/26", "--ingress-tls-address", f"{INGRESS}:443")
 tidegate.ready()
-until("the class to be accepted", lambda: api("GET", "/apis/gateway.networking.k8s.io/v1/gatewayclasses/tidegate").get("status", {}).get("supportedFeatures"))
+CLASS = "/apis/gateway.networking.k8s.io/v1/gatewayclasses/tidegate"
+until("the class to be accepted", lambda: api("GET", CLASS).get("status", {}).get("supportedFeatures"))
+features = {feature["name"] for feature in api("GET", CLASS)["status"]["supportedFeatures"]}
+version = subprocess.run([os.environ["TIDEGATE"], "--version"], capture_output=True, text=True).stdout.split()[-1]
 one = ["-run-test", os.environ["CONFORMANCE"]] if os.environ.get("CONFORMANCE") else []
-log = RUN / "conformance.log"
+log, report = RUN / "conformance.log", RUN / "report.yaml"
 with open(log, "w") as out:
     subprocess.run([f"{BIN}/conformance.test", "-test.run", "TestConformance", "-test.v", "-gateway-class", "tidegate",
-                    "-supported-features", FEATURES, "-cleanup-base-resources=false", *one], stdout=out, stderr=out, cwd=RUN)
+                    "-supported-features", ",".join(sorted(features)), "-cleanup-base-resources=false",
+                    "-conformance-profiles", "GATEWAY-HTTP,GATEWAY-GRPC", "-report-output", str(report),
+                    "-organization", "tidegate", "-project", "tidegate", "-url", "https://tidegate.dev",
+                    "-contact", "https://tidegate.dev", "-version", f"v{version}", *one], stdout=out, stderr=out, cwd=RUN)
 text = log.read_text()
 results = {"PASS": [], "FAIL": [], "SKIP": []}
 for kind, name in re.findall(r"^    --- (PASS|FAIL|SKIP): TestConformance/(\w+) ", text, re.M):
     results[kind].append(name)
 for kind, names in results.items():
-    print(kind, len(names), "" if kind == "SKIP" else " ".join(names))
+    print(kind, len(names), " ".join(names) if kind == "FAIL" else "")
 if keep := os.environ.get("KEEP"):
     pathlib.Path(keep).write_text(text)
+if (to := os.environ.get("REPORT")) and report.exists():
+    shutil.copy(report, to)
 if not results["PASS"] or results["FAIL"]:
     sys.exit(f"conformance: {len(results['FAIL'])} fail\n{text[-3000:] if not results['PASS'] else ''}")
 if (code := tidegate.stop()) != 0:

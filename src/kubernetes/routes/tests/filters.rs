@@ -111,7 +111,15 @@ fn a_filter_that_cannot_be_done_is_not_skipped() {
     for (filter, complaint) in [
         (
             "type: CORS",
-            "[0].type: UnsupportedValue: filter \"CORS\" is not available in this version",
+            "[0].cors: UnsupportedValue: the filter's type needs this field",
+        ),
+        (
+            "type: CORS, cors: {allowOrigins: ['https://a.example', 'a.example']}",
+            "[0].cors.allowOrigins[1]: UnsupportedValue: \"a.example\" is neither '*' nor an origin",
+        ),
+        (
+            "type: CORS, cors: {allowHeaders: ['a b']}",
+            "[0].cors.allowHeaders[0]: UnsupportedValue: \"a b\" is no header's name",
         ),
         (
             "type: ExtensionRef, extensionRef: {name: x}",

@@ -1,0 +1,214 @@
+//! How a Gateway fares, and each of its listeners.
+
+use std::net::IpAddr;
+
+use super::{Body, Condition, Listener, Serving, public};
+use crate::kubernetes::gateway::ListenerView;
+use crate::kubernetes::index::{Complaint, Outcome, condition};
+use crate::kubernetes::objects::{Gateway, Key};
+
+pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, serving: &Serving) -> Body {
+    let views = outcome.gateways.views.get(key).map_or(&[][..], Vec::as_slice);
+    let complaints = outcome.complaints(key);
+    let listeners: Vec<Listener> = views
+        .iter()
+        .enumerate()
+        .map(|(at, view)| of_listener(key, at, view, complaints, outcome, serving))
+        .collect();
+    let addressed = |reason: &str| {
+        complaints.iter().find_map(|complaint| {
+            let (found, message) = complaint.condition()?;
+            (complaint.field.starts_with("spec.addresses") && found == reason).then_some(message)
+        })
+    };
+    let good = listeners
+        .iter()
+        .filter(|listener| listener.is("Accepted"))
+        .count();
+    let accepted = match (addressed("UnsupportedAddress"), good) {
+        (Some(message), _) => Condition::new("Accepted", false, "UnsupportedAddress", message),
+        (None, 0) => Condition::new(
+            "Accepted",
+            false,
+            "ListenersNotValid",
+            "no listener can be served",
+        ),
+        (None, good) if good < listeners.len() => Condition::new(
+            "Accepted",
+            true,
+            "ListenersNotValid",
+            "some listeners cannot be served",
+        ),
+        (None, _) => Condition::new("Accepted", true, "Accepted", "all listeners can be served"),
+    };
+    let unaddressed = ["AddressNotUsable", "AddressNotAssigned"]
+        .into_iter()
+        .find_map(|reason| Some((reason, addressed(reason)?)));
+    let programmed = match unaddressed {
+        Some((reason, message)) => Condition::new("Programmed", false, reason, message),
+        None if listeners.iter().any(|listener| listener.is("Programmed")) => {
+            Condition::new("Programmed", true, "Programmed", "it is served")
+        }
+        None if good == 0 => Condition::new("Programmed", false, "Invalid", "no listener can be served"),
+        None => Condition::new("Programmed", false, "Pending", "no listener is bound yet"),
+    };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for view in views {
+        for name in &view.names {
+            let bound = outcome
+                .gateways
+                .listeners
+                .get(name)
+                .map(|listener| listener.address.ip());
+            if let Some(address) = bound.and_then(|address| public(address, serving))
+                && !addresses.contains(&address)
+            {
+                addresses.push(address);
+            }
+        }
+    }
+    debug_assert_eq!(gateway.spec.listeners.len(), views.len());
+    let mut conditions = vec![accepted, programmed];
+    if outcome.gateways.insecure.contains(&key.id) {
+        conditions.push(Condition::new(
+            "InsecureFrontendValidationMode",
+            true,
+            "ConfigurationChanged",
+            "clients may come with any certificate or none",
+        ));
+    }
+    Body::Gateway {
+        addresses,
+        conditions,
+        listeners,
+        sets: outcome.gateways.attached_sets.get(&key.id).copied().unwrap_or(0),
+    }
+}
+
+/// A ListenerSet of a Gateway that is ours.
+pub(super) fn of_set(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<Body> {
+    let attached = outcome.gateways.sets.get(key)?;
+    let views = outcome.gateways.views.get(key).map_or(&[][..], Vec::as_slice);
+    let complaints = outcome.complaints(key);
+    let listeners: Vec<Listener> = views
+        .iter()
+        .enumerate()
+        .map(|(at, view)| of_listener(key, at, view, complaints, outcome, serving))
+        .collect();
+    let is_bound = listeners.iter().any(|listener| listener.is("Programmed"));
+    let good = views.iter().filter(|view| view.refusal.is_none()).count();
+    let conditions = match attached {
+        Err(text) => {
+            let (reason, message) = condition(text).unwrap_or(("Invalid", text));
+            ["Accepted", "Programmed"].map(|kind| Condition::new(kind, false, reason, message))
+        }
+        Ok(_) if good == 0 => ["Accepted", "Programmed"]
+            .map(|kind| Condition::new(kind, false, "ListenersNotValid", "no listener can be served")),
+        Ok(_) => [
+            match good < listeners.len() {
+                true => Condition::new(
+                    "Accepted",
+                    true,
+                    "ListenersNotValid",
+                    "some listeners cannot be served",
+                ),
+                false => Condition::new("Accepted", true, "Accepted", "all listeners can be served"),
+            },
+            match is_bound {
+                false => Condition::new("Programmed", false, "Pending", "no listener is bound yet"),
+                true => Condition::new("Programmed", true, "Programmed", "it is served"),
+            },
+        ],
+    };
+    Some(Body::ListenerSet {
+        conditions: conditions.into(),
+        listeners,
+    })
+}
+
+impl Listener {
+    /// Whether a condition of this type is true.
+    fn is(&self, kind: &str) -> bool {
+        let mut conditions = self.conditions.iter();
+        conditions.any(|condition| condition.kind == kind && condition.is_true)
+    }
+}
+
+fn of_listener(
+    parent: &Key,
+    at: usize,
+    view: &ListenerView,
+    complaints: &[Complaint],
+    outcome: Outcome<'_>,
+    serving: &Serving,
+) -> Listener {
+    let field = format!("spec.listeners[{at}]");
+    let unresolved = complaints.iter().find_map(|complaint| {
+        let (reason, message) = complaint.condition()?;
+        let is_here = complaint
+            .field
+            .strip_prefix(&field)
+            .is_some_and(|below| below.starts_with('.'));
+        let known = [
+            "InvalidRouteKinds",
+            "InvalidCertificateRef",
+            "InvalidCACertificateRef",
+            "InvalidCACertificateKind",
+            "RefNotPermitted",
+        ];
+        (is_here && known.contains(&reason)).then_some((reason, message))
+    });
+    let refusal = view.refusal.as_ref().map(|text| match condition(text) {
+        Some((reason, message)) => (reason, message),
+        None => ("Invalid", text.as_str()),
+    });
+    let resolved = match unresolved {
+        Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message),
+        None => Condition::new(
+            "ResolvedRefs",
+            true,
+            "ResolvedRefs",
+            "all references lead somewhere",
+        ),
+    };
+    let conflict = refusal.filter(|(reason, _)| reason.ends_with("Conflict"));
+    let conflicted = match conflict {
+        Some((reason, message)) => Condition::new("Conflicted", true, reason, message),
+        None => Condition::new(
+            "Conflicted",
+            false,
+            "NoConflicts",
+            "it shares its port with no other in the same way",
+        ),
+    };
+    // A listener whose certificates cannot be had is accepted for what it is, and not programmed.
+    let accepted = match refusal {
+        Some((reason, message)) if unresolved.is_none() || reason == "NoValidCACertificate" => {
+            Condition::new("Accepted", false, reason, message)
+        }
+        _ => Condition::new("Accepted", true, "Accepted", "it can be served"),
+    };
+    let is_bound = |name| {
+        let listener = outcome.gateways.listeners.get(name);
+        listener.is_some_and(|listener| serving.bound.contains(&listener.address))
+    };
+    let programmed = match &view.refusal {
+        Some(_) => {
+            let reason = conflict.map_or("Invalid", |(reason, _)| reason);
+            Condition::new("Programmed", false, reason, "it cannot be served as it is")
+        }
+        None if view.names.iter().all(is_bound) => {
+            Condition::new("Programmed", true, "Programmed", "its address is bound")
+        }
+        None => Condition::new("Programmed", false, "Pending", "its address is not bound yet"),
+    };
+    Listener {
+        name: view.section.to_string(),
+        kinds: view.kinds.clone(),
+        attached: view
+            .names
+            .first()
+            .map_or(0, |name| outcome.attached(parent, name)),
+        conditions: vec![accepted, programmed, resolved, conflicted],
+    }
+}

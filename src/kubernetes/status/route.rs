@@ -1,0 +1,88 @@
+//! How a route fares with each of its parents.
+
+use serde_json::{Map, Value};
+
+use super::Condition;
+use crate::kubernetes::index::{Complaint, Outcome};
+use crate::kubernetes::objects::{Key, ParentRef};
+use crate::kubernetes::routes::parent_key;
+
+/// Reasons of a route's `ResolvedRefs`.
+const UNRESOLVED: &[&str] = &[
+    "RefNotPermitted",
+    "InvalidKind",
+    "BackendNotFound",
+    "UnsupportedProtocol",
+];
+
+/// The parents of a route that are ours, with what is to be said to each.
+pub(super) fn of_route(key: &Key, refs: &[ParentRef], outcome: Outcome<'_>) -> Vec<(Value, Vec<Condition>)> {
+    let complaints = outcome.complaints(key);
+    let of = |is_wanted: &dyn Fn(&Complaint, &str) -> bool| {
+        complaints.iter().find_map(|complaint| {
+            let (reason, message) = complaint.condition()?;
+            is_wanted(complaint, reason).then(|| (reason, format!("{}: {message}", complaint.field)))
+        })
+    };
+    let is_of_rules = |complaint: &Complaint| !complaint.field.starts_with("spec.parentRefs");
+    let unresolved = of(&|complaint, reason| is_of_rules(complaint) && UNRESOLVED.contains(&reason));
+    let partial = of(&|complaint, reason| is_of_rules(complaint) && !UNRESOLVED.contains(&reason));
+    let is_served = !outcome.routes(key).is_empty();
+    let mut parents = Vec::new();
+    for (at, parent) in refs.iter().enumerate() {
+        if !is_our_parent(key, parent, outcome) {
+            continue;
+        }
+        let field = format!("spec.parentRefs[{at}]");
+        let refusal = of(&|complaint, _| complaint.field == field);
+        let accepted = match (&refusal, is_served, &partial) {
+            (Some((reason, message)), _, _) => Condition::new("Accepted", false, reason, message),
+            (None, false, Some((_, message))) => {
+                Condition::new("Accepted", false, "UnsupportedValue", message)
+            }
+            (None, false, None) => Condition::new("Accepted", false, "Pending", "it is not served yet"),
+            (None, true, _) => Condition::new("Accepted", true, "Accepted", "it is attached"),
+        };
+        let mut conditions = vec![accepted];
+        conditions.push(match &unresolved {
+            Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message),
+            None => Condition::new(
+                "ResolvedRefs",
+                true,
+                "ResolvedRefs",
+                "all references lead somewhere",
+            ),
+        });
+        if let (None, true, Some((_, message))) = (&refusal, is_served, &partial) {
+            conditions.push(Condition::new(
+                "PartiallyInvalid",
+                true,
+                "UnsupportedValue",
+                message,
+            ));
+        }
+        parents.push((parent_ref(parent), conditions));
+    }
+    parents
+}
+
+fn is_our_parent(key: &Key, parent: &ParentRef, outcome: Outcome<'_>) -> bool {
+    parent_key(&key.id, parent).is_some_and(|parent| outcome.gateways.views.contains_key(&parent))
+}
+
+/// The reference as the route has it: the entry is found by it.
+fn parent_ref(parent: &ParentRef) -> Value {
+    let mut json = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            json.insert(name.to_owned(), value);
+        }
+    };
+    put("group", parent.group.as_deref().map(Value::from));
+    put("kind", parent.kind.as_deref().map(Value::from));
+    put("namespace", parent.namespace.as_deref().map(Value::from));
+    put("name", Some(Value::from(&*parent.name)));
+    put("sectionName", parent.section_name.as_deref().map(Value::from));
+    put("port", parent.port.map(|port| Value::from(port.0)));
+    Value::Object(json)
+}
