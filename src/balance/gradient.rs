@@ -362,7 +362,8 @@ mod tests {
             match self {
                 Self::Exponential => -(1.0 - rng.f32()).ln(),
                 Self::LogNormal(deviation) => {
-                    let normal = (-2.0 * (1.0 - rng.f32()).ln()).sqrt() * (6.2832 * rng.f32()).cos();
+                    let normal =
+                        (-2.0 * (1.0 - rng.f32()).ln()).sqrt() * (std::f32::consts::TAU * rng.f32()).cos();
                     (deviation * normal - deviation * deviation / 2.0).exp()
                 }
                 Self::Rare if rng.u8(..50) == 0 => 100.0,
