@@ -254,14 +254,25 @@ pub struct RetryOn {
     pub grpc_statuses: Vec<GrpcStatus>,
 }
 
+impl RetryOn {
+    /// Nothing is: what a list of conditions begins with.
+    pub fn nothing() -> Self {
+        Self {
+            connect_failure: false,
+            reset: false,
+            timeout: false,
+            statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
+        }
+    }
+}
+
 impl Default for RetryOn {
     fn default() -> Self {
         Self {
             connect_failure: true,
             reset: true,
-            timeout: false,
-            statuses: Vec::new(),
-            grpc_statuses: Vec::new(),
+            ..Self::nothing()
         }
     }
 }

@@ -497,13 +497,7 @@ fn retry(pass: &mut Pass, raw: Option<&Placed<RawRetry>>) -> RetryPolicy {
 const GRPC: &str = "grpc-";
 
 fn retry_on(pass: &mut Pass, raw: &[RetryCondition]) -> RetryOn {
-    let mut on = RetryOn {
-        connect_failure: false,
-        reset: false,
-        timeout: false,
-        statuses: Vec::new(),
-        grpc_statuses: Vec::new(),
-    };
+    let mut on = RetryOn::nothing();
     let words = ["connect-failure", "reset", "timeout"];
     for condition in raw {
         let text = condition.text();

@@ -163,13 +163,7 @@ pub fn redirect(text: &str, status: StatusCode) -> Result<Redirect, String> {
 
 /// What `proxy-next-upstream` lists; none: nothing is tried again.
 pub fn retry_on(text: &str) -> Result<Option<RetryOn>, String> {
-    let mut on = RetryOn {
-        connect_failure: false,
-        reset: false,
-        timeout: false,
-        statuses: Vec::new(),
-        grpc_statuses: Vec::new(),
-    };
+    let mut on = RetryOn::nothing();
     for word in text.split_ascii_whitespace() {
         match word {
             "off" => return Ok(None),
