@@ -166,6 +166,7 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             if forward.backend.with_budget(|budget| budget.try_retry(now)) {
                 forward.backend.metrics.retry(worker.index);
                 tries.last_failure = failure_of(ended).or(tries.last_failure);
+                record.leave_endpoint();
                 if let Some(got) = got {
                     got.discard();
                 }

@@ -179,6 +179,11 @@ impl Record {
         self.in_flight = Some(in_flight);
     }
 
+    /// The last attempt is over and another may follow: its place in flight is free for it.
+    pub fn leave_endpoint(&mut self) {
+        self.in_flight = None;
+    }
+
     /// A second attempt beside the last one.
     pub fn hedge(&mut self) {
         self.attempts = self.attempts.saturating_add(1);

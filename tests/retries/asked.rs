@@ -134,3 +134,23 @@ async fn a_pause_that_would_last_to_the_deadline_is_not_made() {
     assert_eq!(proxy.get("/").await.status, StatusCode::SERVICE_UNAVAILABLE);
     proxy.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_is_over_does_not_stand_in_the_way_of_the_next() {
+    let endpoint = first_with(H1, 503, &[("retry-after", "1")]).await;
+    let proxy = setup(&endpoint, H1, |_| {})
+        .policy(|backend| backend.limits.max_in_flight = 1)
+        .start()
+        .await;
+    let first = proxy.get("/");
+    let second = async {
+        super::support::until("the first try", || endpoint.requests() == 1).await;
+        proxy.get("/").await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(
+        (first.text(), second.text()),
+        ("good".to_owned(), "good".to_owned())
+    );
+    proxy.stop().await;
+}
