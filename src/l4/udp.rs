@@ -27,6 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
@@ -144,7 +145,7 @@ impl<P: 'static> Datagrams<P> {
         drop(snapshot);
         let reached = decided.and_then(|forward| {
             record.set_forward(&forward);
-            let (socket, answer) = reach(&self.desk, &from, &forward, &mut record, &[])?;
+            let (socket, answer) = reach(&self.desk, &from, &forward, &mut record, &[], datagram)?;
             Ok((forward, socket, answer))
         });
         let (forward, socket, answer) = match reached {
@@ -159,7 +160,7 @@ impl<P: 'static> Datagrams<P> {
             refused: Cell::new(false),
             first: RefCell::new((datagram.len() <= MAX_KEPT).then(|| datagram.into())),
         });
-        session.send(&self.desk, datagram);
+        session.asked(&self.desk, datagram.len());
         self.sessions.borrow_mut().insert(client, Rc::clone(&session));
         let own = Rc::clone(self);
         tokio::task::spawn_local(async move {
@@ -200,13 +201,13 @@ impl<P: 'static> Datagrams<P> {
             {
                 forward.backend.metrics.retry(self.desk.index);
                 let mut record = session.record.borrow_mut();
-                let reached = reach(&self.desk, from, forward, &mut record, &tried);
+                let reached = reach(&self.desk, from, forward, &mut record, &tried, &first);
                 drop(record);
                 if let Ok((socket, answer)) = reached {
                     tried.push(answer.cell().id());
                     session.socket.replace(socket);
                     session.answer.replace(answer);
-                    session.send(&self.desk, &first);
+                    session.asked(&self.desk, 0);
                     session.first.replace(Some(first));
                     continue;
                 }
@@ -285,19 +286,21 @@ enum End {
 impl Session {
     /// A datagram of the client's.
     fn send(&self, desk: &Desk, datagram: &[u8]) {
-        self.last.set(Instant::now());
-        let record = self.record.borrow();
-        record
-            .meter
-            .forth
-            .set(record.meter.forth.get() + datagram.len() as u64);
-        self.answer.borrow().spoke(Side::First, desk.now());
-        // What does not fit is lost. A refusal of an earlier datagram shows here or at the receiving, once; the session is
+        self.asked(desk, datagram.len());
+        // Past the runtime, which holds a new socket for full until its own first look. What does not fit is lost. A refusal of an earlier datagram shows here or at the receiving, once; the session is
         // woken by it in either case.
-        let sent = self.socket.borrow().try_send(datagram);
+        let sent = SockRef::from(&**self.socket.borrow()).send(datagram);
         if sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             self.refused.set(true);
         }
+    }
+
+    /// So many bytes of the client's go to the endpoint.
+    fn asked(&self, desk: &Desk, length: usize) {
+        self.last.set(Instant::now());
+        let record = self.record.borrow();
+        record.meter.forth.set(record.meter.forth.get() + length as u64);
+        self.answer.borrow().spoke(Side::First, desk.now());
     }
 
     /// A datagram of the endpoint's.
@@ -312,13 +315,14 @@ impl Session {
     }
 }
 
-/// A socket towards an endpoint that was not tried.
+/// A socket towards an endpoint that was not tried, to which the datagram was sent.
 fn reach(
     desk: &Rc<Desk>,
     from: &Arrival,
     forward: &Forward,
     record: &mut Record,
     tried: &[u64],
+    first: &[u8],
 ) -> Result<(Rc<UdpSocket>, Rc<FirstAnswer>), Outcome> {
     if tried.is_empty() {
         let now = record.started();
@@ -328,7 +332,7 @@ fn reach(
     let now = desk.now();
     let in_flight = EndpointCell::start(&cell, now);
     record.attempt(&in_flight);
-    let socket = connected(cell.address()).map_err(|error| {
+    let socket = connected(cell.address(), first).map_err(|error| {
         tracing::warn!(endpoint = %cell.address(), %error, "no socket for a session");
         Outcome::ConnectFailed
     })?;
@@ -337,8 +341,9 @@ fn reach(
     Ok((Rc::new(socket), Rc::new(answer)))
 }
 
-/// A socket that speaks with one address only.
-fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket that speaks with one address only. The first datagram is sent before the runtime knows the socket: it would hold it for
+/// full until its own first look.
+fn connected(address: SocketAddr, first: &[u8]) -> io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -346,5 +351,6 @@ fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = StdSocket::bind(any)?;
     socket.set_nonblocking(true)?;
     socket.connect(address)?;
+    socket.send(first)?;
     UdpSocket::from_std(socket)
 }
