@@ -52,8 +52,8 @@ const REFUSALS: &[Row] = &[
         "raw",
         "listeners: {out: {address: \":4140\", transparent: outbound, protocol: http, hostname: a.b}}\n",
         &[
-            "1:68: what is spoken on redirected connections is seen from their first bytes (leave protocol out; see limits.opaque_ports) [1:45: redirected here]",
-            "1:84: redirected connections go where their clients wanted to go (leave it out) [1:45: redirected here]",
+            "1:70: what is spoken on redirected connections is seen from their first bytes (leave protocol out; see limits.opaque_ports) [redirected here: 1:50]",
+            "1:86: redirected connections go where their clients wanted to go (leave it out) [redirected here: 1:50]",
         ],
     ),
     (
@@ -75,7 +75,7 @@ const REFUSALS: &[Row] = &[
         "backend",
         r#"endpoints: ["10.0.0.1:1"], virtual_addresses: ["10.96.0.1:80", "10.96.0.1:80", "10.96.0.1"]"#,
         &[
-            "4:81: 10.96.0.1:80 is the virtual address of one backend (take it from one of them) [4:65: first here]",
+            "4:81: 10.96.0.1:80 is the virtual address of one backend (take it from one of them) [first here: 4:65]",
             "4:97: \"10.96.0.1\" is not the address of an endpoint (a port is missing: \"10.96.0.1:PORT\")",
         ],
     ),
