@@ -130,7 +130,8 @@ impl Follow {
         let mut new = Self {
             kind,
             state: State::Find { asked: 0, looks: 0 },
-            may_stream: true,
+            // A stream of definitions never says that all were sent.
+            may_stream: kind != Kind::CustomResourceDefinition,
             was_there: false,
             is_away: false,
             backoff: Backoff::default(),

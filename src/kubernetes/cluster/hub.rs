@@ -125,7 +125,11 @@ pub struct Hub {
 impl Hub {
     /// With nothing read. `public` is the address that statuses name for what is bound on every address.
     pub fn new(settings: Settings, public: Option<IpAddr>) -> Self {
-        let unread = settings.kinds().iter().copied().collect();
+        // Definitions only say which features there are: nothing waits for them.
+        let kinds = settings.kinds().iter().copied();
+        let unread = kinds
+            .filter(|kind| *kind != Kind::CustomResourceDefinition)
+            .collect();
         Self {
             index: Index::new(SourceName::new(SOURCE), settings),
             health: Health {
@@ -562,6 +566,7 @@ mod tests {
                 "still reading {}",
                 Kind::ALL
                     .iter()
+                    .filter(|kind| **kind != Kind::CustomResourceDefinition)
                     .map(|kind| kind.name())
                     .collect::<Vec<_>>()
                     .join(", ")
