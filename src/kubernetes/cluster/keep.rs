@@ -91,7 +91,10 @@ impl Keeper {
         let Some(mut pending) = self.lock() else { return };
         let pending = &mut *pending;
         // A line break in JSON can only be between tokens.
-        let text: Option<Box<str>> = text.map(|text| text.replace(['\n', '\r'], " ").into());
+        let text: Option<Box<str>> = text.map(|text| match memchr::memchr2(b'\n', b'\r', text.as_bytes()) {
+            None => text.into(),
+            Some(_) => text.replace(['\n', '\r'], " ").into(),
+        });
         let length = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
         pending.bytes += length(&text);
         let old = pending.notes.insert(key, text);

@@ -66,7 +66,7 @@ impl Known {
 impl Reports {
     /// This, and nothing else, is wrong with an object now.
     pub fn found(&mut self, key: Key, complaints: &[Complaint], now: Instant) {
-        let known = self.known.entry(key).or_default();
+        let known = self.known.entry(key.clone()).or_default();
         let before = known.len();
         for one in known.iter_mut() {
             let holds = complaints.contains(&one.complaint);
@@ -86,7 +86,9 @@ impl Reports {
             }
         }
         self.len = self.len + known.len() - before;
-        self.known.retain(|_, known| !known.is_empty());
+        if known.is_empty() {
+            self.known.remove(&key);
+        }
     }
 
     /// What to say now, if anything. It stays to be said until [`said`](Self::said).
