@@ -19,6 +19,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use socket2::SockRef;
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
@@ -224,7 +225,11 @@ impl<P: 'static> Datagrams<P> {
         let mut responses = 0;
         let mut drained = std::pin::pin!(self.desk.drained());
         let mut draining = false;
+        let mut refused = std::pin::pin!(refusal(&socket));
         std::future::poll_fn(|cx| {
+            if refused.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Gone);
+            }
             for _ in 0..TURN {
                 let came = self.desk.scratch.with(|space| {
                     let mut space = ReadBuf::new(space);
@@ -269,6 +274,19 @@ impl<P: 'static> Datagrams<P> {
                 .map(|()| End::Idle)
         })
         .await
+    }
+}
+
+/// Ready once the kernel says that nobody listens at the other end. That makes a socket neither readable nor writable, so it is
+/// waited for apart.
+async fn refusal(socket: &UdpSocket) {
+    while socket.ready(Interest::ERROR).await.is_ok() {
+        let error = socket.take_error().ok().flatten();
+        if error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return;
+        }
+        // Looked at: the next one is waited for.
+        let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 }
 
