@@ -38,6 +38,7 @@ good() {
 }
 bad() {
   echo "FAIL  $1"
+  tail -n 20 "$room"/*.log
   for log in "$room"/*.err; do echo "--- $log"; tail -n 20 "$log"; done
   exit 1
 }

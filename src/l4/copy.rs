@@ -91,10 +91,11 @@ where
             on_first(Side::First)
         });
         if let Poll::Ready(Err(broken)) = one {
-            return Poll::Ready(CopyEnd::Broken(match broken {
+            let side = match broken {
                 Broken::Source => Side::First,
                 Broken::Sink => Side::Second,
-            }));
+            };
+            return Poll::Ready(broken_off(side, first_to_end, meter));
         }
         if forth.has_ended() {
             first_to_end.get_or_insert(Side::First);
@@ -103,10 +104,11 @@ where
             on_first(Side::Second)
         });
         if let Poll::Ready(Err(broken)) = other {
-            return Poll::Ready(CopyEnd::Broken(match broken {
+            let side = match broken {
                 Broken::Source => Side::Second,
                 Broken::Sink => Side::First,
-            }));
+            };
+            return Poll::Ready(broken_off(side, first_to_end, meter));
         }
         if back.has_ended() {
             first_to_end.get_or_insert(Side::Second);
@@ -123,6 +125,16 @@ where
         timer.poll_passed(cx, last_move + idle).map(|()| CopyEnd::Idle)
     })
     .await
+}
+
+/// What it means that a side broke off. Once the other side has ended, a reset is a common way to end too: of whoever closes
+/// without reading the last words (PostgreSQL, of TLS's goodbye). Not so of an endpoint that never answered.
+fn broken_off(side: Side, ended: Option<Side>, meter: &Meter) -> CopyEnd {
+    match (side, ended) {
+        (Side::First, Some(Side::Second)) => CopyEnd::Finished(Side::Second),
+        (Side::Second, Some(Side::First)) if meter.back.get() > 0 => CopyEnd::Finished(Side::First),
+        _ => CopyEnd::Broken(side),
+    }
 }
 
 #[derive(Default)]
@@ -316,6 +328,24 @@ mod tests {
                 vec![Side::First, Side::Second]
             )
         );
+    }
+
+    #[test]
+    fn a_reset_after_the_others_end_is_an_end() {
+        use CopyEnd::{Broken, Finished};
+        use Side::{First, Second};
+        for (side, ended, back, end) in [
+            (First, None, 9, Broken(First)),
+            (First, Some(First), 9, Broken(First)),
+            (First, Some(Second), 9, Finished(Second)),
+            (Second, None, 9, Broken(Second)),
+            (Second, Some(First), 9, Finished(First)),
+            (Second, Some(First), 0, Broken(Second)),
+        ] {
+            let meter = Meter::default();
+            meter.back.set(back);
+            assert_eq!(broken_off(side, ended, &meter), end, "{side:?} {ended:?} {back}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
