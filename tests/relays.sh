@@ -106,9 +106,8 @@ is "connections that did not end well" "" "$(grep -v 'outcome=relayed' "$room/po
 
 # MQTT over TLS that ends in the proxy.
 cat >"$room/broker.mjs" <<'JS'
-import { createRequire } from "module";
 import { createServer } from "net";
-const { Aedes } = createRequire(import.meta.url)(process.env.NODE_PATH + "/aedes");
+const { Aedes } = await import(process.env.NODE_PATH + "/aedes/aedes.js");
 const broker = await Aedes.createBroker();
 const server = createServer(broker.handle);
 server.listen(0, "127.0.0.1", () => console.log("port " + server.address().port));
