@@ -283,7 +283,7 @@ fn target(text: &str) -> Result<Target, String> {
     let addresses: Result<Vec<_>, _> = addresses.collect();
     addresses
         .map(Target::Endpoints)
-        .map_err(|error| error.to_string())
+        .map_err(|error| format!("{error}: {}", error.hint))
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -150,7 +150,7 @@ pub fn pause(
     let doublings = u32::from(attempt.tries.saturating_sub(1));
     let own = attempt.policy.backoff.map_or(Duration::ZERO, |backoff| {
         let doubled = backoff.saturating_mul(2_u32.saturating_pow(doublings));
-        doubled.saturating_add(doubled.mul_f32(chance.clamp(0.0, 1.0) / 2.0))
+        doubled.saturating_add(doubled.mul_f64(f64::from(chance.clamp(0.0, 1.0) / 2.0)))
     });
     let pause = match asked {
         Some(Asked::Never) => return None,

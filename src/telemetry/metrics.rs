@@ -2,7 +2,7 @@
 //!
 //! Handles ([`BackendMetrics`], [`ListenerMetrics`]) are resolved when a snapshot is compiled and kept in
 //! it, so that an exchange looks nothing up. Behind a handle each worker has its own shard, made at
-//! its first use: 10 000 backends without traffic cost a few pointers each, a busy one about 4 KiB per
+//! its first use: 10 000 backends without traffic cost a few pointers each, a busy one about 4.5 KiB per
 //! worker. A shard has one writer and needs no read-modify-write; readers add the shards up.
 //!
 //! Label sets are bounded: the first [`MAX_CHILDREN`] names get their own children, later ones share

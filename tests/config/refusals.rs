@@ -164,7 +164,7 @@ const REFUSALS: &[Row] = &[
         "backend",
         r#"endpoints: ["10.0.0.1:1"], ejection: {gateway_failures: 7, failure_share: {percent: 0%}}"#,
         &[
-            r#"4:74: gateway_failures (7) changes nothing: consecutive_failures (5) comes first (these are failures, too; give it a lower number)"#,
+            r#"4:74: warning: gateway_failures (7) changes nothing: consecutive_failures (5) comes first (these are failures, too; give it a lower number)"#,
             r#"4:102: at 0% every endpoint would go, also one that never fails (write 1% or more)"#,
         ],
     ),
@@ -196,7 +196,7 @@ const REFUSALS: &[Row] = &[
         "route",
         r#"to: web, criticality: high"#,
         &[
-            r#"3:26: "high" is no value of criticality (known here: critical, critical-plus, sheddable, sheddable-plus)"#,
+            r#"3:26: "high" is no value of criticality (known here: critical-plus, critical, sheddable-plus, sheddable)"#,
         ],
     ),
     (

@@ -83,7 +83,7 @@ fn a_path_is_rewritten_with_what_was_captured() {
         ("/$2", "/something(/|$)(.*)", "/somethingelse", None),
         ("/", "/api", "/api/v1", Some("/")),
         ("/x$1y", "/(a+)", "/aab", Some("/xaay")),
-        ("$1/z", "(/a)", "/a", Some("/a/z")),
+        ("$1/z", "/a(/b)", "/a/b", Some("/b/z")),
         ("/a$", "/b", "/b", Some("/a$")),
     ] {
         let fixture = served(&format!("rewrite-target: '{target}'"), path);

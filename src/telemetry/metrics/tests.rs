@@ -179,5 +179,9 @@ fn a_backend_without_traffic_has_no_shards() {
         (backend.shards.each().count(), backend.totals().requests()),
         (1, 2)
     );
-    assert!(size_of::<shard::BackendShard>() <= 4096);
+    assert!(
+        size_of::<shard::BackendShard>() <= 4608,
+        "{}",
+        size_of::<shard::BackendShard>()
+    );
 }
