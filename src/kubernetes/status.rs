@@ -1,6 +1,6 @@
 //! Status: how an object fares, in the conditions of the Gateway API, and how that is put into what the API server has.
 //!
-//! Both are pure: [`of`] reads what the index came out with, [`merge`] compares with what is there and gives nothing when nothing
+//! Both are pure: [`of`] reads what the index came out with, [`merge()`] compares with what is there and gives nothing when nothing
 //! differs. A condition keeps the time of its last transition as long as its status stays; other controllers' entries in a
 //! route's `parents` stay as they are. Reasons are those that complaints begin with, which are the API's own.
 //!

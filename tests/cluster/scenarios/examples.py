@@ -84,5 +84,6 @@ status = subprocess.run([os.environ["TIDEGATE"], "status", "--admin", ADMIN], ca
 print(status.stdout)
 if status.returncode != 0 or "Ingress" not in status.stdout:
     sys.exit(f"tidegate status: {status.returncode} {status.stderr}")
+chat.close()  # or the drain would wait for it
 if (code := tidegate.stop()) != 0:
     sys.exit(f"it ended with {code}")
