@@ -218,7 +218,10 @@ serve_logs()
 register_node()
 try:
     while True:
-        turn()
+        try:
+            turn()
+        except OSError as e:  # as a kubelet: pods go on while the API server is away
+            print("the API server:", repr(e), flush=True)
         time.sleep(0.3)
 finally:
     for u in list(pods):

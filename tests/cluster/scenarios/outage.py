@@ -73,7 +73,11 @@ second = subprocess.Popen([os.environ["TIDEGATE"], "run", "--kubernetes", "--kub
                            "10.99.0.1:9910", "--ingress-address", "10.99.250.9:80", "--ingress-tls-address", "10.99.250.9:443",
                            "--gateway-address", "10.99.250.9", "--snapshot", str(copy)],
                           stdout=open(RUN / "second.log", "ab"), stderr=subprocess.STDOUT)
-until("a process without API server to serve what was kept", lambda: get("10.99.250.9", "ingress.example")[0] == 200, 30)
+try:
+    until("a process without API server to serve what was kept", lambda: get("10.99.250.9", "ingress.example")[0] == 200, 30)
+except SystemExit:
+    print("\n".join(line for line in (RUN / "second.log").read_text().splitlines() if "client error" not in line)[:4000])
+    raise
 print(f"a process that starts without the API server serves: {get('10.99.0.1', '10.99.0.1', '/readyz', 9910)[1].decode().splitlines()[0]}")
 second.terminate()
 second.wait(60)
