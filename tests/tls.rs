@@ -20,13 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, SignatureScheme};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme};
 use support::client::request;
 use support::endpoint::{report, reported};
-use support::tls::{Authority, V1_2, V1_3, shake, shown, version, with};
+use support::tls::{Able, Authority, V1_2, V1_3, shake, shown, version, with};
 use support::{Client, Down, Endpoint, H1, H2C, Setup, full, pattern, soon};
 use tidegate::model::tls::{TlsVersion, TlsVersions, provider};
 use tidegate::model::{Filter, HostPattern, Redirect};
@@ -82,45 +80,6 @@ async fn a_post_quantum_key_exchange_is_agreed_on() {
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
     proxy.stop().await;
-}
-
-/// Trusts everybody who can sign with these schemes.
-#[derive(Debug)]
-struct Able(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Able {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
 }
 
 fn able(

@@ -61,9 +61,13 @@ pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// Of the Kubernetes client nothing: it tells each refused connection, for each kind and attempt, without a name or an address. What
+/// cannot be followed is told once, by us.
+const DEFAULT_LOG: &str = "info,kube_client=off";
+
 /// The process's own log, on standard error; `TIDEGATE_LOG` chooses its level (`debug`, `tidegate=trace`).
 pub fn start_log() {
-    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -143,39 +143,25 @@ pub async fn exchange(worker: Rc<Worker>, from: Rc<Downstream>, mut request: Req
             learn(&worker, &forward, &outgoing, in_flight, deadline, sent, now)
         };
 
-        let attempt = Attempt {
-            tries: tries.made,
-            method: &outgoing.method,
-            replayable: outgoing.replayable(),
-            policy: &forward.rule.rule.retry,
-        };
-        let asked = || {
-            let got = got.as_ref()?;
-            retry::asked(&got.response.headers, SystemTime::now())
-        };
-        let left =
-            || deadline.map(|deadline| deadline.saturating_duration_since(worker.clock.instant_of(now)));
-        if retry::wants_another(attempt, ended)
-            && let Some(pause) = retry::pause(
-                attempt,
-                asked(),
-                left(),
-                worker.with_random(|random| random.f32()),
-            )
-        {
-            if forward.backend.with_budget(|budget| budget.try_retry(now)) {
-                forward.backend.metrics.retry(worker.index);
-                tries.last_failure = failure_of(ended).or(tries.last_failure);
-                record.leave_endpoint();
-                if let Some(got) = got {
-                    got.discard();
-                }
-                if !pause.is_zero() {
-                    Box::pin(tokio::time::sleep(pause)).await;
-                }
-                continue;
+        if let Some(pause) = again(
+            &worker,
+            &forward,
+            &outgoing,
+            &tries,
+            ended,
+            got.as_ref(),
+            deadline,
+            now,
+        ) {
+            tries.last_failure = failure_of(ended).or(tries.last_failure);
+            record.leave_endpoint();
+            if let Some(got) = got {
+                got.discard();
             }
-            forward.backend.metrics.retry_denied(worker.index);
+            if !pause.is_zero() {
+                Box::pin(tokio::time::sleep(pause)).await;
+            }
+            continue;
         }
         let Some(mut got) = got else {
             return fail(record, failure_of(ended).unwrap_or(Failure::Reset), &client);
@@ -331,6 +317,39 @@ fn another(
     let picked = pick(worker, forward, sticky, tries, worker.now(), deadline);
     let picked = picked.ok().flatten()?;
     (!tries.cells().contains(&picked.cell.id())).then_some(picked)
+}
+
+/// Whether the exchange is to try once more, and after what pause. What is asked of the budget is taken from it.
+fn again(
+    worker: &Worker,
+    forward: &Forward<'_>,
+    outgoing: &Outgoing,
+    tries: &Tries,
+    ended: Ended,
+    got: Option<&Got>,
+    deadline: Option<Instant>,
+    now: Micros,
+) -> Option<Duration> {
+    let attempt = Attempt {
+        tries: tries.made,
+        method: &outgoing.method,
+        replayable: outgoing.replayable(),
+        policy: &forward.rule.rule.retry,
+    };
+    if !retry::wants_another(attempt, ended) {
+        return None;
+    }
+    let asked = got.and_then(|got| retry::asked(&got.response.headers, SystemTime::now()));
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(worker.clock.instant_of(now)));
+    let chance = worker.with_random(|random| random.f32());
+    let pause = retry::pause(attempt, asked, left, chance)?;
+    if forward.backend.with_budget(|budget| budget.try_retry(now)) {
+        forward.backend.metrics.retry(worker.index);
+        Some(pause)
+    } else {
+        forward.backend.metrics.retry_denied(worker.index);
+        None
+    }
 }
 
 /// How often a request that waits for a free endpoint looks again. The bound is shared by all workers, so that no one

@@ -1,5 +1,5 @@
 """What the scenarios share: kubectl, the API server, Tidegate as a process, a client. tests/cluster/run sets the environment."""
-import http.client, json, os, pathlib, ssl, subprocess, sys, time, urllib.request
+import http.client, json, os, pathlib, ssl, subprocess, sys, threading, time, urllib.request
 
 RUN, BIN, ROOT = (pathlib.Path(os.environ[name]) for name in ("RUN", "BIN", "ROOT"))
 API = "https://10.99.0.1:6443"
@@ -48,6 +48,30 @@ def get(address, host, path="/", port=80):
         return answer.status, answer.read()
     except OSError:
         return 0, b""
+
+
+class Load(threading.Thread):
+    """Requests one after the other over one connection."""
+
+    def __init__(self, address, host):
+        super().__init__(daemon=True)
+        self.address, self.host, self.ends, self.good, self.bad = address, host, False, 0, []
+
+    def run(self):
+        connection = None
+        while not self.ends:
+            try:
+                connection = connection or http.client.HTTPConnection(self.address, 80, timeout=30)
+                connection.request("GET", "/", headers={"Host": self.host})
+                answer = connection.getresponse()
+                text = answer.read()
+                if answer.status == 200:
+                    self.good += 1
+                else:
+                    self.bad.append(f"{answer.status} {text[:100]}")
+            except OSError as error:
+                self.bad.append(repr(error))
+                connection = None
 
 
 def setup():

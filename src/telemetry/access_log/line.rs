@@ -19,6 +19,8 @@
 //! in text also their `name=`). Bytes are of bodies. Text that others chose is escaped the same way in both formats (`\"`, `\\`,
 //! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
 
+use std::net::SocketAddr;
+
 use super::super::ExchangeRecord;
 use super::super::record::{Hedge, RelayRecord};
 use super::address::Addresses;
@@ -84,18 +86,8 @@ impl LineWriter {
         put(out, record.protocol);
         put(out, "\"");
         put_known(out, ",\"host\":\"", record.host);
-        put(out, ",\"client\":\"");
-        self.addresses.write(record.client, out);
-        put_text(out, "\",\"listener\":\"", record.listener, MAX_TEXT);
-        put_known(out, ",\"route\":\"", record.route);
-        put_known(out, ",\"backend\":\"", record.backend);
-        if let Some(endpoint) = record.endpoint {
-            put(out, ",\"endpoint\":\"");
-            self.addresses.write(endpoint, out);
-            put(out, "\"");
-        }
+        self.json_way(&record.into(), out);
         for (name, value) in [
-            (",\"attempts\":", u64::from(record.attempts)),
             (",\"request_bytes\":", record.request_bytes),
             (",\"response_bytes\":", record.response_bytes),
         ] {
@@ -129,15 +121,7 @@ impl LineWriter {
         put_number(out, record.response_bytes);
         put(out, " \"-\" \"-\" outcome=");
         put(out, record.outcome.code());
-        put_text(out, " listener=\"", record.listener, MAX_TEXT);
-        put_known(out, " route=\"", record.route);
-        put_known(out, " backend=\"", record.backend);
-        if let Some(endpoint) = record.endpoint {
-            put(out, " endpoint=");
-            self.addresses.write(endpoint, out);
-        }
-        put(out, " attempts=");
-        put_number(out, u64::from(record.attempts));
+        self.text_way(&record.into(), out);
         put(out, " received=");
         put_number(out, record.request_bytes);
         for (name, micros) in [
@@ -166,18 +150,8 @@ impl LineWriter {
         put_text(out, ",\"path\":\"", record.path, MAX_PATH);
         put(out, ",\"version\":\"");
         put(out, version(record.version));
-        put(out, "\",\"client\":\"");
-        self.addresses.write(record.client, out);
-        put_text(out, "\",\"listener\":\"", record.listener, MAX_TEXT);
-        put_known(out, ",\"route\":\"", record.route);
-        put_known(out, ",\"backend\":\"", record.backend);
-        if let Some(endpoint) = record.endpoint {
-            put(out, ",\"endpoint\":\"");
-            self.addresses.write(endpoint, out);
-            put(out, "\"");
-        }
-        put(out, ",\"attempts\":");
-        put_number(out, u64::from(record.attempts));
+        put(out, "\"");
+        self.json_way(&record.into(), out);
         put_known(out, ",\"hedge\":\"", record.hedge.word());
         put(out, ",\"request_bytes\":");
         put_number(out, record.request_bytes);
@@ -216,15 +190,7 @@ impl LineWriter {
         put(out, " outcome=");
         put(out, record.outcome.code());
         put_text(out, " host=\"", record.host, MAX_TEXT);
-        put_text(out, " listener=\"", record.listener, MAX_TEXT);
-        put_known(out, " route=\"", record.route);
-        put_known(out, " backend=\"", record.backend);
-        if let Some(endpoint) = record.endpoint {
-            put(out, " endpoint=");
-            self.addresses.write(endpoint, out);
-        }
-        put(out, " attempts=");
-        put_number(out, u64::from(record.attempts));
+        self.text_way(&record.into(), out);
         if record.hedge != Hedge::None {
             put(out, " hedge=");
             put(out, record.hedge.word());
@@ -241,6 +207,69 @@ impl LineWriter {
         put(out, "ms");
         put_known(out, " id=\"", record.request_id.unwrap_or_default());
         put(out, "\n");
+    }
+
+    fn json_way(&mut self, way: &Way<'_>, out: &mut Vec<u8>) {
+        put(out, ",\"client\":\"");
+        self.addresses.write(way.client, out);
+        put_text(out, "\",\"listener\":\"", way.listener, MAX_TEXT);
+        put_known(out, ",\"route\":\"", way.route);
+        put_known(out, ",\"backend\":\"", way.backend);
+        if let Some(endpoint) = way.endpoint {
+            put(out, ",\"endpoint\":\"");
+            self.addresses.write(endpoint, out);
+            put(out, "\"");
+        }
+        put(out, ",\"attempts\":");
+        put_number(out, u64::from(way.attempts));
+    }
+
+    fn text_way(&mut self, way: &Way<'_>, out: &mut Vec<u8>) {
+        put_text(out, " listener=\"", way.listener, MAX_TEXT);
+        put_known(out, " route=\"", way.route);
+        put_known(out, " backend=\"", way.backend);
+        if let Some(endpoint) = way.endpoint {
+            put(out, " endpoint=");
+            self.addresses.write(endpoint, out);
+        }
+        put(out, " attempts=");
+        put_number(out, u64::from(way.attempts));
+    }
+}
+
+/// From whom, over what, to whom: what lines of exchanges and of relays have in common.
+struct Way<'a> {
+    client: SocketAddr,
+    listener: &'a str,
+    route: &'a str,
+    backend: &'a str,
+    endpoint: Option<SocketAddr>,
+    attempts: u8,
+}
+
+impl<'a> From<&ExchangeRecord<'a>> for Way<'a> {
+    fn from(record: &ExchangeRecord<'a>) -> Self {
+        Self {
+            client: record.client,
+            listener: record.listener,
+            route: record.route,
+            backend: record.backend,
+            endpoint: record.endpoint,
+            attempts: record.attempts,
+        }
+    }
+}
+
+impl<'a> From<&RelayRecord<'a>> for Way<'a> {
+    fn from(record: &RelayRecord<'a>) -> Self {
+        Self {
+            client: record.client,
+            listener: record.listener,
+            route: record.route,
+            backend: record.backend,
+            endpoint: record.endpoint,
+            attempts: record.attempts,
+        }
     }
 }
 

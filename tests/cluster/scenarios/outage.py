@@ -1,5 +1,5 @@
 """The API server is killed for a minute, under load and with changes before and after; and a process is started without it."""
-import http.client, json, pathlib, subprocess, sys, threading, time
+import pathlib, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
@@ -13,30 +13,6 @@ tidegate = Tidegate("--snapshot", str(kept))
 tidegate.ready()
 for address, host in ((GATEWAY, "web.example"), (INGRESS, "ingress.example")):
     until(f"{host} to be served", lambda: get(address, host)[0] == 200)
-
-
-class Load(threading.Thread):
-    """Requests one after the other over one connection."""
-
-    def __init__(self, address, host):
-        super().__init__(daemon=True)
-        self.address, self.host, self.ends, self.good, self.bad = address, host, False, 0, []
-
-    def run(self):
-        connection = None
-        while not self.ends:
-            try:
-                connection = connection or http.client.HTTPConnection(self.address, 80, timeout=30)
-                connection.request("GET", "/", headers={"Host": self.host})
-                answer = connection.getresponse()
-                text = answer.read()
-                if answer.status == 200:
-                    self.good += 1
-                else:
-                    self.bad.append(f"{answer.status} {text[:100]}")
-            except OSError as error:
-                self.bad.append(repr(error))
-                connection = None
 
 
 def churn(seconds):

@@ -1,5 +1,5 @@
 """Requests through a Gateway and an Ingress while a Deployment is scaled and rolled, and how fast a change of endpoints is live."""
-import http.client, json, pathlib, sys, threading, time
+import http.client, json, pathlib, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
@@ -17,30 +17,6 @@ for address, host in ((GATEWAY, "web.example"), (INGRESS, "ingress.example")):
 def answering(address, host):
     status, body = get(address, host)
     return json.loads(body)["pod"] if status == 200 else None
-
-
-class Load(threading.Thread):
-    """Requests one after the other over one connection."""
-
-    def __init__(self, address, host):
-        super().__init__(daemon=True)
-        self.address, self.host, self.ends, self.good, self.bad = address, host, False, 0, []
-
-    def run(self):
-        connection = None
-        while not self.ends:
-            try:
-                connection = connection or http.client.HTTPConnection(self.address, 80, timeout=30)
-                connection.request("GET", "/", headers={"Host": self.host})
-                answer = connection.getresponse()
-                text = answer.read()
-                if answer.status == 200:
-                    self.good += 1
-                else:
-                    self.bad.append(f"{answer.status} {text[:100]}")
-            except OSError as error:
-                self.bad.append(repr(error))
-                connection = None
 
 
 def pods():
