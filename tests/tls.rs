@@ -163,6 +163,41 @@ async fn sessions_are_resumed_by_any_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_cheapest_suite_is_agreed_on_unless_a_client_has_no_aes() {
+    use rustls::CipherSuite as Suite;
+    let authority = Authority::default();
+    let endpoint = Endpoint::serve(H1, report).await;
+    let proxy = Setup::to(&[endpoint.address])
+        .tls(with(&[&authority.sign(&["a.example"])]))
+        .start()
+        .await;
+    let strong_first = [
+        Suite::TLS13_AES_256_GCM_SHA384,
+        Suite::TLS13_AES_128_GCM_SHA256,
+        Suite::TLS13_CHACHA20_POLY1305_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let mut chacha_first = strong_first;
+    chacha_first.reverse();
+    let only_strong = [strong_first[0], strong_first[3]];
+    for (asked, v1_3, v1_2) in [
+        (&strong_first[..], strong_first[1], strong_first[4]),
+        (&chacha_first[..], strong_first[2], strong_first[5]),
+        (&only_strong[..], only_strong[0], only_strong[1]),
+    ] {
+        for (versions, expected) in [(V1_3, v1_3), (V1_2, v1_2)] {
+            let config = authority.trusted_by().versions(versions).suites(asked).config();
+            let stream = shake(&config, proxy.address, "a.example").await.unwrap();
+            let agreed = stream.get_ref().1.negotiated_cipher_suite().unwrap().suite();
+            assert_eq!(agreed, expected, "{asked:?}");
+        }
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_versions_of_the_configuration_are_spoken() {
     let authority = Authority::default();
     let pair = authority.sign(&["a.example"]);

@@ -331,7 +331,7 @@ fn choose(
         })?;
     Ok(Choice::Serve(Chosen {
         opaque: entry.listener.kind != ListenerKind::Http,
-        config: Arc::clone(&service.config),
+        config: Arc::clone(service.config_for(&hello)),
         listener: entry.name.clone(),
         certificate: Arc::clone(certificate),
         name: name.map(Into::into),

@@ -9,6 +9,10 @@
 //! A name whose certificate Tidegate gets by itself and does not have yet is refused, unless the configuration has a
 //! certificate to stand in for it: the first one. One that was got for another name never stands in.
 //!
+//! # Which cipher suite
+//! The first of ours that the client knows ([`provider`]). But a client that would rather have ChaCha20 than AES has no
+//! instructions for AES, and gets what it would rather have.
+//!
 //! # Resumption
 //! Sessions are kept by the clients, in tickets, so that any worker can take up any session, also after a change of the
 //! certificates. One set of ticket keys serves all listeners and is replaced every six hours. A session is taken up only
@@ -29,8 +33,10 @@ use crate::model::{Certificate, HostPattern, Listener, ListenerKind, ListenerTls
 
 /// A listener's TLS, ready for handshakes.
 pub struct TlsService {
-    /// What the library needs.
-    pub config: Arc<ServerConfig>,
+    /// What the library needs, for clients to whom our order of cipher suites is given.
+    config: Arc<ServerConfig>,
+    /// The same, for clients that get the first of their own.
+    in_clients_order: Arc<ServerConfig>,
     /// The certificates by name.
     pub certificates: Arc<Certificates>,
     /// Whether clients are asked who they are.
@@ -91,11 +97,14 @@ impl TlsService {
         let tls = listener.tls.as_ref()?;
         let certificates = Arc::new(Certificates::new(tls, managed));
         let made = Self::config(tls, listener.kind, listener.protocols, &certificates, tickets);
-        let config = made
+        let mut config = made
             .map_err(|error| tracing::error!(listener = %listener.name, %error, "TLS cannot be served"))
             .ok()?;
+        let in_clients_order = Arc::new(config.clone());
+        config.ignore_client_order = true;
         Some(Arc::new(Self {
             config: Arc::new(config),
+            in_clients_order,
             certificates,
             asks_clients: tls.client_auth.is_some(),
             verifies_clients: tls
@@ -104,6 +113,15 @@ impl TlsService {
                 .is_some_and(|auth| auth.mode != ClientAuthMode::Unverified),
             http2_only: listener.kind == ListenerKind::Http && !listener.protocols.http1,
         }))
+    }
+
+    /// What the library needs for a client.
+    pub fn config_for(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        if wants_chacha(hello.cipher_suites()) {
+            &self.in_clients_order
+        } else {
+            &self.config
+        }
     }
 
     fn config(
@@ -133,6 +151,22 @@ impl TlsService {
         }
         Ok(config)
     }
+}
+
+/// Whether the first AEAD that a client names is ChaCha20. What it names besides may be a placeholder that nobody knows
+/// (RFC 8701).
+fn wants_chacha(suites: &[CipherSuite]) -> bool {
+    let known = suites
+        .iter()
+        .find(|asked| provider().cipher_suites.iter().any(|own| own.suite() == **asked));
+    matches!(
+        known,
+        Some(
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        )
+    )
 }
 
 impl Certificates {

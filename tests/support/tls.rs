@@ -10,9 +10,12 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+};
 use tidegate::model::tls::{Origin, TrustBundle, provider};
 use tidegate::model::{Certificate, ListenerTls};
 use tokio::net::TcpStream;
@@ -141,6 +144,7 @@ impl Authority {
             versions: rustls::DEFAULT_VERSIONS,
             alpn: vec![b"http/1.1".to_vec()],
             own: None,
+            suites: None,
         }
     }
 }
@@ -190,6 +194,7 @@ pub struct Trust {
     pub versions: &'static [&'static rustls::SupportedProtocolVersion],
     pub alpn: Vec<Vec<u8>>,
     pub own: Option<Pair>,
+    pub suites: Option<Vec<CipherSuite>>,
 }
 
 impl Trust {
@@ -203,6 +208,12 @@ impl Trust {
         self
     }
 
+    /// Asking for these in this order.
+    pub fn suites(mut self, suites: &[CipherSuite]) -> Self {
+        self.suites = Some(suites.to_vec());
+        self
+    }
+
     pub fn showing(mut self, pair: &Pair) -> Self {
         self.own = Some(pair.clone());
         self
@@ -210,7 +221,13 @@ impl Trust {
 
     /// With sessions of its own.
     pub fn config(&self) -> Arc<ClientConfig> {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        let mut able = CryptoProvider::clone(provider());
+        if let Some(asked) = &self.suites {
+            let place = |suite| asked.iter().position(|one| *one == suite);
+            able.cipher_suites.retain(|own| place(own.suite()).is_some());
+            able.cipher_suites.sort_by_key(|own| place(own.suite()));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(able))
             .with_protocol_versions(self.versions)
             .unwrap()
             .with_root_certificates(Arc::clone(&self.roots));
