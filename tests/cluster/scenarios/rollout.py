@@ -1,4 +1,5 @@
-"""Requests through a Gateway and an Ingress while a Deployment is scaled and rolled, and how fast a change of endpoints is live."""
+"""A Deployment is scaled and rolled under load of every protocol, its pods ending at once when they are told to; and how fast a change of
+endpoints is live. RATE requests a second in all (1000 if not given)."""
 import http.client, json, pathlib, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -7,40 +8,70 @@ from cluster import *
 FLIPS = 300
 
 setup()
-apply(deployment("web", 2) + gateway("edge", GATEWAY) + route("web", "web", "web.example") + ingress("web", "web", "ingress.example"))
+apply(deployment("web", 2) + deployment("steady", 1) + gateway("edge", GATEWAY) + route("web", "web", "web.example")
+      + route("steady", "steady", "steady.example") + ingress("web", "web", "ingress.example"))
 tidegate = Tidegate()
 print(f"ready {tidegate.ready() * 1000:.0f} ms after its start")
 for address, host in ((GATEWAY, "web.example"), (INGRESS, "ingress.example")):
     until(f"{host} to be served", lambda: get(address, host)[0] == 200)
 
 
-def answering(address, host):
-    status, body = get(address, host)
-    return json.loads(body)["pod"] if status == 200 else None
+def alive():
+    """The names of the pods that are to answer."""
+    items = api("GET", "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
+    return {item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]
+            and any(one["type"] == "Ready" and one["status"] == "True" for one in item.get("status", {}).get("conditions", []))}
 
 
-def pods():
-    return {answering(GATEWAY, "web.example") for _ in range(40)} - {None}
+def answering():
+    """The names of pods that answer."""
+    answers = [get(GATEWAY, "web.example") for _ in range(40)]
+    return {json.loads(body)["pod"] for status, body in answers if status == 200}
 
 
-loads = [Load(GATEWAY, "web.example"), Load(INGRESS, "ingress.example")]
-for load in loads:
-    load.start()
-for replicas in (5, 1, 3):
+def roll():
+    """Until none of the pods is one of before."""
+    before, since = alive(), time.monotonic()
+    kubectl("rollout", "restart", "deployment", "web")
+    kubectl("rollout", "status", "deployment", "web", "--timeout=120s")
+    until("new pods only", lambda: not answering() & before)
+    print(f"{len(before)} pods rolled in {time.monotonic() - since:.1f} s", flush=True)
+
+
+def scale(replicas):
     since = time.monotonic()
     kubectl("scale", "deployment", "web", f"--replicas={replicas}")
-    until(f"{replicas} pods to answer", lambda: len(pods()) == replicas)
-    print(f"{replicas} pods answer {time.monotonic() - since:.1f} s after the scaling")
-before = pods()
-kubectl("rollout", "restart", "deployment", "web")
-kubectl("rollout", "status", "deployment", "web", "--timeout=120s")
-until("new pods only", lambda: not pods() & before)
-for load in loads:
-    load.ends = True
-    load.join()
-    print(f"{load.host}: {load.good} requests went well, {len(load.bad)} did not {load.bad[:5]}")
-if any(load.bad for load in loads):
+    until(f"{replicas} pods", lambda: len(alive()) == replicas)
+    until("no others to answer", lambda: answering() <= alive())
+    print(f"{replicas} pods {time.monotonic() - since:.1f} s after the scaling", flush=True)
+
+
+until("steady.example to be served", lambda: get(GATEWAY, "steady.example")[0] == 200)
+everything = subprocess.Popen([os.environ["LOAD"], "-http", f"{GATEWAY}:80", "-host", "web.example", "-steady", "steady.example",
+                               "-rate", os.environ.get("RATE", "1000")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+ingress_load = Load(INGRESS, "ingress.example")
+ingress_load.start()
+since = time.monotonic()
+roll()
+for replicas in (5, 20):
+    scale(replicas)
+roll()
+for replicas in (3, 1):
+    scale(replicas)
+roll()
+scale(3)
+passed = time.monotonic() - since
+ingress_load.ends = True
+ingress_load.join()
+told = json.loads(everything.communicate(timeout=60)[0])
+print(f"{ingress_load.host}: {ingress_load.good} requests went well, {len(ingress_load.bad)} did not {ingress_load.bad[:5]}")
+for name, tally in told.items():
+    print(f"{name}: {tally['good']} went well, {tally['bad']} failed, {tally['cut']} were cut {tally['errors'] or ''}")
+print(f"{sum(tally['good'] for tally in told.values()) / passed:.0f} a second")
+if ingress_load.bad or any(tally["bad"] for tally in told.values()) or told["websocket-steady"]["cut"]:
     sys.exit("requests failed")
+if not all(tally["good"] for tally in told.values()):
+    sys.exit("there was no load")
 
 # One slice that points to one pod or to another; from the API server's answer to the first request that follows.
 items = api("GET", "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
