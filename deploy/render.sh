@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders the chart into deploy/kubernetes, for those who do not use Helm: `deploy/render.sh [HELM]`. With `--check` before it,
+# Renders the chart into deploy/kubernetes (and the injector of sidecars into an overlay), for those who do not use Helm: `deploy/render.sh [HELM]`. With `--check` before it,
 # says whether what is there is what the chart gives.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,6 +12,7 @@ trap 'rm -rf "$out"' EXIT
 part() {
   local only=()
   for name in "${@:2}"; do only+=(--show-only "templates/$name.yaml"); done
+  [ "$name" != inject ] || only+=(--set inject.enabled=true)
   "$helm" template tidegate "$here/helm/tidegate" --namespace tidegate \
     --api-versions gateway.networking.k8s.io/v1 "${only[@]}" |
     sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: /d' -e 's/ *$//' -e '/^$/d' |
@@ -33,10 +34,16 @@ part() {
   cat "$out/metrics.head" "$out/part"
 } >"$out/deployment.yaml"
 
-for name in rbac classes deployment; do
+{
+  part "The injector of sidecars: a Deployment, its rights, and the webhook by which the API server asks it." inject
+  cat "$out/inject.head" "$out/part"
+} >"$out/inject.yaml"
+
+for file in kubernetes/{rbac,classes,deployment}.yaml kustomize/overlays/inject/inject.yaml; do
+  new=$out/$(basename "$file")
   if [ -n "$check" ]; then
-    diff -u "$here/kubernetes/$name.yaml" "$out/$name.yaml" || { echo "deploy/kubernetes/$name.yaml is not what the chart gives: deploy/render.sh"; exit 1; }
+    diff -u "$here/$file" "$new" || { echo "deploy/$file is not what the chart gives: deploy/render.sh"; exit 1; }
   else
-    cp "$out/$name.yaml" "$here/kubernetes/$name.yaml"
+    cp "$new" "$here/$file"
   fi
 done

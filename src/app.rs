@@ -37,6 +37,7 @@ use crate::admin::{self, AdminState};
 use crate::balance::{Clock, Reason, Vantage};
 use crate::config::Settings;
 use crate::downstream::workers::Workers;
+use crate::inject::{self, Injector};
 use crate::kubernetes;
 use crate::l7::worker::WorkerParts;
 use crate::model::{Reject, SourceName, Transport};
@@ -74,6 +75,7 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
     /// What is given up before the end.
     resign: Vec<kubernetes::Resign>,
+    injector: Option<Injector>,
 }
 
 /// Messages that may wait for the conductor; sources wait when it is full.
@@ -86,6 +88,22 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// A source that cannot be read, an address that cannot be bound, a log that cannot be opened.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
+    bring_up(options, None).await
+}
+
+/// Starts a process that injects sidecars, and serves nothing else but its admin listener.
+///
+/// # Errors
+/// An address that cannot be bound, an access to the API server that cannot be used.
+pub async fn start_injector(settings: Settings, injector: inject::Options) -> anyhow::Result<Running> {
+    let options = Options {
+        settings,
+        sources: Vec::new(),
+    };
+    bring_up(options, Some(injector)).await
+}
+
+async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow::Result<Running> {
     let Options { settings, sources } = options;
     let worker_count = settings.workers.unwrap_or_else(available_workers).max(1);
     let clock = Clock::new();
@@ -184,6 +202,14 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
             live: Arc::clone(&live),
         },
     )));
+    let injector = match injector {
+        Some(options) => {
+            let injector = Injector::open(options, &gates, &metrics).await?;
+            resign.push(injector.resign());
+            Some(injector)
+        }
+        None => None,
+    };
     let prober = Prober::new(clock);
     live.set_findings(prober.findings());
     let asked = Arc::clone(&live);
@@ -229,6 +255,7 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         metrics,
         tasks,
         resign,
+        injector,
     })
 }
 
@@ -236,6 +263,11 @@ impl Running {
     /// Where the listener that was configured for an address is.
     pub fn address(&self, configured: SocketAddr) -> Option<SocketAddr> {
         self.addresses.get(&configured).copied()
+    }
+
+    /// Where the API server asks about sidecars, if it does.
+    pub fn injector(&self) -> Option<SocketAddr> {
+        self.injector.as_ref().map(|injector| injector.address)
     }
 
     /// What is served, now.
@@ -280,6 +312,9 @@ impl Running {
         let times = self.process.drain();
         let resign: JoinSet<()> = self.resign.drain(..).map(kubernetes::Resign::resign).collect();
         tokio::time::sleep(times.lag).await;
+        if let Some(injector) = &mut self.injector {
+            injector.end().await;
+        }
         let deadline = tokio::time::Instant::now() + times.timeout;
         while times.while_busy && self.is_busy() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(DRAIN_LOOK).await;

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod inject;
 pub mod migrate;
 pub mod process;
 pub mod proxy;
@@ -29,6 +30,7 @@ pub struct Cli {
 enum Verb {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
+    Inject(inject::InjectArgs),
     Migrate(migrate::MigrateArgs),
     Proxy(proxy::ProxyArgs),
     Run(run::RunArgs),
@@ -43,6 +45,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Inject(args) => inject::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Proxy(args) => proxy::run(&args),
         Verb::Run(args) => run::run(&args),

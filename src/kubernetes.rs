@@ -34,7 +34,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-pub use cluster::{Access, AccessError, Change, Cluster, ClusterOptions, Health, Overviews, Resign};
+pub use cluster::{
+    Access, AccessError, Backoff, Change, Cluster, ClusterOptions, Health, Hold, Overviews, Resign, ask,
+    identity,
+};
 pub use index::{Index, STATUS_KINDS};
 pub use manifests::{Manifests, OpenError};
 pub use nginx::{ANNOTATIONS, Annotation, Survey, Treatment, survey};

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod downstream;
+pub mod inject;
 pub mod kubernetes;
 pub mod l4;
 pub mod l7;

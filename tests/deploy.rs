@@ -217,6 +217,118 @@ fn the_role_allows_what_is_done_and_nothing_else() {
     assert!(verbs.iter().eq(["create", "get", "update"]), "{verbs:?}");
 }
 
+/// The injector's objects: what runs can be started, may do what it does and no more, and is where the webhook says.
+#[test]
+fn the_injector_is_installed_as_it_is() {
+    let text = read("kustomize/overlays/inject/inject.yaml");
+    let objects: Vec<Value> = text.split("\n---\n").map(yaml).collect();
+    let pod = object(&objects, "Deployment")["spec"]["template"]["spec"].clone();
+    let container = &pod["containers"][0];
+    let args = container["args"].as_array().unwrap().iter();
+    let words: Vec<&str> = std::iter::once("tidegate")
+        .chain(args.map(|word| word.as_str().unwrap()))
+        .collect();
+    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    let ports = container["ports"].as_array().unwrap();
+    for (name, flag) in [("https", "--address"), ("admin", "--admin")] {
+        let port = ports.iter().find(|port| port["name"] == name).unwrap();
+        let flag = format!("{flag}=0.0.0.0:{}", port["containerPort"]);
+        assert!(words.contains(&flag.as_str()), "{flag} {words:?}");
+    }
+
+    // One name for everything that the program looks for by name.
+    let webhook = object(&objects, "MutatingWebhookConfiguration");
+    let service = object(&objects, "Service");
+    let name = webhook["metadata"]["name"].as_str().unwrap();
+    assert!(words.contains(&format!("--name={name}").as_str()), "{words:?}");
+    assert_eq!(
+        (
+            &service["metadata"]["name"],
+            &object(&objects, "Secret")["metadata"]["name"]
+        ),
+        (&json!(name), &json!(name))
+    );
+    let labels = &object(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
+    for (label, value) in service["spec"]["selector"].as_object().unwrap() {
+        assert_eq!(&labels[label], value);
+    }
+    let proxy = object(&rendered("deployment"), "Service");
+    assert_ne!(proxy["spec"]["selector"], service["spec"]["selector"]);
+
+    let asked = &webhook["webhooks"][0];
+    assert_eq!(asked["clientConfig"]["service"]["path"], "/inject");
+    assert_eq!(asked["clientConfig"]["service"]["name"], name);
+    assert_eq!(asked["clientConfig"].get("caBundle"), None);
+    for (field, is) in [
+        ("failurePolicy", json!("Ignore")),
+        ("sideEffects", json!("None")),
+        ("reinvocationPolicy", json!("IfNeeded")),
+        ("admissionReviewVersions", json!(["v1"])),
+        (
+            "rules",
+            json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]),
+        ),
+    ] {
+        assert_eq!(asked[field], is, "{field}");
+    }
+
+    let right = |kind: &str, resource: &str| {
+        let role = object(&objects, kind);
+        let rules = role["rules"].as_array().unwrap().clone();
+        let of: Vec<Value> = rules
+            .into_iter()
+            .filter(|rule| rule["resources"] == json!([resource]))
+            .collect();
+        of.iter()
+            .map(|rule| (rule["resourceNames"].clone(), rule["verbs"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let own = json!([name]);
+    for (kind, resource, expected) in [
+        ("ClusterRole", "namespaces", vec![(Value::Null, json!(["get"]))]),
+        (
+            "ClusterRole",
+            "mutatingwebhookconfigurations",
+            vec![(own.clone(), json!(["get", "patch"]))],
+        ),
+        ("Role", "secrets", vec![(own.clone(), json!(["get", "update"]))]),
+        (
+            "Role",
+            "leases",
+            vec![
+                (Value::Null, json!(["create"])),
+                (own.clone(), json!(["get", "update"])),
+            ],
+        ),
+    ] {
+        assert_eq!(right(kind, resource), expected, "{kind} {resource}");
+    }
+    let rules = |kind: &str| object(&objects, kind)["rules"].as_array().unwrap().len();
+    assert_eq!((rules("ClusterRole"), rules("Role")), (2, 3));
+}
+
+#[test]
+fn sidecars_may_read_the_same_wherever_they_come_from() {
+    let injected = yaml(&read("helm/tidegate/files/sidecar-rules.yaml"));
+    let by_hand = object(&rendered("sidecar"), "ClusterRole");
+    assert_eq!(by_hand["rules"], injected);
+    for kind in kubernetes_of_sidecars() {
+        let of = rights(&injected);
+        let plural = format!("{}s", kind.name().to_lowercase());
+        let verbs = &of[&(kind.group().to_owned(), plural)];
+        assert!(verbs.iter().eq(["list", "watch"]), "{verbs:?}");
+    }
+}
+
+/// The kinds that a sidecar follows.
+fn kubernetes_of_sidecars() -> &'static [Kind] {
+    kubernetes::Settings {
+        services_only: true,
+        ..kubernetes::Settings::default()
+    }
+    .kinds()
+}
+
 #[test]
 fn classes_are_ours() {
     let classes = rendered("classes");

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use markdown::{Page, pages, root};
 use tidegate::cli::Cli;
+use tidegate::inject::wishes;
 use tidegate::l7::failure::{Blame, Failure};
 use tidegate::l7::headers::HeaderRefusal;
 use tidegate::l7::path::PathRefusal;
@@ -213,6 +214,18 @@ fn objects_and_words_of_the_configuration_are_listed() {
             "rules: {key}"
         );
     }
+}
+
+#[test]
+fn annotations_of_sidecars_are_listed() {
+    let listed: Vec<_> = Page::read("docs/sidecar.md")
+        .table("Injection")
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    let values = ["enabled", "localhost", "disabled"];
+    let known: Vec<_> = wishes::KEYS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(listed, [&values[..], &known[..]].concat());
 }
 
 /// Sections of docs/configuration.md, and the objects of the schema that they describe.

@@ -6,6 +6,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, Options, Running};
+use crate::config::Settings;
+use crate::inject;
 
 /// What is served.
 pub struct Plan {
@@ -20,6 +22,15 @@ const CONTROL_THREADS: usize = 2;
 
 /// Serves until SIGTERM or SIGINT. Exit code 0: ended in good order; 1: could not start, or was cut short.
 pub fn run(plan: Plan) -> ExitCode {
+    until_told(app::start(plan.options), plan.greeting.as_deref())
+}
+
+/// Injects sidecars until SIGTERM or SIGINT, with the same exit codes.
+pub fn run_injector(settings: Settings, injector: inject::Options) -> ExitCode {
+    until_told(app::start_injector(settings, injector), None)
+}
+
+fn until_told(start: impl Future<Output = anyhow::Result<Running>>, greeting: Option<&str>) -> ExitCode {
     start_log();
     raise_descriptor_limit();
     let runtime = match control_runtime() {
@@ -27,11 +38,11 @@ pub fn run(plan: Plan) -> ExitCode {
         Err(error) => return failed(&format!("cannot start the control plane: {error}")),
     };
     runtime.block_on(async {
-        let running = match app::start(plan.options).await {
+        let running = match start.await {
             Ok(running) => running,
             Err(error) => return failed(&format!("{error:#}")),
         };
-        greet(&running, plan.greeting.as_deref());
+        greet(&running, greeting);
         serve(running).await
     })
 }
@@ -96,7 +107,9 @@ fn greet(running: &Running, greeting: Option<&str>) {
             greeting.map(|text| format!(", {text}")).unwrap_or_default()
         );
     }
-    if running.addresses.is_empty() && running.datagrams.is_empty() {
+    if let Some(injector) = running.injector() {
+        tracing::info!("injecting sidecars, asked on https://{injector}");
+    } else if running.addresses.is_empty() && running.datagrams.is_empty() {
         tracing::warn!("nothing to listen on: no listener, Gateway or Ingress was found");
     }
     if let Some(admin) = running.admin {

@@ -41,6 +41,9 @@ struct ServeArgs {
     /// Serve connections that the kernel redirects: from elsewhere on port 4143, from the app on port 4140.
     #[arg(long)]
     transparent: bool,
+    /// Ports to which the app's connections are relayed without a look [default: 25,587,3306,4444,5432,6379,9300,11211].
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', requires = "transparent")]
+    opaque_ports: Vec<u16>,
     /// What the app asks for at an address of this host, and where that is: `127.0.0.1:3000=10.0.0.1:80,10.0.0.2:80`, or a
     /// Service: `127.0.0.1:3000=default/web:80`. Once for each.
     #[arg(long, value_name = "ADDRESS=TARGET", value_parser = forward)]
@@ -173,6 +176,10 @@ fn check(args: &ServeArgs) -> Result<(), String> {
 fn world(args: &ServeArgs, has_ipv6: bool) -> World {
     let mut world = World::default();
     if args.transparent {
+        let mut limits = ListenerLimits::default();
+        if !args.opaque_ports.is_empty() {
+            limits.opaque_ports.clone_from(&args.opaque_ports);
+        }
         let inbound = match has_ipv6 {
             true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, init::INBOUND)),
             false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, init::INBOUND)),
@@ -182,6 +189,7 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
             "inbound",
             inbound,
             ListenerKind::Redirected(Direction::Inbound),
+            &limits,
         );
         // What a pod's own processes send is redirected to its loopback interface; nobody else gets there.
         let outbound = ListenerKind::Redirected(Direction::Outbound);
@@ -190,6 +198,7 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
             "outbound",
             (Ipv4Addr::LOCALHOST, init::OUTBOUND).into(),
             outbound,
+            &limits,
         );
         if has_ipv6 {
             listen(
@@ -197,6 +206,7 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
                 "outbound-ipv6",
                 (Ipv6Addr::LOCALHOST, init::OUTBOUND).into(),
                 outbound,
+                &limits,
             );
         }
     }
@@ -208,7 +218,7 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
     world
 }
 
-fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind) {
+fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind, limits: &ListenerLimits) {
     let name = ListenerName::new(name);
     let listener = Listener {
         name: name.clone(),
@@ -217,14 +227,20 @@ fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind
         kind,
         protocols: Protocols::default(),
         tls: None,
-        limits: ListenerLimits::default(),
+        limits: limits.clone(),
     };
     world.listeners.insert(name, Arc::new(listener));
 }
 
 /// A listener, a route and, unless it is a Service's, a backend.
 fn put(world: &mut World, name: &str, forward: &Forward) {
-    listen(world, name, forward.listen, ListenerKind::Http);
+    listen(
+        world,
+        name,
+        forward.listen,
+        ListenerKind::Http,
+        &ListenerLimits::default(),
+    );
     let backend = match &forward.target {
         Target::Service(backend) => backend.clone(),
         Target::Endpoints(addresses) => {
@@ -346,6 +362,12 @@ mod tests {
                 .collect();
             assert_eq!(found, addresses);
         }
+        let ports = |line: &str| {
+            let world = world(&parse(line).unwrap(), true);
+            world.listeners["outbound"].limits.opaque_ports.clone()
+        };
+        assert_eq!(ports("--transparent"), ListenerLimits::default().opaque_ports);
+        assert_eq!(ports("--transparent --opaque-ports 3306,99"), [3306, 99]);
     }
 
     #[test]

@@ -40,10 +40,11 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
+pub use backoff::Backoff;
 pub use hub::{Change, Health};
 use hub::{Hub, Wake};
 use keep::{Journal, Keeper};
-pub use lease::Resign;
+pub use lease::{Hold, Resign, ask};
 
 use crate::kubernetes::overview::Overview;
 use crate::kubernetes::{Object, Settings};
@@ -118,7 +119,7 @@ impl Cluster {
         if options.update_status {
             let me = identity();
             let (lead, leading) = latest::channel(false);
-            let (hold, handle) = lease::Hold::new(client.clone(), me.clone(), lead);
+            let (hold, handle) = Hold::new(client.clone(), me.clone(), lease::NAME, lead);
             resign = Some(handle);
             tasks.spawn(hold.run());
             tasks.spawn(writer::write(
@@ -192,7 +193,7 @@ async fn keeper(directory: Option<PathBuf>, tasks: &mut JoinSet<()>) -> (Keeper,
 }
 
 /// A name for this replica that no other has: the pod's, and a number, because a pod's name may come again.
-fn identity() -> String {
+pub fn identity() -> String {
     let host = rustix::system::uname();
     format!("{}_{:016x}", host.nodename().to_string_lossy(), fastrand::u64(..))
 }

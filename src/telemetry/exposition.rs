@@ -11,7 +11,8 @@ use prometheus::{Registry, TextEncoder};
 use super::detection::Detected;
 use super::histogram::{EXPOSED, Histogram};
 use super::metrics::{
-    Acme, BackendTotals, CRITICALITIES, Concurrency, EJECTIONS, Kubernetes, ListenerTotals, PICKS, Totals,
+    Acme, BackendTotals, CRITICALITIES, Concurrency, EJECTIONS, Injection, Kubernetes, ListenerTotals, PICKS,
+    Totals,
 };
 use super::process::ProcessTotals;
 use super::{HandshakeEnd, Metrics};
@@ -487,6 +488,32 @@ const FAMILIES: &[Family] = &[
             let counts = reading.totals.acme.iter().flat_map(counts);
             counts
                 .map(|(result, count)| counter(&[("result", result)], count as f64))
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_inject_reviews_total",
+        kind: MetricType::COUNTER,
+        help: "Pods that the API server asked about before they were made, by what became of them.",
+        labels: &["result"],
+        samples: |reading| {
+            let counts = reading.totals.injections.iter().flat_map(|all| {
+                let codes = Injection::ALL.iter().map(|one| one.code());
+                codes.zip(all.reviews)
+            });
+            counts
+                .map(|(code, count)| counter(&[("result", code)], count as f64))
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_inject_certificate_expiry_timestamp_seconds",
+        kind: MetricType::GAUGE,
+        help: "The end of the certificate that the API server is shown, in seconds since 1970; 0: there is none yet.",
+        labels: &[],
+        samples: |reading| {
+            let now = reading.totals.injections.iter();
+            now.map(|all| gauge(&[], all.certificate_ends.unwrap_or(0) as f64))
                 .collect()
         },
     },

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::shard::{BackendShard, ListenerShard, Shards};
-pub use self::totals::{Acme, BackendTotals, Concurrency, Exchanges, Kubernetes, ListenerTotals, Totals};
+pub use self::totals::{
+    Acme, BackendTotals, Concurrency, Exchanges, Injection, Injections, Kubernetes, ListenerTotals, Totals,
+};
 use super::detection::Detected;
 use super::histogram::Cell;
 use super::{HandshakeEnd, Outcome};
@@ -74,6 +76,7 @@ pub struct Metrics {
     settings_waiting: AtomicU64,
     kubernetes: Mutex<Option<Kubernetes>>,
     acme: Mutex<Option<Acme>>,
+    injections: Mutex<Option<Injections>>,
     access_log_dropped: AtomicU64,
     /// One count per worker.
     in_flight: Box<[InFlight]>,
@@ -102,6 +105,7 @@ impl Metrics {
             settings_waiting: AtomicU64::new(0),
             kubernetes: Mutex::new(None),
             acme: Mutex::new(None),
+            injections: Mutex::new(None),
             access_log_dropped: AtomicU64::new(0),
             in_flight: (0..workers).map(|_| InFlight::default()).collect(),
         })
@@ -159,6 +163,22 @@ impl Metrics {
     /// Notes how things stand with the API server of a Kubernetes cluster.
     pub fn kubernetes(&self, now: Kubernetes) {
         *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Counts what became of a Pod that an injector of sidecars was asked about.
+    pub fn injection(&self, what: Injection) {
+        let mut all = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = all.get_or_insert_default();
+        let counts = Injection::ALL.iter().zip(&mut all.reviews);
+        for (_, count) in counts.filter(|(one, _)| **one == what) {
+            *count += 1;
+        }
+    }
+
+    /// Notes when the certificate of an injector of sidecars ends, in seconds since 1970.
+    pub fn injector_certificate(&self, ends: Option<u64>) {
+        let mut all = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_or_insert_default().certificate_ends = ends;
     }
 
     /// Notes how things stand with certificates by ACME. Names beyond [`MAX_CHILDREN`] are not exposed.
@@ -227,6 +247,7 @@ impl Metrics {
             last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
             settings_waiting: self.settings_waiting.load(Relaxed),
             acme: self.acme.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            injections: *self.injections.lock().unwrap_or_else(PoisonError::into_inner),
             kubernetes: *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner),
             access_log_dropped: self.access_log_dropped.load(Relaxed),
             in_flight: self.in_flight(),

@@ -38,6 +38,7 @@ const COLLECTIONS: &[&str] = &[
     "/apis/gateway.networking.k8s.io/v1beta1/referencegrants",
     "/apis/coordination.k8s.io/v1/leases",
     "/apis/events.k8s.io/v1/events",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
 ];
 
 /// Objects per page, whatever is asked for.
@@ -211,9 +212,14 @@ impl World {
         self.version += 1;
         let version = self.version;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let is_cluster_wide = ["/namespaces", "/ingressclasses", "/gatewayclasses"]
-            .iter()
-            .any(|end| collection.ends_with(end));
+        let is_cluster_wide = [
+            "/namespaces",
+            "/ingressclasses",
+            "/gatewayclasses",
+            "/mutatingwebhookconfigurations",
+        ]
+        .iter()
+        .any(|end| collection.ends_with(end));
         if !is_cluster_wide && object["metadata"]["namespace"].is_null() {
             object["metadata"]["namespace"] = json!("default");
         }
@@ -355,6 +361,10 @@ async fn one(
         return status(409, "it is there already");
     }
     let mut next = match known {
+        Some(known) if sent.is_array() => match patched(known, &sent) {
+            Some(next) => next,
+            None => return status(422, "the patch does not fit"),
+        },
         Some(mut known) if method == Method::PATCH && !is_status => {
             let fields = sent.as_object().unwrap();
             for (name, value) in fields {
@@ -378,6 +388,22 @@ async fn one(
     drop(world);
     state.changed.send_modify(|count| *count += 1);
     json_answer(200, &next)
+}
+
+/// An object after a JSON patch of `test` and `add`; none where a test fails.
+fn patched(mut object: Value, operations: &Value) -> Option<Value> {
+    for operation in operations.as_array().unwrap() {
+        let (path, value) = (operation["path"].as_str().unwrap(), &operation["value"]);
+        match operation["op"].as_str().unwrap() {
+            "test" => drop(object.pointer(path).filter(|there| *there == value)?),
+            "add" => {
+                let (parent, last) = path.rsplit_once('/').unwrap();
+                object.pointer_mut(parent)?[last] = value.clone();
+            }
+            other => panic!("{other}"),
+        }
+    }
+    Some(object)
 }
 
 /// Lines of a watch; without a version all objects first.

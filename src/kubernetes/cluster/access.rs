@@ -40,7 +40,10 @@ pub enum AccessError {
 
 impl Access {
     /// A client for the API server. Nothing is asked of it yet.
-    pub(super) async fn client(&self) -> Result<Client, AccessError> {
+    ///
+    /// # Errors
+    /// No configuration, or one that cannot be used.
+    pub async fn client(&self) -> Result<Client, AccessError> {
         let mut config = match self {
             Self::Infer => Config::infer()
                 .await

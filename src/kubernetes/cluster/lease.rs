@@ -1,4 +1,4 @@
-//! The lease: which replica writes status.
+//! The lease: which replica writes.
 //!
 //! One Lease object in our own namespace (`coordination.k8s.io/v1`), with the manners of Kubernetes' own leader election: the
 //! holder renews it every 5 s; who wants it takes it when it has not been renewed for 15 s. That is judged by one's own
@@ -7,7 +7,7 @@
 //!
 //! A process that ends in good order gives it up, so that another need not wait.
 //!
-//! It gates the writing of status and Events alone: every replica watches and serves.
+//! It gates the writing alone (of status and Events; of an injector's certificate): every replica watches and serves.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::kubernetes::objects::format_time;
 
-/// The name of the Lease.
-const NAME: &str = "tidegate";
+/// The name of the Lease of those that write status.
+pub(super) const NAME: &str = "tidegate";
 
 /// How long it holds without renewal.
 const DURATION: Duration = Duration::from_secs(15);
@@ -38,6 +38,20 @@ struct Held {
     holder: String,
     renewed: String,
     transitions: i64,
+}
+
+/// Where a Lease is.
+struct Lease<'a> {
+    /// The path of all Leases of its namespace.
+    path: String,
+    name: &'a str,
+}
+
+impl Lease<'_> {
+    /// The path of this one.
+    fn own(&self) -> String {
+        format!("{}/{}", self.path, self.name)
+    }
 }
 
 /// What to do about it.
@@ -81,14 +95,15 @@ impl Resign {
 pub struct Hold {
     client: Client,
     me: String,
+    name: String,
     leading: watch::Sender<bool>,
     end: watch::Receiver<bool>,
     over: watch::Sender<bool>,
 }
 
 impl Hold {
-    /// With a name that no other replica has, and what is told whether it leads.
-    pub fn new(client: Client, me: String, leading: watch::Sender<bool>) -> (Self, Resign) {
+    /// With a name that no other replica has, the Lease's name, and what is told whether it leads.
+    pub fn new(client: Client, me: String, name: &str, leading: watch::Sender<bool>) -> (Self, Resign) {
         let (end, is_end) = watch::channel(false);
         let (over, is_over) = watch::channel(false);
         let resign = Resign {
@@ -98,6 +113,7 @@ impl Hold {
         let hold = Self {
             client,
             me,
+            name: name.to_owned(),
             leading,
             end: is_end,
             over,
@@ -108,21 +124,28 @@ impl Hold {
     /// Until nobody listens, or it is given up.
     pub async fn run(mut self) {
         let namespace = self.client.default_namespace().to_owned();
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+        let name = self.name.clone();
+        let lease = Lease {
+            path: format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
+            name: &name,
+        };
         let mut seen = (Held::default(), Instant::now());
         let mut renewed = Instant::now();
         while !*self.end.borrow() {
             let leads = *self.leading.borrow();
-            let held = match timeout(RENEW, turn(&self.client, &path, &self.me, &mut seen)).await {
+            let held = match timeout(RENEW, turn(&self.client, &lease, &self.me, &mut seen)).await {
                 Ok(Ok(held)) => held,
                 Ok(Err(error)) => {
-                    tracing::debug!("the lease {namespace}/{NAME} cannot be had: {error}");
+                    tracing::debug!("the lease {namespace}/{name} cannot be had: {error}");
                     leads && renewed.elapsed() < GIVE_UP
                 }
                 Err(_) => leads && renewed.elapsed() < GIVE_UP,
             };
             if held && !leads {
-                tracing::info!("this replica writes status now, as {}", self.me);
+                tracing::info!(
+                    "this replica holds the lease {namespace}/{name} now and writes, as {}",
+                    self.me
+                );
             }
             self.leading
                 .send_if_modified(|now| std::mem::replace(now, held) != held);
@@ -136,12 +159,12 @@ impl Hold {
         }
         // First nothing more is written here, then another may.
         if self.leading.send_replace(false) {
-            match timeout(RENEW, give_up(&self.client, &path, &self.me)).await {
-                Ok(Ok(())) => tracing::info!("this replica writes status no longer"),
+            match timeout(RENEW, give_up(&self.client, &lease, &self.me)).await {
+                Ok(Ok(())) => tracing::info!("this replica has given up the lease {namespace}/{name}"),
                 Ok(Err(error)) => {
-                    tracing::debug!("the lease {namespace}/{NAME} cannot be given up: {error}");
+                    tracing::debug!("the lease {namespace}/{name} cannot be given up: {error}");
                 }
-                Err(_) => tracing::debug!("the lease {namespace}/{NAME} cannot be given up in time"),
+                Err(_) => tracing::debug!("the lease {namespace}/{name} cannot be given up in time"),
             }
         }
         self.over.send_replace(true);
@@ -149,15 +172,12 @@ impl Hold {
 }
 
 /// Makes it nobody's, if it is ours. Who wants it need not wait until it would have ended.
-async fn give_up(client: &Client, path: &str, me: &str) -> Result<(), kube::Error> {
-    let mut lease: Value = client
-        .request(ask("GET", &format!("{path}/{NAME}"), None)?)
-        .await?;
+async fn give_up(client: &Client, of: &Lease<'_>, me: &str) -> Result<(), kube::Error> {
+    let path = of.own();
+    let mut lease: Value = client.request(ask("GET", &path, None)?).await?;
     if lease["spec"]["holderIdentity"] == me {
         lease["spec"]["holderIdentity"] = json!("");
-        let _: Value = client
-            .request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?)
-            .await?;
+        let _: Value = client.request(ask("PUT", &path, Some(&lease))?).await?;
     }
     Ok(())
 }
@@ -165,7 +185,7 @@ async fn give_up(client: &Client, path: &str, me: &str) -> Result<(), kube::Erro
 /// Looks at the lease, and renews or takes it; whether it is ours then.
 async fn turn(
     client: &Client,
-    path: &str,
+    of: &Lease<'_>,
     me: &str,
     seen: &mut (Held, Instant),
 ) -> Result<bool, kube::Error> {
@@ -179,18 +199,17 @@ async fn turn(
             "leaseTransitions": transitions,
         })
     };
-    let found: Result<Value, kube::Error> =
-        client.request(ask("GET", &format!("{path}/{NAME}"), None)?).await;
+    let found: Result<Value, kube::Error> = client.request(ask("GET", &of.own(), None)?).await;
     let mut lease = match found {
         Ok(lease) => lease,
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let lease = json!({
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": NAME},
+                "metadata": {"name": of.name},
                 "spec": mine(&json!(now), 0),
             });
-            let _: Value = client.request(ask("POST", path, Some(&lease))?).await?;
+            let _: Value = client.request(ask("POST", &of.path, Some(&lease))?).await?;
             seen.1 = Instant::now();
             return Ok(true);
         }
@@ -211,15 +230,16 @@ async fn turn(
         Act::Take => mine(&json!(now), held.transitions.saturating_add(1)),
     };
     lease["spec"] = spec;
-    let _: Value = client
-        .request(ask("PUT", &format!("{path}/{NAME}"), Some(&lease))?)
-        .await?;
+    let _: Value = client.request(ask("PUT", &of.own(), Some(&lease))?).await?;
     seen.1 = Instant::now();
     Ok(true)
 }
 
 /// A request with a body of JSON.
-pub(super) fn ask(method: &str, path: &str, body: Option<&Value>) -> Result<Request<Vec<u8>>, kube::Error> {
+///
+/// # Errors
+/// The path is none.
+pub fn ask(method: &str, path: &str, body: Option<&Value>) -> Result<Request<Vec<u8>>, kube::Error> {
     let kind = match method {
         "PATCH" => "application/merge-patch+json",
         _ => "application/json",

@@ -35,6 +35,8 @@ pub struct Totals {
     pub kubernetes: Option<Kubernetes>,
     /// Certificates by ACME, if there are any to be.
     pub acme: Option<Acme>,
+    /// Sidecars that were injected, if this process injects any.
+    pub injections: Option<Injections>,
     /// Lines of the access log thrown away.
     pub access_log_dropped: u64,
     /// Exchanges that have begun and not ended.
@@ -50,6 +52,56 @@ pub struct Acme {
     pub orders_ok: u64,
     /// Orders that came to nothing.
     pub orders_failed: u64,
+}
+
+/// What became of a Pod that an injector of sidecars was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// It got a sidecar.
+    Injected,
+    /// Nobody asked for one, or the Pod said no.
+    NotAsked,
+    /// It had one.
+    Already,
+    /// It cannot have one.
+    Impossible,
+    /// What was asked could not be understood.
+    Misunderstood,
+    /// The question could not be answered.
+    Failed,
+}
+
+impl Injection {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Injected,
+        Self::NotAsked,
+        Self::Already,
+        Self::Impossible,
+        Self::Misunderstood,
+        Self::Failed,
+    ];
+
+    /// The word for it in metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::NotAsked => "not_asked",
+            Self::Already => "already",
+            Self::Impossible => "impossible",
+            Self::Misunderstood => "misunderstood",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Sidecars that were injected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injections {
+    /// Questions of the API server, in the order of [`Injection::ALL`].
+    pub reviews: [u64; Injection::ALL.len()],
+    /// The end of the certificate that the API server is shown, in seconds since 1970; none: there is none yet.
+    pub certificate_ends: Option<u64>,
 }
 
 /// How things stand with the API server of a Kubernetes cluster.

@@ -67,3 +67,22 @@ annotations:
 {{- $wanted := toString .Values.gatewayClass.enabled -}}
 {{- if or (eq $wanted "true") (and (eq $wanted "auto") (.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1")) -}}true{{- end -}}
 {{- end -}}
+
+{{- define "tidegate.injectName" -}}
+{{- printf "%s-inject" (include "tidegate.fullname" . | trunc 50 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* Not those of the proxy, whose Service would find these pods else. */}}
+{{- define "tidegate.injectSelector" -}}
+app.kubernetes.io/name: {{ include "tidegate.name" . | trunc 50 | trimSuffix "-" }}-inject
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "tidegate.initImage" -}}
+{{- $image := .Values.inject.initImage -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default (default .Chart.AppVersion .Values.image.tag) $image.tag) -}}
+{{- end -}}
+{{- end -}}
