@@ -1,5 +1,5 @@
 """The chart and the overlays, rendered and taken by a real API server; the pod is one that a namespace of level `restricted` takes."""
-import pathlib, subprocess, sys
+import base64, pathlib, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
@@ -51,14 +51,18 @@ VARIANTS = {
         'priorityClassName="system-cluster-critical"', 'serviceAccount.annotations={"x":"y"}', 'service.loadBalancerSourceRanges=["10.0.0.0/8"]',
         'extraEnvs=[{"name":"TIDEGATE_ZONE","value":"a"}]', 'extraVolumes=[{"name":"tmp","emptyDir":{}}]',
         'extraVolumeMounts=[{"name":"tmp","mountPath":"/tmp"}]', 'service.trafficDistribution="PreferClose"',
-        'extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"more"}}]'],
+        'extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"more"}}]', "inject.enabled=true", 'inject.failurePolicy="Fail"',
+        'inject.defaults={"grace":"10s","access-log":true}', 'inject.namespaceSelector={"matchLabels":{"tidegate.dev/inject":"enabled"}}',
+        'inject.sidecarImage="registry.example/tidegate:1"', 'inject.extraArgs=["--names=192.0.2.7"]', 'inject.tolerations=[{"operator":"Exists"}]',
+        'inject.nodeSelector={"kubernetes.io/os":"linux"}'],
     "little": ["podDisruptionBudget.enabled=false", "metrics.service.enabled=false", "rbac.create=false", "serviceAccount.create=false",
                "ingressClass.enabled=false", "gatewayClass.enabled=false", "replicas=1", 'service.type="ClusterIP"'],
+    "with sidecars": ["inject.enabled=true"],
 }
 for what, sets in VARIANTS.items():
     is_taken(what, template(*sets))
 everything = template(*VARIANTS["everything"])
-for kind in ("ServiceMonitor", "PrometheusRule", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget"):
+for kind in ("ServiceMonitor", "PrometheusRule", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "MutatingWebhookConfiguration"):
     if f"kind: {kind}\n" not in everything:
         sys.exit(f"no {kind} was rendered")
 if "GatewayClass" in helm("template", "edge", CHART):
@@ -71,23 +75,38 @@ for bad in ("replica=3", 'kind="StatefulSet"', "ports.http=70000", 'extraArgs=["
 for overlay in sorted((ROOT / "deploy/kustomize/overlays").iterdir()):
     is_taken(f"overlay {overlay.name}", kubectl("kustomize", str(overlay)))
 
-# The pod itself, where only what is `restricted` is taken. A Deployment is only warned of it.
-workload = json.loads(kubectl("create", "--dry-run=client", "-o", "json", "-f", "-",
-                              text=next(one for one in documents(template()) if "kind: Deployment\n" in one)))
-pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "edge"}, "spec": workload["spec"]["template"]["spec"]}
-pod["spec"].pop("serviceAccountName")
-kubectl("apply", "--dry-run=server", "-f", "-", text=json.dumps(pod))
-print("a namespace of level restricted takes the pod")
+# The pods themselves, where only what is `restricted` is taken. A Deployment is only warned of it.
+workloads = [one for one in documents(template("inject.enabled=true")) if "kind: Deployment\n" in one]
+for workload in workloads:
+    workload = json.loads(kubectl("create", "--dry-run=client", "-o", "json", "-f", "-", text=workload))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "edge"}, "spec": workload["spec"]["template"]["spec"]}
+    pod["spec"].pop("serviceAccountName")
+    kubectl("apply", "--dry-run=server", "-f", "-", text=json.dumps(pod))
+if len(workloads) != 2:
+    sys.exit("proxy and injector were to be rendered")
+print("a namespace of level restricted takes the pods")
+kubectl("create", "serviceaccount", "app")  # a rehearsal makes none for the Pod that follows
+for file in ("kubernetes/sidecar.yaml", "cluster-examples"):
+    kubectl("apply", "--dry-run=server", "-f", f"{ROOT}/deploy/{file}")
 
-helm("install", "edge", CHART, "--namespace", "edge", "--set", "ingressClass.name=edge,gatewayClass.name=edge")
+helm("install", "edge", CHART, "--namespace", "edge", "--set", "ingressClass.name=edge,gatewayClass.name=edge,inject.enabled=true")
+# What the injector writes, an upgrade leaves alone.
+KEPT = "/api/v1/namespaces/edge/secrets/edge-tidegate-inject"
+ASKED = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/edge-tidegate-inject"
+api("PATCH", KEPT, {"data": {"since": "MQ=="}})
+webhooks = api("GET", ASKED)["webhooks"]
+webhooks[0]["clientConfig"]["caBundle"] = base64.b64encode((RUN / "ca.crt").read_bytes()).decode()
+api("PATCH", ASKED, {"webhooks": webhooks})
 helm("upgrade", "edge", CHART, "--namespace", "edge", "--reuse-values", "--set", "replicas=3")
 if api("GET", "/apis/apps/v1/namespaces/edge/deployments/edge-tidegate")["spec"]["replicas"] != 3:
     sys.exit("an upgrade did not take")
+if api("GET", KEPT)["data"] != {"since": "MQ=="} or "caBundle" not in api("GET", ASKED)["webhooks"][0]["clientConfig"]:
+    sys.exit("an upgrade has taken what the injector wrote")
 
 
-def may(*what):
-    done = subprocess.run([f"{BIN}/kubectl", "auth", "can-i", *what, "--as=system:serviceaccount:edge:edge-tidegate"],
-                          capture_output=True, text=True)
+def may(*what, who="edge-tidegate"):
+    done = subprocess.run([f"{BIN}/kubectl", "auth", "can-i", *what, f"--as=system:serviceaccount:edge:{who}",
+                           "--as-group=system:serviceaccounts"], capture_output=True, text=True)
     return done.stdout.strip() == "yes"
 
 
@@ -98,8 +117,15 @@ for what, expected in ((("list", "secrets", "-A"), True), (("watch", "httproutes
                        (("patch", "ingresses.networking.k8s.io", "-A"), False), (("create", "pods", "-A"), False)):
     if may(*what) != expected:
         sys.exit(f"the installed role: {what} is {not expected}")
+for what, expected in ((("update", "secrets/edge-tidegate-inject", "-n", "edge"), True), (("get", "secrets/other", "-n", "edge"), False),
+                       (("create", "secrets", "-n", "edge"), False), (("get", "namespaces"), True), (("list", "namespaces"), False),
+                       (("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io/edge-tidegate-inject"), True),
+                       (("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io/other"), False), (("get", "pods", "-A"), False),
+                       (("update", "leases.coordination.k8s.io/edge-tidegate-inject", "-n", "edge"), True), (("list", "services", "-A"), True)):
+    if may(*what, who="edge-tidegate-inject") != expected:
+        sys.exit(f"the injector's role: {what} is {not expected}")
 helm("uninstall", "edge", "--namespace", "edge")
-for kind in ("deployment", "service", "role"):
+for kind in ("deployment", "service", "role", "secret", "mutatingwebhookconfiguration"):
     if kubectl("get", kind, "-n", "edge", "-o", "name").strip():
         sys.exit(f"a {kind} was left behind")
 print("installed, upgraded and taken away")

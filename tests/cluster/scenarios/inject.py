@@ -14,7 +14,7 @@ PODS = "/api/v1/namespaces/{}/pods"
 
 # What the chart installs, but for the Deployment, which is a process here; there is nobody who leads Services' addresses anywhere, so
 # the API server is given an address of the process.
-kubectl("create", "namespace", "tidegate")
+apply("{apiVersion: v1, kind: Namespace, metadata: {name: tidegate}}")
 rendered = subprocess.run([HELM, "template", "tidegate", CHART, "--namespace", "tidegate", "--set", "inject.enabled=true",
                            "--show-only", "templates/inject.yaml"], capture_output=True, text=True, check=True).stdout
 kubectl("apply", "-f", "-", text=rendered)
@@ -105,7 +105,8 @@ for one in pods:
     assert one["metadata"]["annotations"]["tidegate.dev/injected"], one["metadata"]
     assert sidecar["resources"]["requests"] == {"cpu": "20m", "memory": "16Mi"}, sidecar["resources"]
 print(f"{len(pods)} Pods of a Deployment have a sidecar")
-again, _ = made("shop", {key: pods[0][key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": "copy", "annotations": pods[0]["metadata"]["annotations"]}})
+again, _ = made("shop", {"apiVersion": "v1", "kind": "Pod", "spec": pods[0]["spec"],
+                         "metadata": {"name": "copy", "annotations": pods[0]["metadata"]["annotations"]}})
 assert init(again) == ["tidegate-init", "tidegate"], init(again)
 
 # A namespace of level `restricted` takes what has no privilege; where that is asked which it forbids, the Pod stays as it is.
@@ -172,3 +173,5 @@ print("without an injector Pods are made without; the next one goes on:", counts
 if (code := injector.stop()) != 0:
     sys.exit(f"it ended with {code}")
 (RUN / "tidegate.pid").unlink()
+kubectl("delete", "-f", "-", "--wait=false", text=rendered)
+kubectl("delete", "namespace", "shop", "strict", "quiet", "--wait=false")
