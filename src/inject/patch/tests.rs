@@ -1,3 +1,5 @@
+//! What becomes of Pods, in tables: those that get a sidecar, those that stay as they are, and what is said.
+
 use super::*;
 
 fn pod(yaml: &str) -> (Pod, Value) {
