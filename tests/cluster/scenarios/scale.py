@@ -1,7 +1,7 @@
 """Many objects: how soon a change is live while 200 others are made a second, what that costs, how a start goes, how soon statuses are there.
 
-SCALE=0.1 makes everything a tenth. The figures are of one machine that runs etcd, the API server and this client as well."""
-import concurrent.futures, http.client, json, pathlib, sys, threading, time
+SCALE=0.1 makes everything a tenth; STARTS=no leaves out the last part. The figures are of one machine that runs etcd, the API server and this client as well."""
+import concurrent.futures, http.client, json, multiprocessing, pathlib, sys, threading, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
@@ -25,7 +25,7 @@ def ask(method, path, body=None):
             text = answer.read()
             if answer.status >= 400:
                 sys.exit(f"{method} {path}: {answer.status} {text[:300]}")
-            return
+            return json.loads(text).get("metadata", {}).get("resourceVersion")
         except OSError:
             del local.connection
             if last:
@@ -118,21 +118,33 @@ def told():
 until("all routes to have a status", told, 300)
 print(f"{STATUSES} routes have their status {time.monotonic() - since:.1f} s after that")
 
-# 2. One change among many.
-ends = False
-made = [0] * THREADS
+# 2. One change among many: how long after the API server's answer to it the first request follows it, and how long after it
+# a plain watch has its event. The others' changes and that watch are processes of their own, so that they do not wait for each other.
+def churn(made):
+    def work(worker):
+        turn, next_at = 0, time.monotonic()
+        mine = list(range(worker, SERVICES, THREADS))
+        while True:
+            number = mine[turn % len(mine)]
+            turn += 1
+            ask("PATCH", f"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/s{number}",
+                {"endpoints": addresses(number, ENDPOINTS, turn)})
+            with made.get_lock():
+                made.value += 1
+            next_at += THREADS / RATE
+            time.sleep(max(0, next_at - time.monotonic()))
+
+    for worker in range(THREADS):
+        threading.Thread(target=work, args=(worker,)).start()
 
 
-def churn(worker):
-    turn, next_at = 0, time.monotonic()
-    mine = list(range(worker, SERVICES, THREADS))
-    while not ends:
-        number = mine[turn % len(mine)]
-        turn += 1
-        ask("PATCH", f"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/s{number}", {"endpoints": addresses(number, ENDPOINTS, turn)})
-        made[worker] += 1
-        next_at += THREADS / RATE
-        time.sleep(max(0, next_at - time.monotonic()))
+def watch(events):
+    connection = http.client.HTTPSConnection("10.99.0.1", 6443, context=tls)
+    connection.request("GET", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?watch=1&fieldSelector=metadata.name%3Dmanual")
+    answer = connection.getresponse()
+    while line := answer.readline():
+        at = time.perf_counter()
+        events.put((json.loads(line)["object"]["metadata"]["resourceVersion"], at))
 
 
 asker = http.client.HTTPConnection(GATEWAY, 80)
@@ -148,34 +160,45 @@ def pod():
 
 
 until("the slice to be served", lambda: get(GATEWAY, "manual.example")[0] == 200)
-threads = [threading.Thread(target=churn, args=(worker,), daemon=True) for worker in range(THREADS)]
-for thread in threads:
-    thread.start()
+made, events = multiprocessing.Value("L", 0), multiprocessing.Queue()
+others = [multiprocessing.Process(target=churn, args=(made,)), multiprocessing.Process(target=watch, args=(events,))]
+for other in others:
+    other.start()
 time.sleep(5)
-before, used, since, count = memory(tidegate.process), cpu(tidegate.process), time.monotonic(), sum(made)
-latencies, flip = [], 0
+before, used, since, count = memory(tidegate.process), cpu(tidegate.process), time.monotonic(), made.value
+answered, latencies, flip = {}, [], 0
 while time.monotonic() < since + SECONDS:
     flip += 1
     address = list(pods)[flip % 2]
-    ask("PATCH", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/manual", {"endpoints": [{"addresses": [address]}]})
-    start = time.perf_counter()
+    version = ask("PATCH", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/manual", {"endpoints": [{"addresses": [address]}]})
+    start = answered[version] = time.perf_counter()
     while pod() != pods[address]:
         if time.perf_counter() > start + 10:
             sys.exit("a change never came")
     latencies.append((time.perf_counter() - start) * 1000)
     time.sleep(0.05)
 passed = time.monotonic() - since
-print(f"live after the API server's answer, among {(sum(made) - count) / passed:.0f} other changes a second: {percentiles(latencies)} "
+changes = made.value - count
+time.sleep(1)
+watched = []
+while not events.empty():
+    version, at = events.get()
+    if version in answered:
+        watched.append(max(0, at - answered[version]) * 1000)
+print(f"live after the API server's answer, among {changes / passed:.0f} other changes a second: {percentiles(latencies)} "
       f"({len(latencies)} changes)")
+print(f"the event at a plain watch after that answer: {percentiles(watched)}")
 print(f"cores: {(cpu(tidegate.process) - used) / passed:.2f}; memory: {before:.0f} MB before, {memory(tidegate.process):.0f} MB after "
-      f"{sum(made) - count} changes")
-ends = True
-for thread in threads:
-    thread.join()
+      f"{changes} changes")
+for other in others:
+    other.kill()
+    other.join()
 if (code := tidegate.stop()) != 0:
     sys.exit(f"it ended with {code}")
 
 # 3. Starts.
+if os.environ.get("STARTS") == "no":
+    sys.exit()
 each(f"{INGRESSES} Ingresses", range(INGRESSES), ingress_object)
 tidegate = Tidegate("--update-status=false")
 print(f"{INGRESSES} Ingresses, {STATUSES} routes: ready after {tidegate.ready():.1f} s, {memory(tidegate.process):.0f} MB")
