@@ -1,7 +1,8 @@
 //! The owner of the index: takes what the watches say, gathers, gives out changes.
 //!
-//! A change after a quiet moment goes out at once; what follows within 5 ms is gathered, as in a manifest directory. While
-//! nobody takes a change, what comes gathers in the index, where the same object counts once.
+//! A change after a quiet moment goes out at once; what follows within a millisecond is gathered, which is what one message of the
+//! API server with many events takes to come in. While nobody takes a change (the conductor publishes every 2 ms at most), what comes
+//! gathers in the index, where the same object counts once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,7 @@ use crate::kubernetes::{SOURCE, Settings};
 use crate::model::{Delta, Reject, SourceName};
 
 /// How long changes are gathered that follow closely on one.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How long the API server is waited for at the start, before what was kept is served.
 const PATIENCE: Duration = Duration::from_secs(2);
