@@ -37,7 +37,7 @@ pub use filter::{DirectResponse, Filter, Fraction, HeaderEdits, Mirror, PathRewr
 pub use grpc::GrpcStatus;
 pub use host::HostPattern;
 pub use listener::{
-    Direction, Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Transport,
+    Direction, Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Socket, Transport,
 };
 pub use name::{BackendName, ListenerName, RouteName, SourceName};
 pub use route::{

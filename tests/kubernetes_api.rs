@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tidegate::app::{self, Options, Source};
 use tidegate::config::{AdminSettings, Settings};
 use tidegate::kubernetes::{self, Access, Change, Cluster, ClusterOptions, Kind};
-use tidegate::model::{Delta, World};
+use tidegate::model::{Delta, Transport, World};
 
 use self::server::ApiServer;
 use self::support::{Client, Down, Endpoint, client, soon, until};
@@ -406,7 +406,9 @@ async fn who_holds_the_lease_says_how_objects_fare() {
         said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=False"
     })
     .await;
-    followed.cluster.bound(["127.0.0.1:8080".parse().unwrap()].into());
+    followed
+        .cluster
+        .bound([("127.0.0.1:8080".parse().unwrap(), Transport::Tcp)].into());
     until("a Gateway that is served", || {
         said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=True"
     })

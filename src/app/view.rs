@@ -1,7 +1,6 @@
 //! What is live, for those who ask: the admin listener, the demo, tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::conductor::Bound;
@@ -14,7 +13,7 @@ use crate::balance::{Candidate, CellView, Clock, Fleet, LimitView, Micros, PartV
 use crate::kubernetes::{Overview, Overviews};
 use crate::model::{
     BackendTarget, Balance, Delta, EndpointState, Filter, ListenerKind, Match, PathMatch, Reject, Route,
-    RouteName, Rule, StringMatch,
+    RouteName, Rule, Socket, StringMatch,
 };
 use crate::snapshot::{Backend, Readers, Snapshot};
 use crate::telemetry::metrics::CRITICALITIES;
@@ -89,9 +88,9 @@ impl Live {
         self.facts().certificates = certificates;
     }
 
-    /// The addresses that are bound, as configured.
-    pub(super) fn bound(&self) -> BTreeSet<SocketAddr> {
-        self.facts().bound.keys().map(|(address, _)| *address).collect()
+    /// The sockets that are bound, their addresses as configured.
+    pub(super) fn bound(&self) -> BTreeSet<Socket> {
+        self.facts().bound.keys().copied().collect()
     }
 
     pub(super) fn follow(&self, delta: &Delta) {

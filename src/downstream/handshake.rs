@@ -11,7 +11,8 @@
 //! own on the size of a handshake message (64 KiB). Each handshake ends with one [`HandshakeEnd`].
 //!
 //! A listener that passes TLS on unopened branches off behind [`read_hello`], where the name is known and nothing was
-//! answered yet: the bytes that were read go to the endpoint as they came.
+//! answered yet: the bytes that were read go to the endpoint as they came. Where TLS is passed on, nobody here is a party to it: a
+//! connection that cannot be passed on ends without an alert, as one does that nobody takes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -293,13 +294,25 @@ fn choose(
         return Ok(Choice::Challenge(Arc::clone(answer)));
     }
     let name = hello.server_name();
+    let bind = snapshot.bind(&bind);
+    let entry = bind.and_then(|bind| bind.listener_of(name.unwrap_or_default()));
+    let ends_here = match (entry, bind) {
+        (Some(entry), _) => !entry.passes_tls(),
+        (None, Some(bind)) => bind.listeners().any(|entry| !entry.passes_tls()),
+        (None, None) => true,
+    };
     let unknown = || {
         let name = name.unwrap_or("none");
         let why = format!("nothing is configured for the name {name}");
-        Refused::with_alert(HandshakeEnd::UnknownName, AlertDescription::UnrecognisedName, why)
+        let end = HandshakeEnd::UnknownName;
+        match ends_here {
+            true => Refused::with_alert(end, AlertDescription::UnrecognisedName, why),
+            false => Refused {
+                why,
+                ..Refused::silently(end)
+            },
+        }
     };
-    let bind = snapshot.bind(&bind);
-    let entry = bind.and_then(|bind| bind.listener_of(name.unwrap_or_default()));
     if entry.is_some_and(|entry| entry.listener.kind == ListenerKind::Tls)
         && bind.is_none_or(|bind| bind.find_opaque(name.unwrap_or_default()).is_none())
     {

@@ -34,7 +34,7 @@ mod watch;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
@@ -48,6 +48,7 @@ pub use lease::{Hold, Resign, ask};
 
 use crate::kubernetes::overview::Overview;
 use crate::kubernetes::{Object, Settings};
+use crate::model::Socket;
 
 /// What was read and waits for the index; then its readers wait, and with them the API server.
 const MAX_WAITING: usize = 1024;
@@ -87,7 +88,7 @@ impl Overviews {
 pub struct Cluster {
     changes: mpsc::Receiver<Change>,
     health: latest::Receiver<Health>,
-    bound: latest::Sender<BTreeSet<SocketAddr>>,
+    bound: latest::Sender<BTreeSet<Socket>>,
     resign: Option<Resign>,
     overviews: Overviews,
     _tasks: JoinSet<()>,
@@ -150,9 +151,9 @@ impl Cluster {
         self.changes.recv().await
     }
 
-    /// Says which addresses are bound: what is served on them may be called so.
-    pub fn bound(&self, addresses: BTreeSet<SocketAddr>) {
-        self.bound.send_replace(addresses);
+    /// Says which sockets are bound: what is served on them may be called so.
+    pub fn bound(&self, sockets: BTreeSet<Socket>) {
+        self.bound.send_replace(sockets);
     }
 
     /// What tells how each object fares.

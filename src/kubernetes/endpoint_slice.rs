@@ -31,7 +31,11 @@ pub fn endpoints<'slices>(
 ) -> Arc<[Endpoint]> {
     let mut found: Vec<(Standing, Endpoint)> = Vec::new();
     for slice in slices {
-        let Some(slice_port) = slice.ports.iter().find(|candidate| candidate.name == port.name) else {
+        let Some(slice_port) = slice
+            .ports
+            .iter()
+            .find(|candidate| candidate.name == port.name && Some(candidate.transport) == port.transport())
+        else {
             continue;
         };
         let number = slice_port.port.unwrap_or(match port.target_port {

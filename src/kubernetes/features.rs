@@ -51,14 +51,20 @@ pub const FEATURES: &[&str] = &[
     "HTTPRouteSchemeRedirect",
     "ListenerSet",
     "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
 ];
 
-/// Those whose fields only the experimental channel has.
+/// Those that only the experimental channel has.
 const EXPERIMENTAL: &[&str] = &[
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteRetry",
     "HTTPRouteRetryBackendTimeout",
     "HTTPRouteRetryConnectionError",
+    "TLSRouteModeMixed",
 ];
 
 /// The last minor version of 1 that is known.
@@ -137,6 +143,9 @@ fn definition(feature: &str) -> &'static str {
         ("HTTPRoute", "httproutes"),
         ("ListenerSet", "listenersets"),
         ("ReferenceGrant", "referencegrants"),
+        ("TCPRoute", "tcproutes"),
+        ("TLSRoute", "tlsroutes"),
+        ("UDPRoute", "udproutes"),
     ];
     let found = kinds.into_iter().find(|(prefix, _)| feature.starts_with(prefix));
     found.map_or("gateways", |(_, plural)| plural)

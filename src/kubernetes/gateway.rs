@@ -1,7 +1,8 @@
 //! Gateways and their ListenerSets: which are ours, where their listeners are bound, and what may attach to them.
 //!
 //! An address and port belong to one owner: the Ingress listener first, then Gateways by age and
-//! name. Listeners of one Gateway share a port when their hostnames differ; those that do not differ
+//! name; ports of connections and of datagrams are apart. Listeners of one Gateway share a port when their hostnames differ and all
+//! of them begin alike (in clear text, or with TLS, ended here or not); those that do not differ
 //! are all refused, as the Gateway API asks ("MUST NOT pick one conflicting Listener as the winner"). A ListenerSet's come after those of its Gateway and of older
 //! ListenerSets, which go before it.
 
@@ -18,8 +19,9 @@ pub use namespaces::AllowedNamespaces;
 
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Gateway, Id, Key, Kind, ListenerSet, Object};
+use crate::kubernetes::service::Traffic;
 use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
-use crate::model::{HostPattern, Listener, ListenerName};
+use crate::model::{HostPattern, Listener, ListenerName, Transport};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -70,6 +72,8 @@ pub struct ListenerView {
     pub namespaces: AllowedNamespaces,
     /// The kinds of routes that may attach.
     pub kinds: Vec<Kind>,
+    /// What passes through it.
+    pub traffic: Traffic,
     /// What it is in the model, one for each address; also while it is not served, because routes attach all the same.
     pub names: Vec<ListenerName>,
     /// Why it is not served.
@@ -93,9 +97,9 @@ pub fn gateways(
         .collect();
     ours.sort_by_key(|(key, gateway)| (gateway.metadata.created, &key.id));
 
-    let mut owners: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    let mut owners: BTreeMap<(SocketAddr, Transport), String> = BTreeMap::new();
     for address in taken {
-        owners.insert(*address, "the Ingresses".to_owned());
+        owners.insert((*address, Transport::Tcp), "the Ingresses".to_owned());
     }
     let mut all = Gateways::default();
     let mut sets = sets(store);
@@ -153,15 +157,12 @@ pub fn gateways(
             }
             all.sets.insert(set_key.clone(), Ok(key.id.clone()));
         }
-        let ports = ports.into_iter();
-        let taken: Vec<SocketAddr> = ports
-            .flat_map(|port| {
-                addresses
-                    .iter()
-                    .map(move |address| SocketAddr::new(*address, port))
-            })
-            .collect();
-        owners.extend(taken.into_iter().map(|address| (address, key.to_string())));
+        for (port, transport) in ports {
+            let taken = addresses
+                .iter()
+                .map(|address| (SocketAddr::new(*address, port), transport));
+            owners.extend(taken.map(|socket| (socket, key.to_string())));
+        }
     }
     all
 }
@@ -174,7 +175,7 @@ impl Gateways {
         store: &Store,
         mut complaints: Vec<Complaint>,
         claims: &mut Vec<Claim>,
-        ports: &mut BTreeSet<u16>,
+        ports: &mut BTreeSet<(u16, Transport)>,
     ) -> usize {
         let mut views = Vec::with_capacity(owner.listeners.len());
         let mut served = 0;
@@ -183,7 +184,7 @@ impl Gateways {
             self.listeners.extend(listeners);
             if view.refusal.is_none() {
                 served += 1;
-                ports.insert(view.port);
+                ports.insert((view.port, view.traffic.transport()));
                 claims.extend(Claim::of(owner.key, spec));
             }
             views.push(view);

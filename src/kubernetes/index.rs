@@ -44,6 +44,7 @@ use crate::kubernetes::gateway::{AllowedNamespaces, Gateways};
 use crate::kubernetes::ingress;
 use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
+use crate::kubernetes::service::PortUse;
 use crate::model::{Certificate, Delta, Listener, Route, SourceName};
 
 /// All objects and the model they make.
@@ -67,8 +68,8 @@ pub struct Index {
     dependents: Dependents,
     /// The slices of each Service.
     slices: BTreeMap<Id, BTreeSet<Id>>,
-    /// The backends of each Service as they last came out, by port.
-    backends: BTreeMap<Id, BTreeMap<u16, Published>>,
+    /// The backends of each Service as they last came out, by port and use.
+    backends: BTreeMap<Id, BTreeMap<PortUse, Published>>,
     /// What Ingresses wish of the ports of Services that they use, by Service; only those that do.
     wishes: BTreeMap<Id, BTreeMap<Key, Wish>>,
     /// The TLS towards Services, by namespace.
@@ -260,7 +261,7 @@ impl Index {
                 self.dirty.ingresses.insert(key.clone());
                 self.touch_canaries(key, [old, new]);
             }
-            Kind::HttpRoute | Kind::GrpcRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
                 self.dirty.routes.insert(key.clone());
             }
             Kind::IngressClass => {
@@ -278,8 +279,8 @@ impl Index {
                 self.dirty.gateways |= self.store.of_kind(Kind::ListenerSet).next().is_some();
                 let mut listeners = self.gateways.views.values().flatten();
                 if listeners.any(|view| matches!(view.namespaces, AllowedNamespaces::Selector(_))) {
-                    for kind in [Kind::HttpRoute, Kind::GrpcRoute] {
-                        let inside = self.store.in_namespace(kind, &key.id.name);
+                    for kind in Kind::ROUTES {
+                        let inside = self.store.in_namespace(*kind, &key.id.name);
                         self.dirty.routes.extend(inside.map(|(key, _)| key.clone()));
                     }
                 }

@@ -18,7 +18,7 @@ use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Findings, Store};
 use crate::kubernetes::nginx::{self, Wishes, is_canary};
 use crate::kubernetes::objects::{Id, Ingress, IngressBackend, IngressPath, Key, Kind, Object, PortRef};
-use crate::kubernetes::service::{backend_name, find_port};
+use crate::kubernetes::service::{PortUse, Traffic, backend_name, find_port};
 use crate::kubernetes::{CLASS_NAME, INGRESS_CONTROLLER, Settings};
 use crate::model::{
     BackendTarget, Certificate, Filter, HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls,
@@ -536,10 +536,11 @@ fn target(
     };
     let service = Id::new(Arc::clone(&id.namespace), Arc::clone(&wanted.name));
     findings.on.services.insert(service.clone());
-    match find_port(store, &service, &port) {
+    match find_port(store, &service, &port, Traffic::Requests) {
         Ok(found) => {
-            let name = backend_name(&service, found.port.0);
-            findings.on.uses.insert((service, found.port.0));
+            let port = PortUse::requests(found.port.0);
+            let name = backend_name(&service, port);
+            findings.on.uses.insert((service, port));
             BackendTarget::Backend(name)
         }
         Err(reason) if reason.starts_with("BackendNotFound") => {
@@ -548,7 +549,7 @@ fn target(
                 format!("{reason}; its requests are answered with 503"),
             );
             BackendTarget::Backend(match port {
-                PortRef::Number(number) => backend_name(&service, number),
+                PortRef::Number(number) => backend_name(&service, PortUse::requests(number)),
                 PortRef::Name(name) => format!("{service}:{name}").as_str().into(),
             })
         }

@@ -24,7 +24,7 @@ pub use gateway_api::{
     GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, HeaderModifier, HeaderValuePair, HttpRoute,
     HttpRouteFilter, HttpRouteMatch, HttpRouteRule, LabelSelector, ListenerSet, ParentRef, PathModifier,
     ReferenceGrant, RequestMirror, RequestRedirect, RouteGroupKind, RouteNamespaces, RouteRetry,
-    RouteTimeouts, SecretRef, TypedMatch, UrlRewrite,
+    RouteTimeouts, SecretRef, StreamRoute, TcpRoute, TlsRoute, TypedMatch, UdpRoute, UrlRewrite,
 };
 pub use meta::{Meta, is_object_name};
 pub use networking::{Ingress, IngressBackend, IngressClass, IngressPath};
@@ -125,6 +125,12 @@ kinds! {
     HttpRoute = "HTTPRoute" in "gateway.networking.k8s.io" ["v1", "v1beta1"], true;
     /// `gateway.networking.k8s.io/v1 GRPCRoute`.
     GrpcRoute = "GRPCRoute" in "gateway.networking.k8s.io" ["v1"], true;
+    /// `gateway.networking.k8s.io/v1 TLSRoute`.
+    TlsRoute = "TLSRoute" in "gateway.networking.k8s.io" ["v1"], true;
+    /// `gateway.networking.k8s.io/v1 TCPRoute`.
+    TcpRoute = "TCPRoute" in "gateway.networking.k8s.io" ["v1"], true;
+    /// `gateway.networking.k8s.io/v1 UDPRoute`.
+    UdpRoute = "UDPRoute" in "gateway.networking.k8s.io" ["v1"], true;
     /// `gateway.networking.k8s.io/v1 BackendTLSPolicy`.
     BackendTlsPolicy = "BackendTLSPolicy" in "gateway.networking.k8s.io" ["v1"], true;
     /// `gateway.networking.k8s.io/v1 ReferenceGrant`.
@@ -132,6 +138,15 @@ kinds! {
 }
 
 impl Kind {
+    /// The routes of the Gateway API.
+    pub const ROUTES: &'static [Self] = &[
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::UdpRoute,
+    ];
+
     /// The kind that a manifest names, if it is one that is read.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

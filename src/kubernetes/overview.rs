@@ -4,7 +4,6 @@
 //! that tells them, and complaints that have no place in a status follow.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -14,6 +13,7 @@ use crate::kubernetes::manifests::Manifests;
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::status::{self, Serving};
 use crate::kubernetes::{OpenError, Settings, ingress};
+use crate::model::{Socket, Transport};
 
 /// An object and how it fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,11 +160,11 @@ fn conditions(value: &Value, place: &str, found: &mut impl FnMut(&str, &Value)) 
 /// All addresses that are wanted, for a world of which nothing is bound.
 pub(super) fn as_if_bound(outcome: Outcome<'_>) -> Serving {
     let listeners = outcome.gateways.listeners.values();
-    let mut bound: BTreeSet<SocketAddr> = listeners.map(|listener| listener.address).collect();
-    bound.extend([
-        outcome.settings.ingress_address,
-        outcome.settings.ingress_tls_address,
-    ]);
+    let mut bound: BTreeSet<Socket> = listeners.map(|listener| listener.socket()).collect();
+    let settings = outcome.settings;
+    bound.extend(
+        [settings.ingress_address, settings.ingress_tls_address].map(|address| (address, Transport::Tcp)),
+    );
     Serving { bound, public: None }
 }
 

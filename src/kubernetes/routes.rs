@@ -1,4 +1,5 @@
-//! HTTPRoutes and GRPCRoutes: their listeners, hostnames and rules in the words of the model.
+//! Routes: their listeners, hostnames and rules in the words of the model. HTTPRoutes and GRPCRoutes are read here, the others in
+//! `routes/stream.rs`.
 //!
 //! What is bad is left out as small as it can be without sending a request astray: a hostname, a match,
 //! a mirror; a parent that does not take the route. A filter that cannot be done must not be skipped and
@@ -10,12 +11,14 @@ mod cors;
 mod filters;
 mod matches;
 mod reference;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use attach::parent_key;
 use http::StatusCode;
+pub use stream::of_stream;
 
 use crate::kubernetes::gateway::Gateways;
 use crate::kubernetes::index::{Complaint, Findings, Store};
@@ -23,7 +26,7 @@ use crate::kubernetes::objects::{
     BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, ParentRef,
     RouteRetry, RouteTimeouts, parse_duration,
 };
-use crate::kubernetes::service::backend_name;
+use crate::kubernetes::service::{Traffic, backend_name};
 use crate::model::{
     BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
     WeightedBackend,
@@ -53,7 +56,7 @@ pub fn of_http(
     object: &HttpRoute,
     around: Surroundings<'_>,
     findings: &mut Findings,
-) -> Option<Route> {
+) -> Vec<Route> {
     let unsaid = [HttpRouteRule::default()];
     let specs = object.spec.rules.as_deref().unwrap_or(&unsaid);
     let wish = Wish {
@@ -76,7 +79,7 @@ pub fn of_grpc(
     object: &GrpcRoute,
     around: Surroundings<'_>,
     findings: &mut Findings,
-) -> Option<Route> {
+) -> Vec<Route> {
     let wish = Wish {
         parents: &object.spec.parent_refs,
         hostnames: &object.spec.hostnames,
@@ -104,12 +107,12 @@ fn route(
     around: Surroundings<'_>,
     findings: &mut Findings,
     rules: impl FnOnce(&mut Findings) -> Vec<Arc<Rule>>,
-) -> Option<Route> {
+) -> Vec<Route> {
     let hostnames = hostnames(wish.hostnames, findings);
     let listeners = attach::listeners(key, wish.parents, &hostnames, around, findings);
     if listeners.is_empty() || hostnames.is_empty() {
         // a route that is not attached has no say in what is used
-        return None;
+        return Vec::new();
     }
     let rules = rules(findings);
     if rules.is_empty() {
@@ -117,16 +120,16 @@ fn route(
             "spec.rules",
             "UnsupportedValue: no rule is left, so the route is left out",
         );
-        return None;
+        return Vec::new();
     }
-    Some(Route {
+    vec![Route {
         name: RouteName::new(format!("{}/{}", key.kind.name(), key.id)),
-        listeners,
+        listeners: listeners.into_keys().collect(),
         hostnames,
         rules,
         created: wish.created,
         order: 0, // the name decides: its order is that of `namespace/name`
-    })
+    }]
 }
 
 /// The hostnames of a route; empty when it gives only bad ones (it must not become a route for all).
@@ -241,7 +244,8 @@ fn lead(
     match filters::read(key, filters, &below, &rule.matches, around, findings) {
         Ok(filters) => {
             rule.filters = filters;
-            rule.backends = backends(key, backend_refs, field, &rule.matches, around, findings);
+            let traffic = Traffic::Requests;
+            rule.backends = backends(key, backend_refs, field, &rule.matches, traffic, around, findings);
         }
         Err(complaint) => {
             let reason = format!(
@@ -264,6 +268,7 @@ fn backends(
     backend_refs: &[BackendRef],
     field: &str,
     matches: &[Match],
+    traffic: Traffic,
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Vec<WeightedBackend> {
@@ -281,7 +286,7 @@ fn backends(
                 0
             }
         };
-        let resolved = reference::resolve(key, wanted, around.store, findings);
+        let resolved = reference::resolve(key, wanted, traffic, around.store, findings);
         let (target, filters) = match resolved {
             Ok((service, port)) => {
                 let below = format!("{field}.filters");

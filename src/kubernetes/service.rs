@@ -1,7 +1,8 @@
 //! Services: which port a reference means, what is spoken there, and the policy that annotations give.
 //!
-//! Every port of a Service that a route uses is one backend, `namespace/service:port`. A bad
-//! annotation is left out, with the default in its place.
+//! Every port of a Service that a route uses is one backend, `namespace/service:port`, and another one for what is not read
+//! (`…/tcp`, `…/tls`, `…/udp`): TLS, protocol and what is learnt of the endpoints are not the same there. A bad annotation is
+//! left out, with the default in its place.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort, parse_duration};
 use crate::model::{
     Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
-    Ejection, HashKey, Locality,
+    Ejection, HashKey, Locality, Transport,
 };
 
 /// Prefix of all annotations that are ours.
@@ -34,16 +35,72 @@ const KNOWN: &[&str] = &[
 /// The longest connect timeout or slow start that is taken.
 const MAX_DURATION: Duration = Duration::from_secs(3600);
 
-/// The name of the backend that a Service's port is.
-pub fn backend_name(id: &Id, port: u16) -> BackendName {
-    BackendName::new(format!("{id}:{port}"))
+/// What passes between clients and endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// Requests, one by one.
+    Requests,
+    /// Bytes that nobody reads, of connections that are ours on both sides.
+    Bytes,
+    /// TLS between a client and an endpoint, which is not opened.
+    Tls,
+    /// Datagrams.
+    Datagrams,
 }
 
-/// The TCP port of a Service that is meant, or why there is none that can be spoken with.
+impl Traffic {
+    /// What it takes.
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Requests | Self::Bytes | Self::Tls => Transport::Tcp,
+            Self::Datagrams => Transport::Udp,
+        }
+    }
+
+    /// Whether it goes over TLS of ours where a policy says so.
+    pub fn may_have_tls(self) -> bool {
+        match self {
+            Self::Requests | Self::Bytes => true,
+            Self::Tls | Self::Datagrams => false,
+        }
+    }
+}
+
+/// A port of a Service, and for what it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortUse {
+    /// The Service's own number, of the ports with that transport.
+    pub port: u16,
+    /// For what.
+    pub traffic: Traffic,
+}
+
+impl PortUse {
+    /// For requests.
+    pub fn requests(port: u16) -> Self {
+        Self {
+            port,
+            traffic: Traffic::Requests,
+        }
+    }
+}
+
+/// The name of the backend that a Service's port is.
+pub fn backend_name(id: &Id, PortUse { port, traffic }: PortUse) -> BackendName {
+    BackendName::new(match traffic {
+        Traffic::Requests => format!("{id}:{port}"),
+        Traffic::Bytes => format!("{id}:{port}/tcp"),
+        Traffic::Tls => format!("{id}:{port}/tls"),
+        Traffic::Datagrams => format!("{id}:{port}/udp"),
+    })
+}
+
+/// The port of a Service that is meant, or why there is none that can be spoken with.
 pub fn find_port<'store>(
     store: &'store Store,
     id: &Id,
     wanted: &PortRef,
+    traffic: Traffic,
 ) -> Result<&'store ServicePort, String> {
     let service = store
         .service(id)
@@ -61,7 +118,7 @@ pub fn find_port<'store>(
         .spec
         .ports
         .iter()
-        .filter(|port| port.is_tcp())
+        .filter(|port| port.transport() == Some(traffic.transport()))
         .find(is_meant)
     else {
         let wanted = match wanted {
@@ -70,7 +127,8 @@ pub fn find_port<'store>(
         };
         if service.spec.ports.iter().any(|port| is_meant(&port)) {
             return Err(format!(
-                "UnsupportedProtocol: port {wanted} of Service {id} is not a TCP port"
+                "UnsupportedProtocol: port {wanted} of Service {id} is not a {} port",
+                traffic.transport().word().to_uppercase()
             ));
         }
         let known: Vec<_> = service.spec.ports.iter().map(describe_port).collect();
@@ -85,7 +143,9 @@ pub fn find_port<'store>(
     };
     match app_protocol(port.app_protocol.as_deref()) {
         AppProtocol::Unspeakable
-            if service.metadata.annotation("tidegate.dev/protocol").is_none() && !has_policy(store, id) =>
+            if traffic == Traffic::Requests
+                && service.metadata.annotation("tidegate.dev/protocol").is_none()
+                && !has_policy(store, id) =>
         {
             Err(format!(
                 "UnsupportedProtocol: appProtocol {:?} of Service {id} asks for TLS to the endpoints, which \
@@ -164,17 +224,23 @@ pub struct Policy {
     pub complaints: Vec<Complaint>,
 }
 
-/// The policy of one port of a Service. Where GRPCRoutes lead to it and nothing says otherwise, HTTP/2 is spoken, which is
+/// The policy of one use of a port of a Service. Where GRPCRoutes lead to it and nothing says otherwise, HTTP/2 is spoken, which is
 /// what gRPC needs. What an Ingress wishes goes before `appProtocol`, the Service's annotations before both.
 pub fn policy(
     id: &Id,
     service: &Service,
     port: &ServicePort,
+    traffic: Traffic,
     by_grpc: bool,
     wish: Option<&Upstream>,
 ) -> Policy {
-    let mut backend = Backend::new(backend_name(id, port.port.0));
+    let port_use = PortUse {
+        port: port.port.0,
+        traffic,
+    };
+    let mut backend = Backend::new(backend_name(id, port_use));
     match app_protocol(port.app_protocol.as_deref()) {
+        _ if traffic != Traffic::Requests => {}
         AppProtocol::Speak(protocol) => backend.protocol = protocol,
         AppProtocol::Unsaid | AppProtocol::Unspeakable if by_grpc => backend.protocol = BackendProtocol::H2c,
         AppProtocol::Unsaid | AppProtocol::Unspeakable => {}

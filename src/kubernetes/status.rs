@@ -12,7 +12,7 @@ mod policy;
 mod route;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 pub use merge::merge;
 use serde_json::Value;
@@ -21,6 +21,7 @@ use crate::kubernetes::features::Installed;
 use crate::kubernetes::index::Outcome;
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::{GATEWAY_CONTROLLER, gateway as gateways, ingress};
+use crate::model::{Socket, Transport};
 
 /// Longer messages are cut: the API allows 32 KiB, people less.
 const MAX_MESSAGE: usize = 1024;
@@ -28,8 +29,8 @@ const MAX_MESSAGE: usize = 1024;
 /// What is known beside the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
-    /// Addresses that are bound.
-    pub bound: BTreeSet<SocketAddr>,
+    /// Sockets that are bound.
+    pub bound: BTreeSet<Socket>,
     /// The address that is told of what is bound on every address.
     pub public: Option<IpAddr>,
 }
@@ -141,6 +142,10 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             route.metadata.generation,
             Body::Route(route::of_route(key, &route.spec.parent_refs, outcome)),
         ),
+        Object::TlsRoute(route) | Object::TcpRoute(route) | Object::UdpRoute(route) => (
+            route.metadata.generation,
+            Body::Route(route::of_route(key, &route.spec.parent_refs, outcome)),
+        ),
         Object::BackendTlsPolicy(policy) => (
             policy.metadata.generation,
             Body::Policy(policy::of_policy(key, policy, outcome)),
@@ -152,7 +157,9 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             let settings = outcome.settings;
             let served = [settings.ingress_address, settings.ingress_tls_address]
                 .into_iter()
-                .filter(|address| !outcome.routes(key).is_empty() && serving.bound.contains(address));
+                .filter(|address| {
+                    !outcome.routes(key).is_empty() && serving.bound.contains(&(*address, Transport::Tcp))
+                });
             let mut addresses: Vec<IpAddr> = served
                 .filter_map(|address| public(address.ip(), serving))
                 .collect();

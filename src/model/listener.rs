@@ -76,6 +76,14 @@ impl ListenerKind {
             Self::Redirected(_) => "redirected",
         }
     }
+
+    /// What its socket is for.
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Http | Self::Tcp | Self::Tls | Self::Redirected(_) => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+        }
+    }
 }
 
 impl Listener {
@@ -90,18 +98,13 @@ impl Listener {
     }
 
     /// What tells its socket from others: where it is, and what it is for.
-    pub fn socket(&self) -> (SocketAddr, Transport) {
+    pub fn socket(&self) -> Socket {
         (self.address, self.transport())
     }
 
     /// What its socket is for.
     pub fn transport(&self) -> Transport {
-        match self.kind {
-            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Redirected(_) => {
-                Transport::Tcp
-            }
-            ListenerKind::Udp => Transport::Udp,
-        }
+        self.kind.transport()
     }
 }
 
@@ -130,6 +133,9 @@ impl Opening {
         }
     }
 }
+
+/// Where a socket is, and what it is for.
+pub type Socket = (SocketAddr, Transport);
 
 /// What a socket is for. An address may be taken once for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -124,21 +124,34 @@ async fn a_first_message_in_pieces_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_all_tls_is_passed_on_nobody_speaks_it() {
+    let authority = Authority::default();
+    let mut setup = Setup::to(&[]).backend("a", &[], |_| {});
+    setup.listener.kind = ListenerKind::Tls;
+    setup.listener.hostname = HostPattern::parse("*.pass.example").unwrap();
+    let proxy = start(setup, |_| {}).await;
+    let (_, hello) = hello(&authority, "other.example");
+    let mut wire = proxy.wire().await;
+    wire.send(hello).await;
+    wire.finish().await;
+    assert_eq!(wire.rest().await, (Vec::new(), End::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_passed_on_ends_cleanly() {
     const UNRECOGNISED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
     let authority = Authority::default();
     let (proxy, endpoints) = mixed(&authority).await;
-    // A name that no listener has, and one that a listener has and no route.
-    for (count, name) in [(1, "other.example"), (2, "c.pass.example")] {
+    // A name that no listener has, and one that a listener has and no route: nobody speaks TLS for that one.
+    for (count, name, said) in [
+        (1, "other.example", UNRECOGNISED_NAME),
+        (2, "c.pass.example", &[]),
+    ] {
         let (_, hello) = hello(&authority, name);
         let mut wire = proxy.wire().await;
         wire.send(hello).await;
         wire.finish().await;
-        assert_eq!(
-            wire.rest().await,
-            (UNRECOGNISED_NAME.to_vec(), End::Closed),
-            "{name}"
-        );
+        assert_eq!(wire.rest().await, (said.to_vec(), End::Closed), "{name}");
         proxy.ended("unknown_name", count).await;
     }
     for (end, bytes) in [

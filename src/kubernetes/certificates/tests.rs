@@ -187,7 +187,7 @@ fn what_a_listener_cannot_have_keeps_it_from_being_served() {
         ),
         (
             "{mode: Passthrough}",
-            "UnsupportedValue: \"Passthrough\" is not available",
+            "UnsupportedValue: \"Passthrough\"; Terminate is what HTTPS has",
         ),
         (
             "{certificateRefs: [{kind: ConfigMap, name: shop}]}",

@@ -5,7 +5,7 @@
 //! gathers in the index, where the same object counts once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::overview::{self, Overview};
 use crate::kubernetes::status::{self, Serving, Status};
 use crate::kubernetes::{SOURCE, Settings};
-use crate::model::{Delta, Reject, SourceName};
+use crate::model::{Delta, Reject, Socket, SourceName};
 
 /// How long changes are gathered that follow closely on one.
 const GATHER: Duration = Duration::from_millis(1);
@@ -211,8 +211,8 @@ impl Hub {
         self.index.touch_status(key);
     }
 
-    /// These addresses are bound now.
-    pub fn bound(&mut self, bound: BTreeSet<SocketAddr>) {
+    /// These sockets are bound now.
+    pub fn bound(&mut self, bound: BTreeSet<Socket>) {
         if self.serving.bound != bound {
             self.serving.bound = bound;
             self.index
@@ -335,7 +335,7 @@ pub async fn run(
     changes: mpsc::Sender<Change>,
     tell: latest::Sender<Health>,
     wake: Wake,
-    mut bound: latest::Receiver<BTreeSet<SocketAddr>>,
+    mut bound: latest::Receiver<BTreeSet<Socket>>,
 ) {
     let mut quiet_until = Instant::now();
     // When what was kept is used, if the API server was not read by then.

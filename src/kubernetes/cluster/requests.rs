@@ -54,6 +54,9 @@ pub fn plural(kind: Kind) -> &'static str {
         Kind::ListenerSet => "listenersets",
         Kind::HttpRoute => "httproutes",
         Kind::GrpcRoute => "grpcroutes",
+        Kind::TlsRoute => "tlsroutes",
+        Kind::TcpRoute => "tcproutes",
+        Kind::UdpRoute => "udproutes",
         Kind::BackendTlsPolicy => "backendtlspolicies",
         Kind::ReferenceGrant => "referencegrants",
     }

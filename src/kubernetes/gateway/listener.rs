@@ -7,10 +7,12 @@ use std::sync::Arc;
 use super::{AllowedNamespaces, GROUP, ListenerView};
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{ClientValidation, FrontendTls, GatewayListener, Key, Kind, RouteGroupKind};
+use crate::kubernetes::service::Traffic;
 use crate::kubernetes::{certificates, trust};
 use crate::model::tls::{ClientAuth, ClientAuthMode};
 use crate::model::{
-    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, Protocols,
+    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, Opening, Protocols,
+    Transport,
 };
 
 /// Whose listeners are looked at, and what there is around them.
@@ -27,17 +29,26 @@ pub(super) struct Owner<'all> {
     /// The addresses of the Gateway.
     pub addresses: &'all [IpAddr],
     /// Addresses that others have.
-    pub owners: &'all BTreeMap<SocketAddr, String>,
+    pub owners: &'all BTreeMap<(SocketAddr, Transport), String>,
 }
 
 /// A listener that others may be in conflict with.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     /// Who has it.
-    pub owner: String,
-    pub port: u16,
-    pub protocol: Box<str>,
-    pub hostname: HostPattern,
+    owner: String,
+    port: u16,
+    protocol: Box<str>,
+    hostname: HostPattern,
+}
+
+/// What two listeners cannot have both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conflict {
+    /// The port, with what has to come first there.
+    Protocol,
+    /// Port and hostname.
+    Hostname,
 }
 
 impl Claim {
@@ -46,8 +57,28 @@ impl Claim {
             owner: owner.to_string(),
             port: spec.port.0,
             protocol: spec.protocol.clone(),
-            hostname: hostname_of(spec)?,
+            hostname: hostname(spec).ok()?,
         })
+    }
+
+    /// What this and another cannot have both. A hostname tells requests apart, and TLS by the name that clients ask for; what is
+    /// not read cannot be told apart. A protocol that is not known is in nobody's way.
+    fn conflict(&self, protocol: &str, port: u16, hostname: Option<&HostPattern>) -> Option<Conflict> {
+        let opening = |protocol: &str| match protocol {
+            "HTTP" => Some((Transport::Tcp, Opening::Http)),
+            "HTTPS" | "TLS" => Some((Transport::Tcp, Opening::Tls)),
+            "TCP" => Some((Transport::Tcp, Opening::Anything)),
+            "UDP" => Some((Transport::Udp, Opening::Anything)),
+            _ => None,
+        };
+        let (ours, theirs) = (opening(&self.protocol)?, opening(protocol)?);
+        if self.port != port || ours.0 != theirs.0 {
+            None
+        } else if ours != theirs || ours.1 == Opening::Anything {
+            Some(Conflict::Protocol)
+        } else {
+            (Some(&self.hostname) == hostname).then_some(Conflict::Hostname)
+        }
     }
 }
 
@@ -79,6 +110,7 @@ pub(super) fn listener(
         hostname: hostname.clone().unwrap_or(HostPattern::Any),
         namespaces,
         kinds,
+        traffic: traffic(spec),
         names: (0..addresses.len().max(1)).map(name).collect(),
         refusal: None,
     };
@@ -93,14 +125,18 @@ pub(super) fn listener(
         Ok((hostname, tls)) => {
             let named = view.names.iter().zip(addresses);
             let listeners = named.map(|(name, address)| {
+                let kind = kind(spec);
                 let listener = Listener {
                     name: name.clone(),
                     address: SocketAddr::new(*address, spec.port.0),
                     hostname: hostname.clone(),
-                    kind: ListenerKind::Http,
+                    kind,
                     protocols: Protocols::default(),
                     tls: tls.clone(),
-                    limits: ListenerLimits::default(),
+                    limits: ListenerLimits {
+                        relay_idle: ListenerLimits::relay_idle_of(kind),
+                        ..ListenerLimits::default()
+                    },
                 };
                 (name.clone(), Arc::new(listener))
             });
@@ -110,7 +146,32 @@ pub(super) fn listener(
     }
 }
 
-/// The TLS of a listener: none in clear text. Certificates that cannot be had are complained about; without any, the
+/// What is done with what clients send to a listener. Its protocol is one that is known.
+fn kind(spec: &GatewayListener) -> ListenerKind {
+    match &*spec.protocol {
+        "TLS" => ListenerKind::Tls,
+        "TCP" => ListenerKind::Tcp,
+        "UDP" => ListenerKind::Udp,
+        _ => ListenerKind::Http,
+    }
+}
+
+fn traffic(spec: &GatewayListener) -> Traffic {
+    match kind(spec) {
+        ListenerKind::Http | ListenerKind::Redirected(_) => Traffic::Requests,
+        ListenerKind::Tls if passes_tls(spec) => Traffic::Tls,
+        ListenerKind::Tls | ListenerKind::Tcp => Traffic::Bytes,
+        ListenerKind::Udp => Traffic::Datagrams,
+    }
+}
+
+/// Whether TLS is passed on unopened.
+fn passes_tls(spec: &GatewayListener) -> bool {
+    let mode = spec.tls.as_ref().and_then(|tls| tls.mode.as_deref());
+    &*spec.protocol == "TLS" && mode == Some("Passthrough")
+}
+
+/// The TLS of a listener: none in clear text, or where it is passed on. Certificates that cannot be had are complained about; without any, the
 /// listener is not served.
 fn tls(
     owner: Owner<'_>,
@@ -119,17 +180,26 @@ fn tls(
     store: &Store,
     complaints: &mut Vec<Complaint>,
 ) -> Result<Option<Arc<ListenerTls>>, Complaint> {
-    if &*spec.protocol != "HTTPS" {
-        return Ok(None);
-    }
-    let none = || Complaint::new(".tls", "InvalidCertificateRef: HTTPS needs certificateRefs");
+    let is_https = match &*spec.protocol {
+        "HTTPS" => true,
+        "TLS" if !passes_tls(spec) => false,
+        _ => return Ok(None),
+    };
+    let none = || {
+        let reason = format!("InvalidCertificateRef: {} needs certificateRefs", spec.protocol);
+        Complaint::new(".tls", reason)
+    };
     let tls = spec.tls.as_ref().ok_or_else(none)?;
     match tls.mode.as_deref() {
         None | Some("Terminate") => {}
         Some(other) => {
+            let modes = match is_https {
+                true => "Terminate is what HTTPS has",
+                false => "there are Passthrough and Terminate",
+            };
             return Err(Complaint::new(
                 ".tls.mode",
-                format!("UnsupportedValue: {other:?} is not available in this version; Terminate is"),
+                format!("UnsupportedValue: {other:?}; {modes}"),
             ));
         }
     }
@@ -150,7 +220,8 @@ fn tls(
         }
     }
     let mut tls = ListenerTls::new(certificates).ok_or(last)?;
-    if let Some(validation) = validation(owner.frontend, spec.port.0) {
+    // What a Gateway says of clients' certificates is for HTTPS alone.
+    if let Some(validation) = validation(owner.frontend, spec.port.0).filter(|_| is_https) {
         tls.client_auth = Some(Arc::new(client_auth(
             owner, validation, field, store, complaints,
         )?));
@@ -234,35 +305,30 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
     }
     let hostname = hostname(spec);
     if owner.key.kind != Kind::Gateway {
-        for claim in claims.iter().filter(|claim| claim.port == spec.port.0) {
-            if claim.protocol != spec.protocol && &*claim.protocol != "UDP" && &*spec.protocol != "UDP" {
-                let reason = format!(
-                    "ProtocolConflict: {} has the same port with {}",
-                    claim.owner, claim.protocol
-                );
-                return fail(".protocol", reason);
-            }
-            if claim.protocol == spec.protocol && Ok(&claim.hostname) == hostname.as_ref() {
-                let reason = format!("HostnameConflict: {} has the same port and hostname", claim.owner);
-                return fail(".hostname", reason);
+        for claim in claims {
+            let owner = &claim.owner;
+            match claim.conflict(&spec.protocol, spec.port.0, hostname.as_ref().ok()) {
+                Some(Conflict::Protocol) => {
+                    let reason = format!(
+                        "ProtocolConflict: {owner} has the same port with {}",
+                        claim.protocol
+                    );
+                    return fail(".protocol", reason);
+                }
+                Some(Conflict::Hostname) => {
+                    let reason = format!("HostnameConflict: {owner} has the same port and hostname");
+                    return fail(".hostname", reason);
+                }
+                None => {}
             }
         }
     }
     match &*spec.protocol {
-        "HTTP" | "HTTPS" => {}
-        "TLS" | "TCP" | "UDP" => {
-            return fail(
-                ".protocol",
-                format!(
-                    "UnsupportedProtocol: {} is not available in this version; HTTP and HTTPS are",
-                    spec.protocol
-                ),
-            );
-        }
+        "HTTP" | "HTTPS" | "TLS" | "TCP" | "UDP" => {}
         other => {
             return fail(
                 ".protocol",
-                format!("UnsupportedProtocol: {other:?} is not known; HTTP and HTTPS are"),
+                format!("UnsupportedProtocol: {other:?} is not known; HTTP, HTTPS, TLS, TCP and UDP are"),
             );
         }
     }
@@ -278,11 +344,9 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
             );
         }
         // Of a Gateway's own listeners none goes before; of a ListenerSet's the first does, see above.
-        if other.port != spec.port || owner.key.kind != Kind::Gateway {
-            continue;
-        }
-        match &*other.protocol {
-            own if own == &*spec.protocol && hostname_of(other).as_ref() == Some(&hostname) => {
+        let other_claim = Claim::of(owner.key, other).filter(|_| owner.key.kind == Kind::Gateway);
+        match other_claim.and_then(|claim| claim.conflict(&spec.protocol, spec.port.0, Some(&hostname))) {
+            Some(Conflict::Hostname) => {
                 return fail(
                     ".hostname",
                     format!(
@@ -291,7 +355,7 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
                     ),
                 );
             }
-            "HTTP" | "HTTPS" | "TLS" | "TCP" if other.protocol != spec.protocol => {
+            Some(Conflict::Protocol) => {
                 return fail(
                     ".protocol",
                     format!(
@@ -300,7 +364,7 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
                     ),
                 );
             }
-            _ => {}
+            None => {}
         }
     }
     if owner.addresses.is_empty() {
@@ -311,7 +375,7 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
     }
     for address in owner.addresses {
         let address = SocketAddr::new(*address, spec.port.0);
-        if let Some(owner) = owner.owners.get(&address) {
+        if let Some(owner) = owner.owners.get(&(address, kind(spec).transport())) {
             return fail(
                 ".port",
                 format!(
@@ -324,12 +388,10 @@ fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, 
     Ok(hostname)
 }
 
-fn hostname_of(spec: &GatewayListener) -> Option<HostPattern> {
-    hostname(spec).ok()
-}
-
 fn hostname(spec: &GatewayListener) -> Result<HostPattern, String> {
     match spec.hostname.as_deref() {
+        // It means nothing where nobody reads a name.
+        _ if matches!(&*spec.protocol, "TCP" | "UDP") => Ok(HostPattern::Any),
         None | Some("") => Ok(HostPattern::Any),
         Some(text) => HostPattern::parse(text).map_err(|error| format!("UnsupportedValue: {error}")),
     }
@@ -358,6 +420,9 @@ fn allowed(
 fn kinds(spec: &GatewayListener, field: &str, complaints: &mut Vec<Complaint>) -> Vec<Kind> {
     let carried: &[Kind] = match &*spec.protocol {
         "HTTP" | "HTTPS" => &[Kind::HttpRoute, Kind::GrpcRoute],
+        "TLS" => &[Kind::TlsRoute],
+        "TCP" => &[Kind::TcpRoute],
+        "UDP" => &[Kind::UdpRoute],
         _ => &[],
     };
     let asked = &spec.allowed_routes.kinds;

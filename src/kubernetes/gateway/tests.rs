@@ -146,24 +146,41 @@ fn listeners_that_do_not_differ_are_all_refused() {
 - {name: d, port: 81, protocol: HTTP}
 - {name: e, port: 81, protocol: HTTPS}
 - {name: f, port: 82, protocol: TCP}
+- {name: f2, port: 82, protocol: UDP}
+- {name: f3, port: 82, protocol: TLS, tls: {mode: Passthrough}}
 - {name: g, port: 83, protocol: HTTP, hostname: '*.*'}
 - {name: h, port: 84, protocol: SMTP}
 - {name: Bad, port: 85, protocol: HTTP}
 - {name: i, port: 86, protocol: HTTP}
-- {name: i, port: 87, protocol: HTTP}",
+- {name: i, port: 87, protocol: HTTP}
+- {name: j, port: 88, protocol: TLS, hostname: a.example, tls: {mode: Passthrough}}
+- {name: k, port: 88, protocol: TLS, hostname: b.example, tls: {mode: Passthrough}}
+- {name: l, port: 88, protocol: HTTPS, hostname: a.example}
+- {name: m, port: 89, protocol: TLS, tls: {mode: Open}}",
     ));
-    assert_eq!(fixture.listeners(), ["default/edge/c 0.0.0.0:80 c.example.com"]);
+    assert_eq!(
+        fixture.listeners(),
+        [
+            "default/edge/c 0.0.0.0:80 c.example.com",
+            "default/edge/f2 0.0.0.0:82 *",
+            "default/edge/k 0.0.0.0:88 b.example",
+        ]
+    );
     let starts = [
         "spec.listeners[0].hostname: HostnameConflict: listener \"b\"",
         "spec.listeners[1].hostname: HostnameConflict: listener \"a\"",
         "spec.listeners[3].protocol: ProtocolConflict: listener \"e\"",
         "spec.listeners[4].protocol: ProtocolConflict: listener \"d\"",
-        "spec.listeners[5].protocol: UnsupportedProtocol: TCP is not available in this version",
-        "spec.listeners[6].hostname: UnsupportedValue: \"*.*\" is not a hostname",
-        "spec.listeners[7].protocol: UnsupportedProtocol: \"SMTP\" is not known",
-        "spec.listeners[8].name: \"Bad\" is no name",
-        "spec.listeners[9].name: listeners[10] has the name \"i\" too",
-        "spec.listeners[10].name: listeners[9] has the name \"i\" too",
+        "spec.listeners[5].protocol: ProtocolConflict: listener \"f3\" has the same port with TLS",
+        "spec.listeners[7].protocol: ProtocolConflict: listener \"f\" has the same port with TCP",
+        "spec.listeners[8].hostname: UnsupportedValue: \"*.*\" is not a hostname",
+        "spec.listeners[9].protocol: UnsupportedProtocol: \"SMTP\" is not known",
+        "spec.listeners[10].name: \"Bad\" is no name",
+        "spec.listeners[11].name: listeners[12] has the name \"i\" too",
+        "spec.listeners[12].name: listeners[11] has the name \"i\" too",
+        "spec.listeners[13].hostname: HostnameConflict: listener \"l\" has the same port and hostname",
+        "spec.listeners[15].hostname: HostnameConflict: listener \"j\" has the same port and hostname",
+        "spec.listeners[16].tls.mode: UnsupportedValue: \"Open\"; there are Passthrough and Terminate",
     ];
     let rejects = fixture.rejects();
     assert_eq!(rejects.len(), starts.len(), "{rejects:#?}");

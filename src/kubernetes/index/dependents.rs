@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::findings::Dependencies;
 use crate::kubernetes::objects::{Id, Key, Kind};
+use crate::kubernetes::service::PortUse;
 
 /// How many use a port of a Service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +25,7 @@ pub struct Dependents {
     secrets: BTreeMap<Id, BTreeSet<Key>>,
     granting: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// Who uses a port.
-    ports: BTreeMap<Id, BTreeMap<u16, Users>>,
+    ports: BTreeMap<Id, BTreeMap<PortUse, Users>>,
 }
 
 impl Dependents {
@@ -59,7 +60,7 @@ impl Dependents {
     }
 
     /// The ports of Services that a route or Ingress uses.
-    pub fn uses_of(&self, key: &Key) -> Vec<(Id, u16)> {
+    pub fn uses_of(&self, key: &Key) -> Vec<(Id, PortUse)> {
         self.of.get(key).map_or_else(Vec::new, |kept| kept.uses.to_vec())
     }
 
@@ -73,8 +74,8 @@ impl Dependents {
             .collect()
     }
 
-    /// The ports of a Service that are used, and whether GRPCRoutes are among those who use them.
-    pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = (u16, bool)> + '_ {
+    /// The ports of a Service that are used and for what, and whether GRPCRoutes are among those who use them.
+    pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = (PortUse, bool)> + '_ {
         let ports = self.ports.get(id).into_iter().flatten();
         ports.map(|(port, users)| (*port, users.grpc > 0))
     }
@@ -148,7 +149,7 @@ impl Dependents {
 /// 11 MB.
 #[derive(Debug)]
 struct Kept {
-    uses: Box<[(Id, u16)]>,
+    uses: Box<[(Id, PortUse)]>,
     services: Box<[Id]>,
     parents: Box<[Key]>,
     secrets: Box<[Id]>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, Key};
+use crate::kubernetes::service::PortUse;
 use crate::model::Certificate;
 
 /// Complaints kept of one object; a broken object need not say more than that.
@@ -50,7 +51,7 @@ pub fn condition(text: &str) -> Option<(&str, &str)> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dependencies {
     /// Ports of Services that get its requests.
-    pub uses: BTreeSet<(Id, u16)>,
+    pub uses: BTreeSet<(Id, PortUse)>,
     /// Services whose ports were asked for.
     pub services: BTreeSet<Id>,
     /// What it wants to attach to.
@@ -77,8 +78,9 @@ pub struct Findings {
 impl Findings {
     /// Notes something wrong.
     pub fn complain(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        if self.complaints.len() < MAX_COMPLAINTS {
-            self.complaints.push(Complaint::new(field, reason));
+        let complaint = Complaint::new(field, reason);
+        if self.complaints.len() < MAX_COMPLAINTS && !self.complaints.contains(&complaint) {
+            self.complaints.push(complaint);
         }
     }
 }

@@ -19,6 +19,9 @@ pub const STATUS_KINDS: &[Kind] = &[
     Kind::ListenerSet,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::TlsRoute,
+    Kind::TcpRoute,
+    Kind::UdpRoute,
     Kind::BackendTlsPolicy,
     Kind::Ingress,
 ];

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::{Complaint, Findings, Index};
 use crate::kubernetes::nginx::Upstream;
-use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
+use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object, ServicePort};
 use crate::kubernetes::routes::Surroundings;
+use crate::kubernetes::service::PortUse;
 use crate::kubernetes::{endpoint_slice, ingress, routes, service};
-use crate::model::{Backend, Delta, Endpoint, Route};
+use crate::model::{Backend, Delta, Endpoint, Route, Transport};
 
 /// A backend as it last came out.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Published {
 /// What an Ingress wishes of ports of a Service.
 #[derive(Debug)]
 pub(super) struct Wish {
-    ports: BTreeSet<u16>,
+    ports: BTreeSet<PortUse>,
     upstream: Arc<Upstream>,
 }
 
@@ -50,12 +51,15 @@ impl Index {
             store: &self.store,
             gateways: &self.gateways,
         };
-        let route = match self.store.get(key) {
+        let routes = match self.store.get(key) {
             Some(Object::HttpRoute(object)) => routes::of_http(key, object, around, &mut findings),
             Some(Object::GrpcRoute(object)) => routes::of_grpc(key, object, around, &mut findings),
-            _ => None,
+            Some(Object::TlsRoute(object) | Object::TcpRoute(object) | Object::UdpRoute(object)) => {
+                routes::of_stream(key, object, around, &mut findings)
+            }
+            _ => Vec::new(),
         };
-        self.settle(key, route.into_iter().collect(), findings, services, delta);
+        self.settle(key, routes, findings, services, delta);
     }
 
     /// Takes what came out of an object: routes into the delta, dependencies, complaints.
@@ -113,7 +117,7 @@ impl Index {
         &mut self,
         key: &Key,
         upstream: Upstream,
-        uses: &BTreeSet<(Id, u16)>,
+        uses: &BTreeSet<(Id, PortUse)>,
         services: &mut BTreeSet<Id>,
     ) {
         if upstream.is_empty() && self.wishes.is_empty() {
@@ -170,28 +174,40 @@ impl Index {
                 .flatten()
                 .filter_map(|slice| self.store.endpoint_slice(slice).map(|slice| &**slice))
                 .collect();
-            let ports: Vec<(u16, bool)> = match self.settings.services_only && !object.is_external() {
+            let ports: Vec<(PortUse, bool)> = match self.settings.services_only && !object.is_external() {
                 true => object
                     .spec
                     .ports
                     .iter()
-                    .filter(|port| port.is_tcp())
-                    .map(|port| (port.port.0, false))
+                    .filter(|port| port.transport() == Some(Transport::Tcp))
+                    .map(|port| (PortUse::requests(port.port.0), false))
                     .collect(),
                 false => self.dependents.used_ports(id).collect(),
             };
-            for (number, by_grpc) in ports {
-                let ports = &object.spec.ports;
-                let Some(port) = ports.iter().find(|port| port.is_tcp() && port.port.0 == number) else {
+            for (port_use, by_grpc) in ports {
+                let PortUse {
+                    port: number,
+                    traffic,
+                } = port_use;
+                let is_meant = |port: &&ServicePort| {
+                    port.transport() == Some(traffic.transport()) && port.port.0 == number
+                };
+                let Some(port) = object.spec.ports.iter().find(is_meant) else {
                     continue;
                 };
                 let mut wishes = self.wishes.get(id).into_iter().flatten();
-                let mut wishing = wishes.by_ref().filter(|(_, wish)| wish.ports.contains(&number));
+                let mut wishing = wishes.by_ref().filter(|(_, wish)| wish.ports.contains(&port_use));
                 let wish = wishing.next();
                 let other =
                     wishing.find(|(_, other)| wish.is_some_and(|(_, wish)| wish.upstream != other.upstream));
-                let mut policy =
-                    service::policy(id, object, port, by_grpc, wish.map(|(_, wish)| &*wish.upstream));
+                let mut policy = service::policy(
+                    id,
+                    object,
+                    port,
+                    traffic,
+                    by_grpc,
+                    wish.map(|(_, wish)| &*wish.upstream),
+                );
                 if let (Some((first, _)), Some((other, _))) = (wish, other) {
                     policy.complaints.push(Complaint::new(
                         "",
@@ -204,7 +220,10 @@ impl Index {
                         .map(|address| SocketAddr::new(address, number))
                         .collect();
                 }
-                let policies = self.policies.get(&id.namespace);
+                let policies = self
+                    .policies
+                    .get(&id.namespace)
+                    .filter(|_| traffic.may_have_tls());
                 let tls = policies.and_then(|policies| policies.of_port(&id.name, &port.name));
                 if let Some(Ok(tls)) = tls {
                     policy.backend.tls = Some(Arc::clone(tls));
@@ -227,8 +246,8 @@ impl Index {
                     }
                 }
                 kept.insert(
-                    number,
-                    publish(old.remove(&number), policy.backend, endpoints, delta),
+                    port_use,
+                    publish(old.remove(&port_use), policy.backend, endpoints, delta),
                 );
             }
         }

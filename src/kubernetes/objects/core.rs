@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::scalar::or_default;
 use super::{Meta, PortNumber, PortRef};
+use crate::model::Transport;
 
 /// `v1 Service`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -70,15 +71,19 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
-    /// Whether it is a TCP port.
-    pub fn is_tcp(&self) -> bool {
-        is_tcp(self.protocol.as_deref())
+    /// Whether it is for connections or datagrams; none of those that are known: neither.
+    pub fn transport(&self) -> Option<Transport> {
+        transport(self.protocol.as_deref())
     }
 }
 
-/// Whether a `protocol` field says TCP; so does its absence.
-pub fn is_tcp(protocol: Option<&str>) -> bool {
-    matches!(protocol, None | Some("" | "TCP"))
+/// What a `protocol` field says; not said is TCP, and SCTP is not known here.
+pub fn transport(protocol: Option<&str>) -> Option<Transport> {
+    match protocol {
+        None | Some("" | "TCP") => Some(Transport::Tcp),
+        Some("UDP") => Some(Transport::Udp),
+        Some(_) => None,
+    }
 }
 
 /// `v1 Namespace`; only its labels are read.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
-use super::core::is_tcp;
+use super::core::transport;
 use super::scalar::or_default;
 use super::{Meta, PortNumber};
+use crate::model::Transport;
 
 /// The label that says whose endpoints a slice holds.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -20,7 +21,7 @@ pub struct EndpointSlice {
     pub service: Option<Arc<str>>,
     /// Its endpoints; none when its addresses are names (`FQDN` has no defined meaning).
     pub endpoints: Vec<SliceEndpoint>,
-    /// Its TCP ports.
+    /// Its TCP and UDP ports.
     pub ports: Vec<SlicePort>,
     /// The first text in the place of an address that is none; such endpoints are left out.
     pub bad_address: Option<Box<str>>,
@@ -44,11 +45,12 @@ pub struct SliceEndpoint {
     pub target: Option<Arc<str>>,
 }
 
-/// A TCP port of a slice.
+/// A port of a slice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlicePort {
     /// Empty for an unnamed one.
     pub name: Arc<str>,
+    pub transport: Transport,
     /// None: every port; the Service says which.
     pub port: Option<u16>,
     pub app_protocol: Option<Box<str>>,
@@ -135,11 +137,13 @@ impl From<Raw> for EndpointSlice {
             ports: raw
                 .ports
                 .into_iter()
-                .filter(|port| is_tcp(port.protocol.as_deref()))
-                .map(|port| SlicePort {
-                    name: port.name,
-                    port: port.port.map(|PortNumber(number)| number),
-                    app_protocol: port.app_protocol,
+                .filter_map(|port| {
+                    Some(SlicePort {
+                        transport: transport(port.protocol.as_deref())?,
+                        name: port.name,
+                        port: port.port.map(|PortNumber(number)| number),
+                        app_protocol: port.app_protocol,
+                    })
                 })
                 .collect(),
             bad_address: None,

@@ -1,4 +1,4 @@
-//! `gateway.networking.k8s.io`: GatewayClass, Gateway, HTTPRoute, GRPCRoute, ReferenceGrant.
+//! `gateway.networking.k8s.io`: GatewayClass, Gateway, the kinds of routes, ReferenceGrant.
 //!
 //! Fields that later versions of the API may give more values (types of filters, matches, listeners)
 //! stay text here, so that a new value harms its rule and not the whole object.
@@ -303,6 +303,45 @@ pub struct GrpcMethodMatch {
     pub service: Option<Box<str>>,
     /// Not said: every one.
     pub method: Option<Box<str>>,
+}
+
+/// `TLSRoute`.
+pub type TlsRoute = StreamRoute;
+
+/// `TCPRoute`.
+pub type TcpRoute = StreamRoute;
+
+/// `UDPRoute`.
+pub type UdpRoute = StreamRoute;
+
+/// A route for what is not read: a TLSRoute, TCPRoute or UDPRoute.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct StreamRoute {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "or_default")]
+    pub spec: StreamRouteSpec,
+}
+
+/// What is read of its `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StreamRouteSpec {
+    #[serde(deserialize_with = "or_default")]
+    pub parent_refs: Vec<ParentRef>,
+    /// Names that clients ask for in their TLS handshake; of a TLSRoute alone.
+    #[serde(deserialize_with = "or_default")]
+    pub hostnames: Vec<Arc<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub rules: Vec<StreamRouteRule>,
+}
+
+/// A rule: there is nothing to match, so the first is for everything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StreamRouteRule {
+    pub name: Option<Arc<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub backend_refs: Vec<BackendRef>,
 }
 
 /// What a route wants to attach to.

@@ -1,15 +1,16 @@
 //! Attachment: which listeners take a route, by its parents, its namespace and its hostnames.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Surroundings;
 use crate::kubernetes::gateway::{GROUP, ListenerView};
 use crate::kubernetes::index::Findings;
 use crate::kubernetes::objects::{Id, Key, Kind, ParentRef};
+use crate::kubernetes::service::Traffic;
 use crate::model::{HostPattern, ListenerName};
 
-/// The listeners that take a route, each once, by name.
+/// The listeners that take a route, and what they carry.
 ///
 /// Parents that are not ours are left alone. One of ours that does not take the route is a complaint
 /// with the reason that the Gateway API gives the route's `Accepted` condition.
@@ -19,8 +20,8 @@ pub fn listeners(
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
     findings: &mut Findings,
-) -> Vec<ListenerName> {
-    let mut attached = BTreeSet::new();
+) -> BTreeMap<ListenerName, Traffic> {
+    let mut attached = BTreeMap::new();
     for (at, parent) in parents.iter().enumerate() {
         let Some(key) = parent_key(&route.id, parent) else {
             continue;
@@ -39,7 +40,7 @@ pub fn listeners(
         };
         findings.complain(format!("spec.parentRefs[{at}]"), refusal);
     }
-    attached.into_iter().collect()
+    attached
 }
 
 /// What a route wants to attach to, if it is of a kind that has listeners.
@@ -69,7 +70,7 @@ fn taking(
     views: &[ListenerView],
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
-) -> Result<Vec<ListenerName>, String> {
+) -> Result<Vec<(ListenerName, Traffic)>, String> {
     let named: Vec<&ListenerView> = views
         .iter()
         .filter(|view| {
@@ -109,14 +110,14 @@ fn taking(
             route.id.namespace
         ));
     }
-    let names: Vec<ListenerName> = allowed
+    let names: Vec<(ListenerName, Traffic)> = allowed
         .into_iter()
         .filter(|view| {
             hostnames
                 .iter()
                 .any(|hostname| view.hostname.intersect(hostname).is_some())
         })
-        .flat_map(|view| view.names.iter().cloned())
+        .flat_map(|view| view.names.iter().map(|name| (name.clone(), view.traffic)))
         .collect();
     if names.is_empty() && !hostnames.is_empty() {
         return Err(format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Findings, Store};
 use crate::kubernetes::objects::{BackendRef, Id, Key, PortRef};
-use crate::kubernetes::service::find_port;
+use crate::kubernetes::service::{PortUse, Traffic, find_port};
 
 /// The Service and port that are meant, or why they are not to be had; the complaint's field is below
 /// the reference's.
@@ -14,9 +14,10 @@ use crate::kubernetes::service::find_port;
 pub fn resolve(
     route: &Key,
     wanted: &BackendRef,
+    traffic: Traffic,
     store: &Store,
     findings: &mut Findings,
-) -> Result<(Id, u16), Complaint> {
+) -> Result<(Id, PortUse), Complaint> {
     let (group, kind) = (
         wanted.group.as_deref().unwrap_or(""),
         wanted.kind.as_deref().unwrap_or("Service"),
@@ -51,8 +52,11 @@ pub fn resolve(
         ));
     };
     findings.on.services.insert(service.clone());
-    find_port(store, &service, &PortRef::Number(port.0))
-        .map(|found| (service, found.port.0))
+    find_port(store, &service, &PortRef::Number(port.0), traffic)
+        .map(|found| {
+            let port = found.port.0;
+            (service, PortUse { port, traffic })
+        })
         .map_err(|reason| Complaint::new("", reason))
 }
 

@@ -2,6 +2,7 @@
 
 mod filters;
 mod grpc;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -190,7 +190,7 @@ fn of_listener(
     };
     let is_bound = |name| {
         let listener = outcome.gateways.listeners.get(name);
-        listener.is_some_and(|listener| serving.bound.contains(&listener.address))
+        listener.is_some_and(|listener| serving.bound.contains(&listener.socket()))
     };
     let programmed = match &view.refusal {
         Some(_) => {

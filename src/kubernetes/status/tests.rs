@@ -23,7 +23,10 @@ fn fixture(yaml: &str) -> Fixture {
 
 fn bound(addresses: &[&str]) -> Serving {
     Serving {
-        bound: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        bound: addresses
+            .iter()
+            .map(|address| (address.parse().unwrap(), Transport::Tcp))
+            .collect(),
         public: None,
     }
 }
@@ -123,7 +126,7 @@ fn listeners_that_cannot_be_served_say_why() {
             ],
         ),
         (
-            "[{name: a, port: 80, protocol: UDP}, {name: b, port: 81, protocol: HTTP}]",
+            "[{name: a, port: 80, protocol: SCTP}, {name: b, port: 81, protocol: HTTP}]",
             ["Accepted=True ListenersNotValid", "Programmed=False Pending"],
             [
                 "Accepted=False UnsupportedProtocol",

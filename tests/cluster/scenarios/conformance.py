@@ -1,5 +1,5 @@
 """The Gateway API's own conformance tests, with the features that the GatewayClass says are supported, for the profiles
-GATEWAY-HTTP and GATEWAY-GRPC. With CHANNEL=experimental those of the experimental channel too.
+of Gateways. With CHANNEL=experimental those of the experimental channel too.
 
 CONFORMANCE=TestName runs one test. KEEP=FILE keeps what the tests print, REPORT=FILE their report."""
 import pathlib, re, shutil, subprocess, sys
@@ -10,6 +10,7 @@ from cluster import *
 setup()
 tidegate = Tidegate("--gateway-pool", "10.99.250.64/26", "--ingress-tls-address", f"{INGRESS}:443")
 tidegate.ready()
+PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 CLASS = "/apis/gateway.networking.k8s.io/v1/gatewayclasses/tidegate"
 until("the class to be accepted", lambda: api("GET", CLASS).get("status", {}).get("supportedFeatures"))
 features = {feature["name"] for feature in api("GET", CLASS)["status"]["supportedFeatures"]}
@@ -19,7 +20,7 @@ log, report = RUN / "conformance.log", RUN / "report.yaml"
 with open(log, "w") as out:
     subprocess.run([f"{BIN}/conformance.test", "-test.run", "TestConformance", "-test.v", "-gateway-class", "tidegate",
                     "-supported-features", ",".join(sorted(features)), "-cleanup-base-resources=false",
-                    "-conformance-profiles", "GATEWAY-HTTP,GATEWAY-GRPC", "-report-output", str(report),
+                    "-conformance-profiles", PROFILES, "-report-output", str(report),
                     "-organization", "tidegate", "-project", "tidegate", "-url", "https://tidegate.dev",
                     "-contact", "https://tidegate.dev", "-version", f"v{version}", *one], stdout=out, stderr=out, cwd=RUN)
 text = log.read_text()
