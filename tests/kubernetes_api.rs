@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::app::{self, Options, Source};
 use tidegate::config::{AdminSettings, Settings};
-use tidegate::kubernetes::{self, Access, Change, Cluster, ClusterOptions, Kind};
+use tidegate::kubernetes::{self, Access, Change, Cluster, ClusterOptions, Kind, Sockets};
 use tidegate::model::{Delta, Transport, World};
 
 use self::server::ApiServer;
@@ -406,9 +406,23 @@ async fn who_holds_the_lease_says_how_objects_fare() {
         said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=False"
     })
     .await;
-    followed
-        .cluster
-        .bound([("127.0.0.1:8080".parse().unwrap(), Transport::Tcp)].into());
+    let socket = ("127.0.0.1:8080".parse().unwrap(), Transport::Tcp);
+    followed.cluster.bound(Sockets {
+        failed: [(socket, "no interface has this address".to_owned())].into(),
+        ..Sockets::default()
+    });
+    until("a Gateway that cannot be served", || {
+        let reason = server
+            .status(GATEWAYS, "default/edge")
+            .pointer("/conditions/1/reason")
+            .cloned();
+        reason.is_some_and(|reason| reason == "AddressNotUsable")
+    })
+    .await;
+    followed.cluster.bound(Sockets {
+        bound: [socket].into(),
+        ..Sockets::default()
+    });
     until("a Gateway that is served", || {
         said(GATEWAYS, "default/edge", "/conditions") == "Accepted=True Programmed=True"
     })

@@ -13,6 +13,7 @@ use super::certificates::Desk;
 use super::view::Live;
 use crate::balance::Clock;
 use crate::downstream::workers::Workers;
+use crate::kubernetes::Sockets;
 use crate::model::{Delta, Reject, SourceName, Transport};
 use crate::snapshot::Compiler;
 use crate::telemetry::metrics::Metrics;
@@ -36,6 +37,9 @@ pub(super) enum Message {
 /// are gathered, so that a rollout of many pods is few publications.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// When an address that could not be bound is tried again, if nothing changes before.
+const BIND_AGAIN: Duration = Duration::from_secs(10);
+
 /// Sockets by what was configured: where they are.
 pub(super) type Bound = BTreeMap<(SocketAddr, Transport), SocketAddr>;
 
@@ -49,6 +53,8 @@ pub(super) struct Conductor {
     /// What each source left out by itself.
     source_rejects: BTreeMap<SourceName, Vec<Reject>>,
     bound: Bound,
+    /// Whether some address could not be bound.
+    has_failed: bool,
 }
 
 impl Conductor {
@@ -69,6 +75,7 @@ impl Conductor {
             desk,
             source_rejects: BTreeMap::new(),
             bound: BTreeMap::new(),
+            has_failed: false,
         }
     }
 
@@ -104,7 +111,7 @@ impl Conductor {
     }
 
     /// Binds what is new and closes what is gone. At the start an address that cannot be bound is an error, later it is
-    /// reported and tried again with the next change.
+    /// reported and tried again: with the next change, and every ten seconds.
     pub(super) async fn bind(&mut self) -> Result<Bound, BindError> {
         let snapshot = self.live.snapshot();
         let wanted: BTreeSet<_> = snapshot
@@ -123,6 +130,7 @@ impl Conductor {
             tracing::info!(%address, transport = transport.word(), "closed");
         }
         let mut failed = None;
+        let mut sockets = Sockets::default();
         for (address, transport) in wanted {
             if self.bound.contains_key(&(address, transport)) {
                 continue;
@@ -132,10 +140,16 @@ impl Conductor {
                     tracing::info!(address = %bound, transport = transport.word(), "listening");
                     self.bound.insert((address, transport), bound);
                 }
-                Err(error) => failed = Some(BindError { address, error }),
+                Err(error) => {
+                    let error = BindError { address, error };
+                    sockets.failed.insert((address, transport), error.to_string());
+                    failed = Some(error);
+                }
             }
         }
-        self.live.set_bound(&self.bound);
+        sockets.bound.extend(self.bound.keys());
+        self.has_failed = !sockets.failed.is_empty();
+        self.live.set_bound(&self.bound, sockets);
         match failed {
             Some(error) => Err(error),
             None => Ok(self.bound.clone()),
@@ -145,9 +159,23 @@ impl Conductor {
     /// Follows the sources for the life of the process.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut quiet_until = Instant::now();
-        while let Some(message) = inbox.recv().await {
+        loop {
+            let patience = match self.has_failed {
+                true => BIND_AGAIN,
+                false => Duration::MAX,
+            };
+            let mut gathered = Vec::new();
+            match tokio::time::timeout(patience, inbox.recv()).await {
+                Ok(Some(message)) => gathered.push(message),
+                Ok(None) => return,
+                Err(_elapsed) => {
+                    if let Err(error) = self.bind().await {
+                        tracing::debug!("still: {error}");
+                    }
+                    continue;
+                }
+            }
             tokio::time::sleep_until(quiet_until).await;
-            let mut gathered = vec![message];
             while let Ok(message) = inbox.try_recv() {
                 gathered.push(message);
             }

@@ -127,11 +127,19 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
         Follow::Kubernetes(mut cluster) => {
             let mut health = cluster.health();
             let mut is_live = false;
+            let mut sockets = live_view.sockets();
+            sockets.mark_changed();
             loop {
                 let now = health.borrow_and_update().clone();
                 report(&now, is_live, &gates, &metrics);
                 tokio::select! {
                     changed = health.changed() => if changed.is_err() { return },
+                    changed = sockets.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        cluster.bound(sockets.borrow_and_update().clone());
+                    }
                     change = cluster.next() => {
                         let Some(kubernetes::Change { delta, rejects }) = change else {
                             return;
@@ -147,7 +155,6 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
                             return;
                         }
                         is_live = true;
-                        cluster.bound(live_view.bound());
                     }
                 }
             }

@@ -1,7 +1,9 @@
 //! What is live, for those who ask: the admin listener, the demo, tests.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::watch;
 
 use super::conductor::Bound;
 use crate::acme;
@@ -10,10 +12,10 @@ use crate::admin::{
     RejectView, RouteView, RuleView, TargetView, View,
 };
 use crate::balance::{Candidate, CellView, Clock, Fleet, LimitView, Micros, PartView};
-use crate::kubernetes::{Overview, Overviews};
+use crate::kubernetes::{Overview, Overviews, Sockets};
 use crate::model::{
     BackendTarget, Balance, Delta, EndpointState, Filter, ListenerKind, Match, PathMatch, Reject, Route,
-    RouteName, Rule, Socket, StringMatch,
+    RouteName, Rule, StringMatch,
 };
 use crate::snapshot::{Backend, Readers, Snapshot};
 use crate::telemetry::metrics::CRITICALITIES;
@@ -25,6 +27,7 @@ pub struct Live {
     readers: Readers,
     facts: Mutex<Facts>,
     findings: OnceLock<Findings>,
+    sockets: watch::Sender<Sockets>,
 }
 
 /// What the snapshot does not say.
@@ -45,6 +48,7 @@ impl Live {
             readers,
             facts: Mutex::default(),
             findings: OnceLock::new(),
+            sockets: watch::Sender::new(Sockets::default()),
         }
     }
 
@@ -80,17 +84,22 @@ impl Live {
         let _ = self.findings.set(findings);
     }
 
-    pub(super) fn set_bound(&self, bound: &Bound) {
+    pub(super) fn set_bound(&self, bound: &Bound, sockets: Sockets) {
         self.facts().bound.clone_from(bound);
+        self.sockets.send_if_modified(|now| {
+            let is_news = *now != sockets;
+            *now = sockets;
+            is_news
+        });
     }
 
     pub(super) fn set_certificates(&self, certificates: Vec<acme::CertificateStatus>) {
         self.facts().certificates = certificates;
     }
 
-    /// The sockets that are bound, their addresses as configured.
-    pub(super) fn bound(&self) -> BTreeSet<Socket> {
-        self.facts().bound.keys().copied().collect()
+    /// What became of the sockets, now and later; their addresses as configured.
+    pub(super) fn sockets(&self) -> watch::Receiver<Sockets> {
+        self.sockets.subscribe()
     }
 
     pub(super) fn follow(&self, delta: &Delta) {

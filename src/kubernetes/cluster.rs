@@ -33,7 +33,6 @@ mod requests;
 mod watch;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot, watch as latest};
@@ -47,8 +46,8 @@ use keep::{Journal, Keeper};
 pub use lease::{Hold, Resign, ask};
 
 use crate::kubernetes::overview::Overview;
+use crate::kubernetes::status::Sockets;
 use crate::kubernetes::{Object, Settings};
-use crate::model::Socket;
 
 /// What was read and waits for the index; then its readers wait, and with them the API server.
 const MAX_WAITING: usize = 1024;
@@ -88,7 +87,7 @@ impl Overviews {
 pub struct Cluster {
     changes: mpsc::Receiver<Change>,
     health: latest::Receiver<Health>,
-    bound: latest::Sender<BTreeSet<Socket>>,
+    sockets: latest::Sender<Sockets>,
     resign: Option<Resign>,
     overviews: Overviews,
     _tasks: JoinSet<()>,
@@ -113,8 +112,8 @@ impl Cluster {
         let mut hub = Hub::new(options.settings.clone(), options.status_address);
         hub.restore(kept);
         let wake = Wake::default();
-        let (bound, are_bound) = latest::channel(BTreeSet::new());
-        tasks.spawn(hub::run(hub, inbox, sender, tell, wake.clone(), are_bound));
+        let (sockets, became) = latest::channel(Sockets::default());
+        tasks.spawn(hub::run(hub, inbox, sender, tell, wake.clone(), became));
         let overviews = Overviews(said.clone());
         let mut resign = None;
         if options.update_status {
@@ -134,7 +133,7 @@ impl Cluster {
         Ok(Self {
             changes,
             health,
-            bound,
+            sockets,
             resign,
             overviews,
             _tasks: tasks,
@@ -151,9 +150,9 @@ impl Cluster {
         self.changes.recv().await
     }
 
-    /// Says which sockets are bound: what is served on them may be called so.
-    pub fn bound(&self, sockets: BTreeSet<Socket>) {
-        self.bound.send_replace(sockets);
+    /// Says what became of the sockets: what is served on those that are bound may be called so.
+    pub fn bound(&self, sockets: Sockets) {
+        self.sockets.send_replace(sockets);
     }
 
     /// What tells how each object fares.

@@ -3,7 +3,7 @@
 //! The objects are those that have a status. What they are told there is the answer here as well, whether or not this process is the one
 //! that tells them, and complaints that have no place in a status follow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::kubernetes::index::{Outcome, STATUS_KINDS};
 use crate::kubernetes::manifests::Manifests;
 use crate::kubernetes::objects::{Key, Kind, Object};
-use crate::kubernetes::status::{self, Serving};
+use crate::kubernetes::status::{self, Serving, Sockets};
 use crate::kubernetes::{OpenError, Settings, ingress};
 use crate::model::{Socket, Transport};
 
@@ -165,7 +165,11 @@ pub(super) fn as_if_bound(outcome: Outcome<'_>) -> Serving {
     bound.extend(
         [settings.ingress_address, settings.ingress_tls_address].map(|address| (address, Transport::Tcp)),
     );
-    Serving { bound, public: None }
+    let failed = BTreeMap::new();
+    Serving {
+        sockets: Sockets { bound, failed },
+        public: None,
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod merge;
 mod policy;
 mod route;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use merge::merge;
@@ -26,11 +26,20 @@ use crate::model::{Socket, Transport};
 /// Longer messages are cut: the API allows 32 KiB, people less.
 const MAX_MESSAGE: usize = 1024;
 
+/// What became of the sockets that are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Those that are bound.
+    pub bound: BTreeSet<Socket>,
+    /// Those that cannot be bound, and why. They are tried again.
+    pub failed: BTreeMap<Socket, String>,
+}
+
 /// What is known beside the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
-    /// Sockets that are bound.
-    pub bound: BTreeSet<Socket>,
+    /// What became of the sockets.
+    pub sockets: Sockets,
     /// The address that is told of what is bound on every address.
     pub public: Option<IpAddr>,
 }
@@ -158,7 +167,8 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             let served = [settings.ingress_address, settings.ingress_tls_address]
                 .into_iter()
                 .filter(|address| {
-                    !outcome.routes(key).is_empty() && serving.bound.contains(&(*address, Transport::Tcp))
+                    !outcome.routes(key).is_empty()
+                        && serving.sockets.bound.contains(&(*address, Transport::Tcp))
                 });
             let mut addresses: Vec<IpAddr> = served
                 .filter_map(|address| public(address.ip(), serving))

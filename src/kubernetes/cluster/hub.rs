@@ -17,9 +17,9 @@ use super::follow::Said;
 use crate::kubernetes::index::{Complaint, Index, STATUS_KINDS};
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::overview::{self, Overview};
-use crate::kubernetes::status::{self, Serving, Status};
+use crate::kubernetes::status::{self, Serving, Sockets, Status};
 use crate::kubernetes::{SOURCE, Settings};
-use crate::model::{Delta, Reject, Socket, SourceName};
+use crate::model::{Delta, Reject, SourceName};
 
 /// How long changes are gathered that follow closely on one.
 const GATHER: Duration = Duration::from_millis(1);
@@ -140,7 +140,7 @@ impl Hub {
             broken: BTreeMap::new(),
             rejects: None,
             serving: Serving {
-                bound: BTreeSet::new(),
+                sockets: Sockets::default(),
                 public,
             },
         }
@@ -211,10 +211,10 @@ impl Hub {
         self.index.touch_status(key);
     }
 
-    /// These sockets are bound now.
-    pub fn bound(&mut self, bound: BTreeSet<Socket>) {
-        if self.serving.bound != bound {
-            self.serving.bound = bound;
+    /// This is what became of the sockets.
+    pub fn bound(&mut self, sockets: Sockets) {
+        if self.serving.sockets != sockets {
+            self.serving.sockets = sockets;
             self.index
                 .touch_statuses(&[Kind::Gateway, Kind::ListenerSet, Kind::Ingress]);
         }
@@ -335,7 +335,7 @@ pub async fn run(
     changes: mpsc::Sender<Change>,
     tell: latest::Sender<Health>,
     wake: Wake,
-    mut bound: latest::Receiver<BTreeSet<Socket>>,
+    mut sockets: latest::Receiver<Sockets>,
 ) {
     let mut quiet_until = Instant::now();
     // When what was kept is used, if the API server was not read by then.
@@ -355,9 +355,9 @@ pub async fn run(
                     tell.send_replace(hub.health().clone());
                 }
             }
-            Ok(()) = bound.changed() => {
-                let bound = bound.borrow_and_update().clone();
-                hub.bound(bound);
+            Ok(()) = sockets.changed() => {
+                let sockets = sockets.borrow_and_update().clone();
+                hub.bound(sockets);
             }
         }
         loop {

@@ -6,6 +6,7 @@ use super::{Body, Condition, Listener, Serving, public};
 use crate::kubernetes::gateway::ListenerView;
 use crate::kubernetes::index::{Complaint, Outcome, condition};
 use crate::kubernetes::objects::{Gateway, Key};
+use crate::model;
 
 pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, serving: &Serving) -> Body {
     let views = outcome.gateways.views.get(key).map_or(&[][..], Vec::as_slice);
@@ -43,9 +44,19 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
     };
     let unaddressed = ["AddressNotUsable", "AddressNotAssigned"]
         .into_iter()
-        .find_map(|reason| Some((reason, addressed(reason)?)));
-    let programmed = match unaddressed {
-        Some((reason, message)) => Condition::new("Programmed", false, reason, message),
+        .find_map(|reason| Some((reason, addressed(reason)?.to_owned())));
+    let bound = |name| {
+        let listener = outcome.gateways.listeners.get(name)?;
+        Some((listener.address.ip(), failure(listener, serving)))
+    };
+    let names = views.iter().flat_map(|view| &view.names);
+    let failed: Vec<(IpAddr, &str)> = names
+        .clone()
+        .filter_map(|name| bound(name).and_then(|(address, failure)| Some((address, failure?))))
+        .collect();
+    let unusable = || Some(("AddressNotUsable", failed.first()?.1.to_owned()));
+    let programmed = match unaddressed.or_else(unusable) {
+        Some((reason, message)) => Condition::new("Programmed", false, reason, &message),
         None if listeners.iter().any(|listener| listener.is("Programmed")) => {
             Condition::new("Programmed", true, "Programmed", "it is served")
         }
@@ -53,18 +64,14 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         None => Condition::new("Programmed", false, "Pending", "no listener is bound yet"),
     };
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for view in views {
-        for name in &view.names {
-            let bound = outcome
-                .gateways
-                .listeners
-                .get(name)
-                .map(|listener| listener.address.ip());
-            if let Some(address) = bound.and_then(|address| public(address, serving))
-                && !addresses.contains(&address)
-            {
-                addresses.push(address);
-            }
+    for (address, _) in names.filter_map(bound) {
+        if failed.iter().any(|(failed, _)| *failed == address) {
+            continue; // all listeners are to be at every address that is told
+        }
+        if let Some(address) = public(address, serving)
+            && !addresses.contains(&address)
+        {
+            addresses.push(address);
         }
     }
     debug_assert_eq!(gateway.spec.listeners.len(), views.len());
@@ -124,6 +131,11 @@ pub(super) fn of_set(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Opti
         conditions: conditions.into(),
         listeners,
     })
+}
+
+/// Why the socket of a listener cannot be bound, if it cannot.
+fn failure<'serving>(listener: &model::Listener, serving: &'serving Serving) -> Option<&'serving str> {
+    serving.sockets.failed.get(&listener.socket()).map(String::as_str)
 }
 
 impl Listener {
@@ -190,7 +202,7 @@ fn of_listener(
     };
     let is_bound = |name| {
         let listener = outcome.gateways.listeners.get(name);
-        listener.is_some_and(|listener| serving.bound.contains(&listener.socket()))
+        listener.is_some_and(|listener| serving.sockets.bound.contains(&listener.socket()))
     };
     let programmed = match &view.refusal {
         Some(_) => {
@@ -200,7 +212,19 @@ fn of_listener(
         None if view.names.iter().all(is_bound) => {
             Condition::new("Programmed", true, "Programmed", "its address is bound")
         }
-        None => Condition::new("Programmed", false, "Pending", "its address is not bound yet"),
+        None => {
+            let listeners = view
+                .names
+                .iter()
+                .filter_map(|name| outcome.gateways.listeners.get(name));
+            match listeners
+                .into_iter()
+                .find_map(|listener| failure(listener, serving))
+            {
+                Some(why) => Condition::new("Programmed", false, "Invalid", why),
+                None => Condition::new("Programmed", false, "Pending", "its address is not bound yet"),
+            }
+        }
     };
     Listener {
         name: view.section.to_string(),

@@ -22,13 +22,18 @@ fn fixture(yaml: &str) -> Fixture {
 }
 
 fn bound(addresses: &[&str]) -> Serving {
+    let sockets = Sockets {
+        bound: addresses.iter().map(|address| socket(address)).collect(),
+        ..Sockets::default()
+    };
     Serving {
-        bound: addresses
-            .iter()
-            .map(|address| (address.parse().unwrap(), Transport::Tcp))
-            .collect(),
+        sockets,
         public: None,
     }
+}
+
+fn socket(address: &str) -> Socket {
+    (address.parse().unwrap(), Transport::Tcp)
 }
 
 /// What is written where nothing is yet.
@@ -110,6 +115,42 @@ fn routes_are_counted_where_no_certificate_is_yet() {
         json!(0),
         "the hostnames do not meet"
     );
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_is_told_and_left_out() {
+    let yaml = WEB_AND_EDGE.replace(
+        "listeners:",
+        "addresses: [{value: 10.0.0.1}, {value: 192.0.2.1}]\n  listeners:",
+    );
+    let fixture = fixture(&yaml);
+    let mut serving = bound(&["10.0.0.1:80"]);
+    let pending = written(&fixture, Kind::Gateway, "edge", &serving);
+    assert_eq!(
+        conditions(&pending),
+        ["Accepted=True Accepted", "Programmed=False Pending"]
+    );
+    let why = "cannot listen on 192.0.2.1:80: no interface has this address";
+    serving
+        .sockets
+        .failed
+        .insert(socket("192.0.2.1:80"), why.to_owned());
+    let status = written(&fixture, Kind::Gateway, "edge", &serving);
+    assert_eq!(
+        conditions(&status),
+        ["Accepted=True Accepted", "Programmed=False AddressNotUsable"]
+    );
+    assert_eq!(status["conditions"][1]["message"], why);
+    assert_eq!(
+        status["addresses"],
+        json!([{"type": "IPAddress", "value": "10.0.0.1"}])
+    );
+    let listener = &status["listeners"][0];
+    assert_eq!(
+        conditions(listener)[..2],
+        ["Accepted=True Accepted", "Programmed=False Invalid"]
+    );
+    assert_eq!(listener["conditions"][1]["message"], why);
 }
 
 #[test]

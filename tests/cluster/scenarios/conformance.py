@@ -20,7 +20,8 @@ log, report = RUN / "conformance.log", RUN / "report.yaml"
 with open(log, "w") as out:
     subprocess.run([f"{BIN}/conformance.test", "-test.run", "TestConformance", "-test.v", "-gateway-class", "tidegate",
                     "-supported-features", ",".join(sorted(features)), "-cleanup-base-resources=false",
-                    "-conformance-profiles", PROFILES, "-report-output", str(report),
+                    "-conformance-profiles", PROFILES,
+                    "-usable-address", "10.99.250.10", "-unusable-address", "192.0.2.1", "-report-output", str(report),
                     "-organization", "tidegate", "-project", "tidegate", "-url", "https://tidegate.dev",
                     "-contact", "https://tidegate.dev", "-version", f"v{version}", *one], stdout=out, stderr=out, cwd=RUN)
 text = log.read_text()
