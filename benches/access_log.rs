@@ -28,6 +28,7 @@ fn record() -> ExchangeRecord<'static> {
         listener: "default/edge/https",
         route: "HTTPRoute/shop/reviews",
         backend: "shop/reviews:8080",
+        identity: "",
         endpoint: Some(([10, 0, 12, 7], 8080).into()),
         attempts: 1,
         hedge: Hedge::None,

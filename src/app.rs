@@ -145,6 +145,9 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
     {
         gates.close(sources::KUBERNETES_GATE, "nothing is read yet");
     }
+    if sources.iter().any(|source| matches!(source, Source::Identity(_))) {
+        gates.close(sources::IDENTITY_GATE, "nothing is read yet");
+    }
     for source in sources {
         let (name, delta, rejects, follow) =
             tokio::task::spawn_blocking(move || sources::open(source)).await??;
@@ -367,6 +370,10 @@ fn subjects(live: &Live) -> Vec<Subject<Arc<BackendMetrics>>> {
             let Some(check) = &policy.check else {
                 return;
             };
+            // Without an identity there is no way to ask whom mTLS was asked for.
+            if policy.mtls.is_some() && policy.tls.is_none() {
+                return;
+            }
             let check = Arc::new(check.clone());
             subjects.extend(fleet.candidates().iter().map(|candidate| {
                 Subject {

@@ -36,7 +36,7 @@ enum Verb {
     Run(run::RunArgs),
     Schema(schema::SchemaArgs),
     Show(show::ShowArgs),
-    Sidecar(sidecar::SidecarArgs),
+    Sidecar(Box<sidecar::SidecarArgs>),
     Status(status::StatusArgs),
 }
 

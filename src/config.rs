@@ -11,6 +11,7 @@
 
 mod convert;
 pub mod diagnostic;
+pub mod identity;
 pub mod place;
 mod raw;
 mod resolved;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::model::World;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Refusal, Severity};
+pub use identity::IdentityFiles;
 pub use resolved::resolved;
 pub use settings::{
     AccessLogFormat, AccessLogSettings, AccessLogTarget, AdminSettings, DrainSettings, Settings,

@@ -1,7 +1,7 @@
 //! Downstream: where clients arrive.
 //!
 //! [`socket`] binds, [`workers`] runs the data-plane threads, [`accept`] takes connections, [`connection`] serves one of
-//! them, of which `handshake` makes TLS before. [`gate`] and [`framing`] stand between an HTTP/1 client's bytes and the HTTP library.
+//! them, of which `handshake` makes TLS before, and `mtls` asks other sidecars who they are. [`gate`] and [`framing`] stand between an HTTP/1 client's bytes and the HTTP library.
 
 pub mod accept;
 pub mod connection;
@@ -9,6 +9,7 @@ pub mod framing;
 pub mod gate;
 mod handshake;
 mod introduce;
+mod mtls;
 mod redirected;
 pub mod socket;
 pub mod workers;

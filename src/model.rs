@@ -44,4 +44,7 @@ pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,
 };
-pub use tls::{Certificate, Challenges, ClientAuth, ListenerTls, ManagedName, UpstreamTls};
+pub use tls::{
+    Certificate, Challenges, ClientAuth, Identity, InboundMtls, Inner, ListenerTls, ManagedName, MtlsMode,
+    PeerName, Peers, UpstreamTls,
+};

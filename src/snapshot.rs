@@ -20,6 +20,7 @@ pub mod compile;
 mod conditions;
 mod destinations;
 mod hosts;
+mod mtls;
 mod paths;
 mod publish;
 mod rule;
@@ -41,6 +42,7 @@ pub use self::backend::Backend;
 pub use self::challenges::ChallengeTable;
 pub use self::compile::{Applied, Compiler};
 pub use self::destinations::Destination;
+pub use self::mtls::MtlsService;
 pub use self::publish::{Current, Published, Publisher, Reader, Readers};
 pub use self::rule::{CompiledRoute, CompiledRule, FilterKinds, Reply, Share, Split, Target};
 pub use self::tls::{Certificates, NoCertificate, TlsService};
@@ -49,8 +51,8 @@ use self::hosts::HostIndex;
 use self::paths::PathTable;
 use self::sharded::Sharded;
 use crate::model::{
-    BackendName, HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, Opening, PathMatch,
-    Protocols, Transport,
+    BackendName, HostPattern, Identity, Listener, ListenerKind, ListenerLimits, ListenerName, Opening,
+    PathMatch, Protocols, Transport,
 };
 
 /// The immutable world that the data plane reads.
@@ -113,6 +115,8 @@ pub struct Bind {
     pub limits: Arc<ListenerLimits>,
     /// What has to come first on a connection.
     pub opening: Opening,
+    /// Whether other sidecars show who they are, as [`Self::limits`] have it.
+    pub mtls: Option<Arc<MtlsService>>,
     /// Whether some listener passes TLS on unopened.
     pub passes_tls: bool,
     /// By name.
@@ -211,6 +215,7 @@ impl Bind {
         (address, transport): (SocketAddr, Transport),
         listeners: Vec<Arc<ListenerEntry>>,
         before: Option<&Self>,
+        identity: Option<&Arc<Identity>>,
     ) -> Option<Self> {
         let opening = listeners.first()?.listener.opening();
         let limits = &listeners.first()?.listener.limits;
@@ -229,6 +234,9 @@ impl Bind {
                 http1: any(|protocols| protocols.http1),
                 http2: any(|protocols| protocols.http2),
             },
+            mtls: limits.mtls.as_ref().map(|asked| {
+                MtlsService::of(asked, identity, before.and_then(|before| before.mtls.as_ref()))
+            }),
             limits,
             opening,
             passes_tls: listeners.iter().any(|entry| entry.passes_tls()),

@@ -9,6 +9,7 @@ pub mod gates;
 pub mod handshake;
 pub mod histogram;
 pub mod metrics;
+pub mod mtls;
 pub mod outcome;
 pub mod process;
 pub mod record;

@@ -5,6 +5,8 @@
 
 #[path = "config/acme.rs"]
 mod acme;
+#[path = "config/mtls.rs"]
+mod mtls;
 #[path = "config/refusals.rs"]
 mod refusals;
 #[path = "config/tls.rs"]

@@ -240,6 +240,9 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`acme.external_account`", "RawExternalAccount"),
     ("`tls.acme` of a listener", "RawListenerAcme"),
     ("`proxy_protocol` of a listener", "RawProxyProtocol"),
+    ("`identity`", "RawIdentity"),
+    ("`mtls` of a listener", "RawInboundMtls"),
+    ("`mtls` of a backend", "RawOutboundMtls"),
     ("`limits` of a listener", "RawListenerLimits"),
     ("`tls` of a listener", "RawListenerTls"),
     ("`certificates`, a list", "RawCertificate"),
@@ -358,6 +361,7 @@ fn failures() -> Vec<Failure> {
         Failure::NoEndpoint,
         Failure::Overloaded,
         Failure::Shed,
+        Failure::NoIdentity,
         Failure::ConnectRefused,
         Failure::ConnectTimeout,
         Failure::ConnectFailed,
@@ -398,6 +402,7 @@ fn failures() -> Vec<Failure> {
             | Failure::NoEndpoint
             | Failure::Overloaded
             | Failure::Shed
+            | Failure::NoIdentity
             | Failure::ConnectRefused
             | Failure::ConnectTimeout
             | Failure::ConnectFailed

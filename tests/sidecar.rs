@@ -6,6 +6,8 @@
 mod init;
 #[path = "sidecar/local.rs"]
 mod local;
+#[path = "sidecar/mtls.rs"]
+mod mtls;
 #[path = "sidecar/namespace.rs"]
 mod namespace;
 #[path = "sidecar/scene.rs"]

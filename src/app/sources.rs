@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::conductor::Message;
 use super::process::Process;
 use super::view::Live;
-use crate::config::{self, Settings, watch};
+use crate::config::{self, IdentityFiles, Settings, watch};
 use crate::downstream::workers::Workers;
 use crate::kubernetes::{self, Cluster, Manifests};
-use crate::model::{Delta, Reject, SourceName, World};
+use crate::model::{Delta, Identity, Reject, SourceName, World};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::{Kubernetes, Metrics};
 
@@ -27,6 +27,9 @@ pub enum Source {
     Manifests(PathBuf, kubernetes::Settings),
     /// A Kubernetes cluster, followed.
     Kubernetes(kubernetes::ClusterOptions),
+    /// Who we are towards other sidecars: files, read again when they change. They need not be there yet; without them the
+    /// process is not ready.
+    Identity(IdentityFiles),
 }
 
 /// What is left to do for a source once it was read.
@@ -40,6 +43,12 @@ pub(super) enum Follow {
     },
     Manifests(Manifests),
     Kubernetes(Cluster),
+    Identity {
+        files: IdentityFiles,
+        watch: watch::Watch,
+        /// Who we are, or why we are nobody.
+        now: Result<Arc<Identity>, String>,
+    },
 }
 
 /// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
@@ -77,6 +86,20 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
                 .with_context(|| format!("cannot use {} as manifests", path.display()))?;
             Ok((name, delta, rejects, Follow::Manifests(manifests)))
         }
+        Source::Identity(files) => {
+            // Watched before it is read, so that no change falls between.
+            let watch = watch::Watch::start(&files.cert, watch::DEBOUNCE)?;
+            let read = files.read();
+            watch.follow(&read.files);
+            let name = SourceName::new(super::shown(&files.cert));
+            let mut delta = Delta::default();
+            match &read.identity {
+                Ok(identity) => delta.identity = Some(Some(Arc::clone(identity))),
+                Err(why) => tracing::warn!("there is no identity yet: {why}"),
+            }
+            let now = read.identity;
+            Ok((name, delta, Vec::new(), Follow::Identity { files, watch, now }))
+        }
         // What is there comes later, as the first change: the API server may be away, and nothing else waits for it.
         Source::Kubernetes(options) => {
             let cluster = tokio::runtime::Handle::current().block_on(Cluster::open(&options))?;
@@ -112,6 +135,54 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
     } = with;
     match follow {
         Follow::Nothing => {}
+        Follow::Identity {
+            files,
+            mut watch,
+            mut now,
+        } => loop {
+            match &now {
+                Ok(_) => gates.open(IDENTITY_GATE),
+                Err(why) => gates.close(IDENTITY_GATE, why.clone()),
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                asked = reread.changed() => if asked.is_err() { return },
+            }
+            let wanted = files.clone();
+            let Ok(read) = tokio::task::spawn_blocking(move || wanted.read()).await else {
+                continue;
+            };
+            watch.follow(&read.files);
+            let identity = match (read.identity, &now) {
+                (Ok(identity), Ok(before)) if identity == *before => continue,
+                (Ok(identity), _) => identity,
+                (Err(why), Ok(before)) => {
+                    metrics.reload(false);
+                    tracing::error!(id = %before.id, "the identity was not taken over, the one before stays: {why}");
+                    continue;
+                }
+                (Err(why), Err(_)) => {
+                    now = Err(why);
+                    continue;
+                }
+            };
+            metrics.reload(true);
+            tracing::info!(id = %identity.id, until = identity.certificate.not_after(), "a new identity");
+            now = Ok(Arc::clone(&identity));
+            let (done, live) = oneshot::channel();
+            let change = Message::Change {
+                source: name.clone(),
+                delta: Delta {
+                    identity: Some(Some(identity)),
+                    ..Delta::default()
+                },
+                rejects: None,
+                done: Some(done),
+            };
+            if messages.send(change).await.is_err() || live.await.is_err() {
+                return;
+            }
+        },
         Follow::Manifests(mut manifests) => loop {
             let (delta, rejects) = manifests.next().await;
             let change = Message::Change {
@@ -214,6 +285,9 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
         }
     }
 }
+
+/// The gate of an identity: not ready before there is one.
+pub(super) const IDENTITY_GATE: &str = "identity";
 
 /// The gate of a cluster: `/readyz` says by this name whether it was read, and what is not well with it.
 pub(super) const KUBERNETES_GATE: &str = "kubernetes";

@@ -3,6 +3,7 @@
 pub mod init;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use std::time::Duration;
 
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
-use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Settings, units};
+use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, IdentityFiles, Settings, units};
 use crate::kubernetes;
 use crate::model::{
-    Backend, BackendName, BackendTarget, Direction, Endpoint, HostPattern, Listener, ListenerKind,
-    ListenerLimits, ListenerName, Match, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend,
-    World,
+    Backend, BackendName, BackendTarget, Direction, Endpoint, HostPattern, InboundMtls, Listener,
+    ListenerKind, ListenerLimits, ListenerName, Match, MtlsMode, PeerName, Peers, Protocols, Route,
+    RouteName, Rule, SourceName, WeightedBackend, World,
 };
 
 /// Serve beside an app.
@@ -60,6 +61,28 @@ struct ServeArgs {
     /// Know the Services of a directory of Kubernetes objects as YAML files; edits are live.
     #[arg(short, long, value_name = "DIR")]
     manifests: Option<PathBuf>,
+    /// Who this sidecar is towards others: a directory with `tls.crt`, `tls.key` and `ca.crt` of a SPIFFE certificate, watched.
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
+    /// The chain instead of the directory's.
+    #[arg(long, value_name = "FILE")]
+    identity_cert: Option<PathBuf>,
+    /// The private key instead of the directory's.
+    #[arg(long, value_name = "FILE")]
+    identity_key: Option<PathBuf>,
+    /// The trust bundle instead of the directory's.
+    #[arg(long, value_name = "FILE")]
+    identity_ca: Option<PathBuf>,
+    /// Whether those who connect to the app show who they are. Without it: permissive with an identity, else off.
+    #[arg(long, value_enum, value_name = "MODE")]
+    mtls: Option<Mtls>,
+    /// Who may connect by mTLS: `spiffe://example.org/ns/shop/sa/web`, `/ns/shop/*`. Once for each; without it all of our own
+    /// trust domain.
+    #[arg(long, value_name = "ID", value_parser = peer)]
+    allow: Vec<PeerName>,
+    /// Ports of the app on which nobody is asked: those of probes.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    plain_ports: Vec<NonZeroU16>,
     /// Data-plane threads.
     #[arg(short, long, default_value_t = 1)]
     workers: usize,
@@ -75,6 +98,17 @@ struct ServeArgs {
     /// How long the app may keep it busy after SIGTERM. It ends at once when the app does not.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     grace: Duration,
+}
+
+/// Whether those who connect show who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mtls {
+    /// Nobody is asked.
+    Off,
+    /// Clear text is taken too.
+    Permissive,
+    /// Only mTLS is taken.
+    Strict,
 }
 
 /// An address that is listened on, and what is behind it.
@@ -128,6 +162,9 @@ fn serve(args: &ServeArgs) -> ExitCode {
         SourceName::new("command line"),
         Box::new(world(args, has_ipv6)),
     )];
+    if let Some(files) = identity_files(args) {
+        sources.push(Source::Identity(files));
+    }
     let known = kubernetes::Settings {
         services_only: true,
         ..kubernetes::Settings::default()
@@ -153,10 +190,61 @@ fn serve(args: &ServeArgs) -> ExitCode {
     })
 }
 
+/// Where the identity is, if there is to be one.
+fn identity_files(args: &ServeArgs) -> Option<IdentityFiles> {
+    let directory = args.identity.as_deref().map(IdentityFiles::of_directory);
+    let pick = |own: &Option<PathBuf>, of: fn(&IdentityFiles) -> &PathBuf| {
+        own.clone().or_else(|| directory.as_ref().map(of).cloned())
+    };
+    Some(IdentityFiles {
+        cert: pick(&args.identity_cert, |files| &files.cert)?,
+        key: pick(&args.identity_key, |files| &files.key)?,
+        ca: pick(&args.identity_ca, |files| &files.ca)?,
+    })
+}
+
+/// What is asked of those who connect to the app.
+fn inbound_mtls(args: &ServeArgs) -> Option<InboundMtls> {
+    let mode = match args.mtls {
+        Some(Mtls::Off) => return None,
+        Some(Mtls::Permissive) => MtlsMode::Permissive,
+        Some(Mtls::Strict) => MtlsMode::Strict,
+        None => {
+            identity_files(args)?;
+            MtlsMode::Permissive
+        }
+    };
+    Some(InboundMtls {
+        mode,
+        peers: match args.allow.is_empty() {
+            true => Peers::default(),
+            false => Peers(args.allow.clone()),
+        },
+        plain_ports: args.plain_ports.iter().map(|port| port.get()).collect(),
+    })
+}
+
 /// What clap cannot see.
 fn check(args: &ServeArgs) -> Result<(), String> {
     if !args.transparent && args.outbound.is_empty() && args.inbound.is_empty() {
         return Err("there is nothing to serve; give --transparent, --outbound or --inbound".to_owned());
+    }
+    let has_identity = identity_files(args).is_some();
+    let names_files = [&args.identity_cert, &args.identity_key, &args.identity_ca];
+    if !has_identity && names_files.iter().any(|file| file.is_some()) {
+        return Err(
+            "an identity is a chain, a key and a trust bundle; give --identity DIR, or --identity-cert, \
+             --identity-key and --identity-ca"
+                .to_owned(),
+        );
+    }
+    if !has_identity && matches!(args.mtls, Some(Mtls::Permissive | Mtls::Strict)) {
+        return Err("mTLS needs an identity; give --identity DIR".to_owned());
+    }
+    if inbound_mtls(args).is_none() && !(args.allow.is_empty() && args.plain_ports.is_empty()) {
+        return Err(
+            "--allow and --plain-ports say something of mTLS, which is off; give --identity DIR".to_owned(),
+        );
     }
     let mut all = args.outbound.iter().chain(&args.inbound);
     let knows_services = args.kubernetes || args.manifests.is_some();
@@ -180,6 +268,10 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
         if !args.opaque_ports.is_empty() {
             limits.opaque_ports.clone_from(&args.opaque_ports);
         }
+        let inbound_limits = ListenerLimits {
+            mtls: inbound_mtls(args),
+            ..limits.clone()
+        };
         let inbound = match has_ipv6 {
             true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, init::INBOUND)),
             false => SocketAddr::from((Ipv4Addr::UNSPECIFIED, init::INBOUND)),
@@ -189,7 +281,7 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
             "inbound",
             inbound,
             ListenerKind::Redirected(Direction::Inbound),
-            &limits,
+            &inbound_limits,
         );
         // What a pod's own processes send is redirected to its loopback interface; nobody else gets there.
         let outbound = ListenerKind::Redirected(Direction::Outbound);
@@ -210,9 +302,13 @@ fn world(args: &ServeArgs, has_ipv6: bool) -> World {
             );
         }
     }
-    for (direction, forwards) in [("outbound", &args.outbound), ("inbound", &args.inbound)] {
+    for (direction, forwards, mtls) in [
+        ("outbound", &args.outbound, None),
+        ("inbound", &args.inbound, inbound_mtls(args)),
+    ] {
         for forward in forwards {
-            put(&mut world, &format!("{direction}-{}", forward.listen), forward);
+            let name = format!("{direction}-{}", forward.listen);
+            put(&mut world, &name, forward, mtls.clone());
         }
     }
     world
@@ -233,14 +329,12 @@ fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind
 }
 
 /// A listener, a route and, unless it is a Service's, a backend.
-fn put(world: &mut World, name: &str, forward: &Forward) {
-    listen(
-        world,
-        name,
-        forward.listen,
-        ListenerKind::Http,
-        &ListenerLimits::default(),
-    );
+fn put(world: &mut World, name: &str, forward: &Forward, mtls: Option<InboundMtls>) {
+    let limits = ListenerLimits {
+        mtls,
+        ..ListenerLimits::default()
+    };
+    listen(world, name, forward.listen, ListenerKind::Http, &limits);
     let backend = match &forward.target {
         Target::Service(backend) => backend.clone(),
         Target::Endpoints(addresses) => {
@@ -300,6 +394,10 @@ fn target(text: &str) -> Result<Target, String> {
     addresses
         .map(Target::Endpoints)
         .map_err(|error| format!("{error}: {}", error.hint))
+}
+
+fn peer(text: &str) -> Result<PeerName, String> {
+    PeerName::parse(text).map_err(|error| error.to_string())
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -371,6 +469,47 @@ mod tests {
     }
 
     #[test]
+    fn those_who_connect_are_asked_as_it_is_wished() {
+        for (line, mode, allow, ports) in [
+            ("", None, "", &[][..]),
+            ("--identity i", Some(MtlsMode::Permissive), "/*", &[]),
+            ("--identity i --mtls off", None, "", &[]),
+            (
+                "--identity i --mtls strict --allow /ns/a/* --allow spiffe://b/c --plain-ports 1,2",
+                Some(MtlsMode::Strict),
+                "/ns/a/* spiffe://b/c",
+                &[1, 2],
+            ),
+            (
+                "--identity-cert c --identity-key k --identity-ca t",
+                Some(MtlsMode::Permissive),
+                "/*",
+                &[],
+            ),
+        ] {
+            let args = parse(&format!("--transparent --inbound :8080=127.0.0.1:3000 {line}")).unwrap();
+            assert_eq!(check(&args), Ok(()), "{line}");
+            let world = world(&args, false);
+            for (name, listener) in &world.listeners {
+                let asked = listener.limits.mtls.as_ref();
+                if name.as_str() == "outbound" {
+                    assert_eq!(asked, None);
+                    continue;
+                }
+                assert_eq!(asked.map(|asked| asked.mode), mode, "{name} {line}");
+                let names = asked.map_or(&[][..], |asked| &asked.peers.0);
+                let names: Vec<_> = names.iter().map(PeerName::to_string).collect();
+                assert_eq!(names.join(" "), allow, "{line}");
+                assert_eq!(asked.map_or(&[][..], |asked| &asked.plain_ports), ports, "{line}");
+            }
+        }
+        let args = parse("--identity i --identity-key k").unwrap();
+        let files = identity_files(&args).unwrap();
+        let shown = [files.cert, files.key, files.ca].map(|path| path.display().to_string());
+        assert_eq!(shown, ["i/tls.crt", "k", "i/ca.crt"]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_explained() {
         for (line, part) in [
             ("--outbound 127.0.0.1:3000", "write where it listens"),
@@ -380,6 +519,7 @@ mod tests {
                 "names are not resolved",
             ),
             ("--grace soon", "soon"),
+            ("--allow web", "begins with spiffe://"),
         ] {
             let said = parse(line).unwrap_err().to_string();
             assert!(said.contains(part), "{line}: {said}");
@@ -387,6 +527,16 @@ mod tests {
         for (line, part) in [
             ("", "there is nothing to serve"),
             ("--outbound 127.0.0.1:1=a/b:2", "where the Service a/b:2 is"),
+            ("--transparent --mtls strict", "mTLS needs an identity"),
+            (
+                "--transparent --identity-cert a",
+                "a chain, a key and a trust bundle",
+            ),
+            ("--transparent --allow /ns/a/*", "mTLS, which is off"),
+            (
+                "--transparent --identity i --mtls off --plain-ports 1",
+                "mTLS, which is off",
+            ),
         ] {
             let said = check(&parse(line).unwrap()).unwrap_err();
             assert!(said.contains(part), "{line}: {said}");

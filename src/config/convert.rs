@@ -8,6 +8,7 @@ mod clash;
 mod filter;
 mod listener;
 mod matching;
+mod mtls;
 mod names;
 mod route;
 mod tls;
@@ -49,11 +50,16 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> Converted {
         ..Pass::default()
     };
     let settings = settings(&mut pass, raw);
-    let mut world = World::default();
-    let listeners = listener::listeners(&mut pass, raw);
+    let identity = mtls::identity(&mut pass, raw);
+    let mut world = World {
+        identity: identity.clone(),
+        ..World::default()
+    };
+    let known = mtls::Known::new(raw, identity.as_deref());
+    let listeners = listener::listeners(&mut pass, raw, &known);
     acme::check(&mut pass, raw, &listeners);
     let mut names = Names::new(&listeners);
-    backend::backends(&mut pass, raw, &mut names, &mut world);
+    backend::backends(&mut pass, raw, &known, &mut names, &mut world);
     let routes = match raw.has_settings_alone() {
         true => Vec::new(),
         false => route::routes(&mut pass, raw, &mut names, &mut world),

@@ -6,6 +6,7 @@
 pub mod acme;
 pub mod backend;
 pub mod filter;
+pub mod mtls;
 pub mod route;
 pub mod text;
 pub mod tls;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use super::place::{Placed, PlacedMap};
 use acme::RawAcme;
 use backend::RawBackend;
+use mtls::{RawIdentity, RawInboundMtls};
 use route::RawRoute;
 use text::{DurationOrNone, DurationText, ListenAddress, NetworkText, SizeText};
 use tls::RawListenerTls;
@@ -41,6 +43,8 @@ pub struct RawConfig {
     pub manifests: Option<Placed<String>>,
     /// How certificates are got by ACME, for listeners that leave names to it. Default: not at all.
     pub acme: Option<Placed<RawAcme>>,
+    /// Who this process is towards other sidecars, for mTLS. Default: nobody.
+    pub identity: Option<Placed<RawIdentity>>,
     /// Short for one listener called `http` with this address. Instead of `listeners`.
     pub listen: Option<ListenAddress>,
     /// Where clients arrive, by name.
@@ -67,7 +71,8 @@ impl RawConfig {
             || self.log.is_some()
             || self.drain.is_some()
             || self.proxy_status_header.is_some()
-            || self.zone.is_some();
+            || self.zone.is_some()
+            || self.identity.is_some();
         sets && !serves
     }
 }
@@ -140,6 +145,8 @@ pub struct RawListener {
     pub protocols: Option<Placed<Vec<RawListenerProtocol>>>,
     /// How TLS is ended. Default: clear text.
     pub tls: Option<Placed<RawListenerTls>>,
+    /// Whether other sidecars show who they are. Default: nobody is asked.
+    pub mtls: Option<Placed<RawInboundMtls>>,
     /// Bounds on what a client may do.
     pub limits: Option<RawListenerLimits>,
     /// Connections begin with a PROXY header (version 1 or 2), which says who the client is. Default: with the client's own bytes.

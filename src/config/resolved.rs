@@ -5,6 +5,7 @@
 
 mod acme;
 mod backend;
+mod mtls;
 mod tls;
 mod yaml;
 
@@ -24,7 +25,7 @@ use crate::model::{
 /// The effective configuration of a file, ending with a newline.
 pub fn resolved(loaded: &Loaded) -> String {
     let Loaded { world, settings, .. } = loaded;
-    let mut file = settings_of(settings);
+    let mut file = settings_of(settings).maybe("identity", world.identity.as_deref().map(mtls::identity));
     let listeners = world
         .listeners
         .values()
@@ -166,6 +167,7 @@ fn listener(listener: &Listener) -> Yaml {
             (listener.kind == ListenerKind::Http).then(|| Yaml::List(protocols.collect())),
         )
         .maybe("tls", listener.tls.as_deref().map(tls::listener))
+        .maybe("mtls", limits.mtls.as_ref().map(mtls::inbound))
         .with("limits", shown.yaml())
         .maybe(
             "proxy_protocol",

@@ -42,7 +42,8 @@ use super::framing::HeadLimits;
 use super::gate::{Gate, GateControl};
 use super::handshake::{Shaken, Stream, say_goodbye, shake, socket};
 use super::introduce::introduce;
-use super::redirected::{Met, canonical, meet, original_destination};
+use super::mtls::{Greeted, greet};
+use super::redirected::{Met, Told, canonical, meet, original_destination};
 use crate::balance::Micros;
 use crate::l4::arrival::{Arrival, Carrier};
 use crate::l4::prefixed::Prefixed;
@@ -53,7 +54,7 @@ use crate::l7::exchange::exchange;
 use crate::l7::record::Record;
 use crate::l7::refusal::Refusal;
 use crate::l7::worker::Worker;
-use crate::model::{ListenerLimits, Opening, Protocols};
+use crate::model::{Inner, ListenerLimits, Opening, Protocols};
 use crate::runtime::local::LocalExecutor;
 use crate::runtime::stream::OnTcp;
 use crate::runtime::timers::Timer;
@@ -83,9 +84,14 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
     let bind = place.door.bind;
     let snapshot = worker.snapshot();
     // A listener that is gone is still served to those who came while it was closed: they get an answer.
-    let (limits, protocols, opening) = match snapshot.bind(&bind) {
-        Some(entry) => (Arc::clone(&entry.limits), entry.protocols, entry.opening),
-        None => (Arc::default(), Protocols::default(), Opening::Http),
+    let (limits, protocols, opening, mtls) = match snapshot.bind(&bind) {
+        Some(entry) => (
+            Arc::clone(&entry.limits),
+            entry.protocols,
+            entry.opening,
+            entry.mtls.clone().filter(|_| entry.opening != Opening::Tls),
+        ),
+        None => (Arc::default(), Protocols::default(), Opening::Http, None),
     };
     drop(snapshot);
     if place.count > limits.max_connections {
@@ -101,76 +107,114 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
                 introduced = Some(Box::new(header));
             }
             Err(outcome) => {
-                let from = Rc::new(Arrival::unknown(bind, local, peer));
                 stream.reset_on_drop();
-                return record::Record::open(worker.desk(), &from).end(outcome);
+                return refuse(&worker, Arrival::unknown(bind, local, peer), outcome);
             }
         }
     }
+    let mut original = None;
+    if matches!(opening, Opening::Redirected(_)) {
+        let here = canonical(local);
+        original = original_destination(&stream, here).filter(|original| *original != here);
+        if original.is_none() {
+            stream.reset_on_drop();
+            let from = Arrival::unknown(bind, local, peer);
+            return refuse(&worker, from, Outcome::RedirectLoop);
+        }
+    }
+    let (stream, told, known) = match mtls {
+        None => (Stream::Plain(stream), Told::Nothing, None),
+        Some(service) => {
+            let wanted = original.unwrap_or(local).port();
+            let greeting = greet(&worker, stream, (peer, wanted), &service, &place.door, &limits);
+            match Box::pin(greeting).await {
+                Greeted::Plain { stream, waited } => {
+                    let told = if waited { Told::Silent } else { Told::Nothing };
+                    (Stream::Plain(stream), told, None)
+                }
+                Greeted::Peer { stream, inner, who } => (stream, Told::By(inner), Some(who)),
+                Greeted::Refused(outcome) => {
+                    let from = Arrival::unknown(bind, original.unwrap_or(local), peer);
+                    return refuse(&worker, from, outcome);
+                }
+                Greeted::Gone => return,
+            }
+        }
+    };
     let arrival = |name, alpn, carrier, introduced| {
         Rc::new(Arrival {
             name,
             alpn,
             carrier,
             introduced,
+            known: known.clone(),
             ..Arrival::unknown(bind, local, peer)
         })
     };
     let mut redirected = None;
-    let (mut stream, tls, http2) = match opening {
-        Opening::Http => (Stream::Plain(stream), None, false),
-        Opening::Anything => {
-            let from = arrival(None, None, Carrier::Tcp, introduced);
+    let said = match told {
+        Told::By(inner) => Some(inner),
+        Told::Nothing | Told::Silent => None,
+    };
+    let (mut stream, tls, http2) = match (opening, stream) {
+        (Opening::Http, stream) => (stream, None, said == Some(Inner::Http2)),
+        (Opening::Anything, stream) => {
+            let carrier = if said.is_some() {
+                Carrier::Mtls
+            } else {
+                Carrier::Tcp
+            };
+            let from = arrival(None, None, carrier, introduced);
             return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
         }
-        Opening::Redirected(direction) => {
-            let here = canonical(local);
-            let original = original_destination(&stream, here);
+        (Opening::Redirected(direction), stream) => {
+            let original = original.unwrap_or(local);
             let met = meet(
                 &worker,
-                &stream,
-                (here, original),
+                stream.tcp(),
+                original,
                 direction,
                 &place.door,
                 &limits,
+                told,
             );
             match Box::pin(met).await {
                 Met::Http(to) => {
                     // Where the client thinks that it is.
-                    local = original.unwrap_or(local);
+                    local = original;
                     redirected = Some(to);
-                    (Stream::Plain(stream), None, false)
+                    (stream, None, said == Some(Inner::Http2))
                 }
                 Met::Opaque(to, carrier) => {
                     let from = Rc::new(Arrival {
                         carrier,
                         redirected: Some(to),
-                        ..Arrival::unknown(bind, original.unwrap_or(local), peer)
+                        known,
+                        ..Arrival::unknown(bind, original, peer)
                     });
                     return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
-                }
-                Met::Loop => {
-                    let from = Rc::new(Arrival::unknown(bind, local, peer));
-                    stream.reset_on_drop();
-                    return record::Record::open(worker.desk(), &from).end(Outcome::RedirectLoop);
                 }
                 Met::Gone => return,
             }
         }
-        Opening::Tls => match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
-            Some(Shaken::Http { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
-            Some(Shaken::Opaque { stream, name, alpn }) => {
-                let from = arrival(name, alpn, Carrier::Tls, introduced);
-                return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+        // Nobody has begun with TLS here yet.
+        (Opening::Tls, Stream::Tls(_)) => return,
+        (Opening::Tls, Stream::Plain(stream)) => {
+            match Box::pin(shake(&worker, stream, peer, &place.door, &limits)).await {
+                Some(Shaken::Http { stream, tls, http2 }) => (stream, Some(Rc::new(tls)), http2),
+                Some(Shaken::Opaque { stream, name, alpn }) => {
+                    let from = arrival(name, alpn, Carrier::Tls, introduced);
+                    return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+                }
+                Some(Shaken::Unopened { stream, name }) => {
+                    let from = arrival(name, None, Carrier::Passthrough, introduced);
+                    return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
+                }
+                None => return,
             }
-            Some(Shaken::Unopened { stream, name }) => {
-                let from = arrival(name, None, Carrier::Passthrough, introduced);
-                return Box::pin(relay(worker.desk(), from, stream, limits.relay_idle)).await;
-            }
-            None => return,
-        },
+        }
     };
-    let may_have_preface = protocols.http2 && tls.is_none();
+    let may_have_preface = protocols.http2 && tls.is_none() && said != Some(Inner::Http1);
     let control = Rc::new(GateControl::default());
     let from = Rc::new(Downstream {
         number: worker.next_number(),
@@ -185,6 +229,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
             // What clients say of those behind them is between them and the server: nobody asked for a proxy.
             || redirected.is_some(),
         tls,
+        known,
         redirected,
         interim: Some(Rc::clone(control.interim())),
         pace: Pace::starting(worker.now()),
@@ -219,6 +264,11 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
             return;
         }
     }
+}
+
+/// Records a connection that is not served.
+fn refuse(worker: &Worker, from: Arrival, outcome: Outcome) {
+    record::Record::open(worker.desk(), &Rc::new(from)).end(outcome);
 }
 
 /// The options that all client sockets have; gives the address that the client connected to.
@@ -360,6 +410,7 @@ async fn serve_http2(worker: &Rc<Worker>, from: &Rc<Downstream>, stream: Prefixe
         trusted: from.trusted,
         limits: Arc::clone(limits),
         tls: from.tls.clone(),
+        known: from.known.clone(),
         redirected: from.redirected.clone(),
         interim: None,
         pace: Pace::starting(worker.now()),

@@ -444,10 +444,10 @@ fn end_of(error: &Error) -> HandshakeEnd {
 }
 
 /// A place among the handshakes under way, until dropped.
-struct Place(Arc<AtomicU32>);
+pub(super) struct Place(Arc<AtomicU32>);
 
 impl Place {
-    fn take(count: &Arc<AtomicU32>, most: u32) -> Option<Self> {
+    pub(super) fn take(count: &Arc<AtomicU32>, most: u32) -> Option<Self> {
         let place = Self(Arc::clone(count));
         (place.0.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }

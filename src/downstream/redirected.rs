@@ -25,7 +25,7 @@ use super::accept::Door;
 use crate::l4::arrival::Carrier;
 use crate::l4::redirected::Redirected;
 use crate::l7::worker::Worker;
-use crate::model::{Direction, ListenerLimits};
+use crate::model::{Direction, Inner, ListenerLimits};
 use crate::snapshot::Destination;
 use crate::telemetry::detection::Detected;
 
@@ -35,8 +35,6 @@ pub(super) enum Met {
     Http(Rc<Redirected>),
     /// Bytes are relayed.
     Opaque(Rc<Redirected>, Carrier),
-    /// It was not redirected, or comes from ourselves.
-    Loop,
     /// The client has gone.
     Gone,
 }
@@ -46,18 +44,26 @@ const LOOK: usize = 24;
 /// How soon is looked again when the first bytes are too few to tell. A first segment is hardly ever so short.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Finds out where a connection goes and how. `local`: where the kernel brought it.
+/// What is known of a connection's bytes before they are looked at.
+pub(super) enum Told {
+    /// Nothing.
+    Nothing,
+    /// They were waited for, and did not come.
+    Silent,
+    /// The sidecar on the other side has said what they are.
+    By(Inner),
+}
+
+/// Finds out where a connection goes and how. `original`: where its client wanted to go.
 pub(super) async fn meet(
     worker: &Worker,
     stream: &TcpStream,
-    (local, original): (SocketAddr, Option<SocketAddr>),
+    original: SocketAddr,
     direction: Direction,
     door: &Door,
     limits: &ListenerLimits,
+    told: Told,
 ) -> Met {
-    let Some(original) = original.filter(|original| *original != local) else {
-        return Met::Loop;
-    };
     let (listener, known) = {
         let snapshot = worker.snapshot();
         let bind = snapshot.bind(&door.bind);
@@ -75,15 +81,22 @@ pub(super) async fn meet(
         listener,
         destination,
     });
-    let detected = match is_opaque {
-        true => Detected::NotAsked,
-        false => detect(stream, limits.detect).await,
+    let carrier = match told {
+        Told::By(_) => Carrier::Mtls,
+        Told::Nothing | Told::Silent => Carrier::Tcp,
+    };
+    let detected = match (is_opaque, told) {
+        (true, _) | (_, Told::By(Inner::Opaque)) => Detected::NotAsked,
+        (false, Told::By(Inner::Http1)) => Detected::Http1,
+        (false, Told::By(Inner::Http2)) => Detected::Http2,
+        (false, Told::Silent) => Detected::Silent,
+        (false, Told::Nothing) => detect(stream, limits.detect).await,
     };
     door.metrics.detected(worker.index, detected);
     match detected {
         Detected::Http1 | Detected::Http2 => Met::Http(redirected),
         Detected::Tls => Met::Opaque(redirected, Carrier::Passthrough),
-        Detected::Other | Detected::Silent | Detected::NotAsked => Met::Opaque(redirected, Carrier::Tcp),
+        Detected::Other | Detected::Silent | Detected::NotAsked => Met::Opaque(redirected, carrier),
         Detected::Gone => Met::Gone,
     }
 }

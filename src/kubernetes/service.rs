@@ -12,7 +12,7 @@ use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort, parse_duration};
 use crate::model::{
     Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
-    Ejection, HashKey, Locality, Transport,
+    Ejection, HashKey, Locality, PeerName, Peers, Transport,
 };
 
 /// Prefix of all annotations that are ours.
@@ -27,6 +27,8 @@ const KNOWN: &[&str] = &[
     "hash",
     "locality",
     "max-in-flight",
+    "mtls",
+    "mtls-peers",
     "opaque",
     "protocol",
     "slow-start",
@@ -263,7 +265,47 @@ pub fn policy(
             policy.complaints.push(Complaint::new(field, reason));
         }
     }
+    // Datagrams have no TLS.
+    if traffic.transport() == Transport::Tcp {
+        policy.backend.mtls = mtls(id, service, &mut policy.complaints);
+    }
     policy
+}
+
+/// Whether a Service's endpoints are reached by mTLS, and who has to be there. What is asked for badly is asked for all the
+/// same: in doubt nothing goes out in clear text.
+fn mtls(id: &Id, service: &Service, complaints: &mut Vec<Complaint>) -> Option<Peers> {
+    let of_service = |word: &str| service.metadata.annotation(&format!("{PREFIX}{word}"));
+    let mut complain = |word: &str, reason: String| {
+        let field = format!("metadata.annotations[{PREFIX}{word}]");
+        complaints.push(Complaint::new(field, reason));
+    };
+    let peers = of_service("mtls-peers");
+    match of_service("mtls") {
+        Some("false") => return None,
+        Some("true") => {}
+        Some(other) => complain(
+            "mtls",
+            format!("{other:?} is neither true nor false; it is taken for true"),
+        ),
+        None => {
+            peers?;
+        }
+    }
+    let Some(peers) = peers else {
+        return Some(Peers(PeerName::of_namespace(&id.namespace).into_iter().collect()));
+    };
+    let names: Result<Vec<_>, _> = peers
+        .split(',')
+        .map(|name| PeerName::parse(name.trim()))
+        .collect();
+    let names = names.map_err(|error| {
+        complain(
+            "mtls-peers",
+            format!("{error}; until it can be read nothing is sent there"),
+        );
+    });
+    Some(Peers(names.unwrap_or_default()))
 }
 
 impl Policy {
@@ -314,6 +356,7 @@ impl Policy {
                 })?;
                 backend.limits.max_in_flight = bound.get();
             }
+            "mtls" | "mtls-peers" => {} // together, in `mtls`
             "opaque" => {
                 backend.opaque = match value {
                     "true" => true,
@@ -479,6 +522,49 @@ mod tests {
                 *fixture.world.backends["default/web:80"],
                 Backend::new("default/web:80".into())
             );
+        }
+    }
+
+    #[test]
+    fn what_is_to_go_by_mtls_never_goes_in_clear_text() {
+        for (annotations, peers, reason) in [
+            ("mtls: 'true'", Some("/ns/default/*"), ""),
+            ("mtls: 'false'", None, ""),
+            ("mtls: 'false', tidegate.dev/mtls-peers: /a/b", None, ""),
+            (
+                "mtls-peers: '/ns/shop/sa/web, spiffe://example.org/*'",
+                Some("/ns/shop/sa/web spiffe://example.org/*"),
+                "",
+            ),
+            (
+                "mtls: 'yes'",
+                Some("/ns/default/*"),
+                "[tidegate.dev/mtls]: \"yes\" is neither true nor false; it is taken for true",
+            ),
+            (
+                "mtls-peers: web",
+                Some(""),
+                "[tidegate.dev/mtls-peers]: \"web\" is no SPIFFE id: it begins with spiffe://, or with a / for our own \
+                 trust domain; until it can be read nothing is sent there",
+            ),
+        ] {
+            let fixture = with_service(&format!("annotations: {{tidegate.dev/{annotations}}}"), "");
+            let mtls = fixture.world.backends["default/web:80"].mtls.as_ref();
+            let names = mtls.map(|peers| {
+                peers
+                    .0
+                    .iter()
+                    .map(PeerName::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            });
+            assert_eq!(names.as_deref(), peers, "{annotations}");
+            let expected: Vec<_> = [reason]
+                .iter()
+                .filter(|reason| !reason.is_empty())
+                .map(|reason| format!("test: Service default/web: metadata.annotations{reason}"))
+                .collect();
+            assert_eq!(fixture.rejects(), expected, "{annotations}");
         }
     }
 

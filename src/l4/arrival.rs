@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use http::HeaderValue;
+
 use super::proxy_protocol::Header;
 use super::redirected::Redirected;
+use crate::model::tls::SpiffeId;
 
 /// A client's connection, or a session of datagrams, as far as it is known before a byte of it is passed on.
 #[derive(Clone, Debug)]
@@ -25,6 +28,17 @@ pub struct Arrival {
     pub carrier: Carrier,
     /// Where it goes, if it was redirected; else the listener's rules say it.
     pub redirected: Option<Rc<Redirected>>,
+    /// Who the client is, if its sidecar has shown it.
+    pub known: Option<Rc<KnownPeer>>,
+}
+
+/// A client whose sidecar has shown by mTLS who it is.
+#[derive(Clone, Debug)]
+pub struct KnownPeer {
+    /// Its name.
+    pub id: SpiffeId,
+    /// The same for an app that speaks HTTP: `X-Forwarded-Client-Cert`.
+    pub field: HeaderValue,
 }
 
 /// What carries the bytes.
@@ -34,6 +48,8 @@ pub enum Carrier {
     Tcp,
     /// A connection whose TLS ends here.
     Tls,
+    /// A connection whose TLS is that of a sidecar, and ends here.
+    Mtls,
     /// A connection whose TLS is passed on unopened.
     Passthrough,
     /// Datagrams.
@@ -46,6 +62,7 @@ impl Carrier {
         match self {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Mtls => "mtls",
             Self::Passthrough => "tls-passthrough",
             Self::Udp => "udp",
         }
@@ -64,6 +81,7 @@ impl Arrival {
             introduced: None,
             carrier: Carrier::Tcp,
             redirected: None,
+            known: None,
         }
     }
 

@@ -75,6 +75,7 @@ pub fn refused(error: &ConnectError) -> (Outcome, bool) {
         ConnectError::Refused => (Outcome::ConnectRefused, true),
         ConnectError::TimedOut => (Outcome::ConnectTimeout, true),
         ConnectError::AtLimit => (Outcome::Overloaded, false),
+        ConnectError::NoIdentity => (Outcome::NoIdentity, false),
         ConnectError::Handshake(_) => (Outcome::UpstreamReset, true),
         ConnectError::Untrusted(_) => (Outcome::ConnectUntrusted, true),
         ConnectError::Tls(_) => (Outcome::ConnectTls, true),

@@ -111,6 +111,7 @@ impl Drop for Record {
             listener: forward.map_or("", |forward| forward.listener.as_str()),
             route: forward.map_or("", |forward| forward.rule.route.as_str()),
             backend: forward.map_or("", |forward| forward.backend.name.as_str()),
+            identity: self.from.known.as_ref().map_or("", |known| known.id.as_str()),
             endpoint: self.endpoint,
             attempts: self.attempts,
             request_bytes: forth,

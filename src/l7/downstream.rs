@@ -10,6 +10,7 @@ use http::HeaderValue;
 use super::interim::Interim;
 use super::upgrade::Tunnel;
 use crate::balance::Micros;
+use crate::l4::arrival::KnownPeer;
 use crate::l4::proxy_protocol::Header;
 use crate::l4::redirected::Redirected;
 use crate::model::{Certificate, ListenerLimits, ListenerName};
@@ -32,6 +33,8 @@ pub struct Downstream {
     pub limits: Arc<ListenerLimits>,
     /// What was agreed on in its TLS handshake; none in clear text.
     pub tls: Option<Rc<ClientTls>>,
+    /// Who the client is, if its sidecar has shown it. That TLS is below what the client speaks and no concern of its own.
+    pub known: Option<Rc<KnownPeer>>,
     /// Where its requests go, if it was redirected; else the listener's rules say it.
     pub redirected: Option<Rc<Redirected>>,
     /// Interim responses for the client; none can be sent on HTTP/2.
@@ -54,6 +57,12 @@ impl Downstream {
             alpn: tls.and_then(|tls| tls.alpn.clone()),
             unique_id: None,
         }
+    }
+
+    /// Who the client is by a certificate that was verified, for endpoints.
+    pub fn identity(&self) -> Option<&HeaderValue> {
+        let by_tls = self.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+        by_tls.or_else(|| self.known.as_ref().map(|known| &known.field))
     }
 
     /// `http` or `https`.

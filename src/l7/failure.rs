@@ -38,6 +38,8 @@ pub enum Failure {
     Overloaded,
     /// The backend is near its limit, and other requests matter more.
     Shed,
+    /// The backend is to be reached by mTLS, and it is not known who we are.
+    NoIdentity,
     /// The endpoint refused the connection.
     ConnectRefused,
     /// The connection was not made in time.
@@ -116,6 +118,7 @@ impl Failure {
             Self::NoEndpoint => (Outcome::NoEndpoint, StatusCode::SERVICE_UNAVAILABLE, Proxy),
             Self::Overloaded => (Outcome::Overloaded, StatusCode::SERVICE_UNAVAILABLE, Proxy),
             Self::Shed => (Outcome::Shed, StatusCode::SERVICE_UNAVAILABLE, Proxy),
+            Self::NoIdentity => (Outcome::NoIdentity, StatusCode::SERVICE_UNAVAILABLE, Proxy),
             Self::ConnectRefused => (Outcome::ConnectRefused, StatusCode::BAD_GATEWAY, Endpoint),
             Self::ConnectTimeout => (Outcome::ConnectTimeout, StatusCode::GATEWAY_TIMEOUT, Endpoint),
             Self::ConnectFailed => (Outcome::ConnectFailed, StatusCode::BAD_GATEWAY, Endpoint),
@@ -170,6 +173,7 @@ impl From<&ConnectError> for Failure {
             ConnectError::Refused => Self::ConnectRefused,
             ConnectError::TimedOut => Self::ConnectTimeout,
             ConnectError::AtLimit => Self::Overloaded,
+            ConnectError::NoIdentity => Self::NoIdentity,
             ConnectError::Handshake(_) => Self::Reset,
             ConnectError::Untrusted(_) => Self::ConnectUntrusted,
             ConnectError::Tls(_) => Self::ConnectTls,

@@ -79,7 +79,7 @@ impl Outgoing {
             address: from.peer.ip(),
             trusted: from.trusted,
             scheme: from.scheme(),
-            identity: from.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
+            identity: from.identity(),
         };
         forward_request(&mut headers, forward.survey, &forward.host, &by, parts.version)
             .map_err(Failure::Headers)?;

@@ -281,6 +281,7 @@ impl Drop for Record {
             listener: detail.listener.as_ref().map_or("", |listener| listener.as_str()),
             route: detail.rule.as_ref().map_or("", |rule| rule.route.as_str()),
             backend: self.backend.as_ref().map_or("", |backend| backend.name.as_str()),
+            identity: self.from.known.as_ref().map_or("", |known| known.id.as_str()),
             endpoint: self.endpoint,
             attempts: self.attempts,
             hedge: self.hedge,

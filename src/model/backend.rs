@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Affinity, BackendName, Concurrency, HashKey, UpstreamTls};
+use super::{Affinity, BackendName, Concurrency, HashKey, Peers, UpstreamTls};
 
 /// The policy of a backend; its endpoints travel apart, because they change far more often.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub struct Backend {
     pub protocol: BackendProtocol,
     /// How connections use TLS. None: clear text.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// Who endpoints' sidecars have to be, if connections go to them by mTLS. With what is known of ourselves the compiled
+    /// snapshot makes [`Self::tls`] of it; where that is missing there is no connection.
+    pub mtls: Option<Peers>,
     /// What connections begin with, to tell endpoints who the client is. None: nothing.
     pub proxy_protocol: Option<ProxyVersion>,
     /// How an endpoint is chosen.
@@ -69,6 +72,7 @@ impl Backend {
             name,
             protocol: BackendProtocol::Http1,
             tls: None,
+            mtls: None,
             proxy_protocol: None,
             balance: Balance::LeastLatency,
             hash: HashKey::Source,

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    Backend, BackendName, Certificate, Challenges, Endpoint, Listener, ListenerName, ManagedName, Route,
-    RouteName, SourceName,
+    Backend, BackendName, Certificate, Challenges, Endpoint, Identity, Listener, ListenerName, ManagedName,
+    Route, RouteName, SourceName,
 };
 
 /// What changed: `Some` is added or changed, `None` is gone. The first delta of a source is all it has.
@@ -24,6 +24,8 @@ pub struct Delta {
     pub certificates: BTreeMap<ManagedName, Option<Arc<Certificate>>>,
     /// What authorities are answered from now on. None: what they were answered before. One source alone says it.
     pub challenges: Option<Arc<Challenges>>,
+    /// Who we are from now on, towards other sidecars; `Some(None)`: nobody. None: who we were before.
+    pub identity: Option<Option<Arc<Identity>>>,
 }
 
 impl Delta {
@@ -35,6 +37,7 @@ impl Delta {
             && self.endpoints.is_empty()
             && self.certificates.is_empty()
             && self.challenges.is_none()
+            && self.identity.is_none()
     }
 
     /// Takes a later delta on top of this one.
@@ -45,6 +48,7 @@ impl Delta {
         self.endpoints.extend(later.endpoints);
         self.certificates.extend(later.certificates);
         self.challenges = later.challenges.or(self.challenges.take());
+        self.identity = later.identity.or(self.identity.take());
     }
 }
 
@@ -59,6 +63,8 @@ pub struct World {
     pub backends: BTreeMap<BackendName, Arc<Backend>>,
     /// Backends' endpoints by name.
     pub endpoints: BTreeMap<BackendName, Arc<[Endpoint]>>,
+    /// Who we are, towards other sidecars.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl World {
@@ -70,6 +76,7 @@ impl World {
             routes: changes(&self.routes, &next.routes),
             backends: changes(&self.backends, &next.backends),
             endpoints: changes(&self.endpoints, &next.endpoints),
+            identity: (self.identity != next.identity).then(|| next.identity.clone()),
             ..Delta::default()
         }
     }
@@ -80,6 +87,9 @@ impl World {
         put(&mut self.routes, &delta.routes);
         put(&mut self.backends, &delta.backends);
         put(&mut self.endpoints, &delta.endpoints);
+        if let Some(identity) = &delta.identity {
+            self.identity.clone_from(identity);
+        }
     }
 }
 

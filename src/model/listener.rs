@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HostPattern, ListenerName, ListenerTls};
+use super::{HostPattern, InboundMtls, ListenerName, ListenerTls};
 
 /// One place where clients arrive.
 ///
@@ -205,6 +205,8 @@ pub struct ListenerLimits {
     pub responses: Option<u32>,
     /// What connections have to begin with. None: with the client's own bytes.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether other sidecars show who they are. None: nobody is asked. It has no say where the listener has TLS.
+    pub mtls: Option<InboundMtls>,
     /// How long the first bytes of a redirected connection are waited for, to see what is spoken.
     pub detect: Duration,
     /// Ports of destinations whose redirected connections are relayed without a look.
@@ -258,6 +260,7 @@ impl Default for ListenerLimits {
             relay_idle: Self::relay_idle_of(ListenerKind::Tcp),
             responses: None,
             proxy_protocol: None,
+            mtls: None,
             detect: Duration::from_millis(250),
             opaque_ports: OPAQUE_PORTS.to_vec(),
             trusted_proxies: Vec::new(),

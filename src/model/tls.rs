@@ -7,6 +7,8 @@
 pub mod certificate;
 pub mod client_auth;
 pub mod managed;
+pub mod mtls;
+pub mod spiffe;
 pub mod subject;
 pub mod trust;
 pub mod upstream;
@@ -20,6 +22,8 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::{Certificate, CertificateError, Origin, Part};
 pub use client_auth::{ClientAuth, ClientAuthMode};
 pub use managed::{AlpnAnswer, Challenges, ManagedName, ManagedNameError};
+pub use mtls::{Identity, InboundMtls, Inner, MtlsMode, PeerRefused, PeerVerifier, Peers};
+pub use spiffe::{PeerName, SpiffeError, SpiffeId};
 pub use subject::{Subject, SubjectName};
 pub use trust::{TrustBundle, TrustError};
 pub use upstream::{Roots, UpstreamTls, UpstreamTlsError};

@@ -29,6 +29,7 @@ use foldhash::fast::RandomState;
 use self::listeners::{Edits, Listeners};
 use super::backend::{Backends, Swap};
 use super::destinations::Destinations;
+use super::mtls::Mtls;
 use super::paths::Entry;
 use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
@@ -36,8 +37,8 @@ use super::union::{Claimed, SourceIndex, Union};
 use super::{Bind, ChallengeTable, Snapshot};
 use crate::balance::{Micros, Vantage};
 use crate::model::{
-    self, BackendName, Delta, Endpoint, HostPattern, Listener, ListenerName, Opening, Reject, Route,
-    RouteName, SourceName, Transport,
+    self, BackendName, Delta, Endpoint, HostPattern, Identity, Listener, ListenerName, Opening, Reject,
+    Route, RouteName, SourceName, Transport,
 };
 use crate::telemetry::Metrics;
 
@@ -54,6 +55,7 @@ pub struct Compiler {
     attached: HashMap<ListenerName, BTreeSet<RouteName>>,
     backends: Backends,
     destinations: Destinations,
+    mtls: Mtls,
     binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     generation: u64,
@@ -91,6 +93,7 @@ impl Compiler {
             attached: HashMap::new(),
             backends: Backends::new(metrics, vantage),
             destinations: Destinations::default(),
+            mtls: Mtls::default(),
             binds: HashMap::default(),
             challenges: None,
             generation: 0,
@@ -107,7 +110,11 @@ impl Compiler {
         let source = self.source(source);
         let mut applied = Applied::default();
         let (certificates, challenges) = (std::mem::take(&mut delta.certificates), delta.challenges.take());
-        let changed = self.unite(source, delta, &mut applied.rejects);
+        let identity = delta.identity.take();
+        let mut changed = self.unite(source, delta, &mut applied.rejects);
+        if let Some(identity) = identity {
+            self.identify(source, identity, &mut changed);
+        }
 
         let mut late = Vec::new();
         for swap in self.define_backends(&changed.backends, now) {
@@ -125,6 +132,9 @@ impl Compiler {
         applied
             .rejects
             .extend(self.address_rejects(|name| changed.backends.contains(name)));
+        applied
+            .rejects
+            .extend(self.identity_rejects(|name| changed.backends.contains(name)));
         let fresh = self.listeners.follow(&changed.listeners);
         self.listeners.manage(certificates);
         for name in &changed.listeners {
@@ -162,6 +172,7 @@ impl Compiler {
         }
         rejects.sort_by(|a, b| (a.source.as_str(), &a.object).cmp(&(b.source.as_str(), &b.object)));
         rejects.extend(self.address_rejects(|_| true));
+        rejects.extend(self.identity_rejects(|_| true));
         rejects
     }
 
@@ -218,6 +229,16 @@ impl Compiler {
         changed
     }
 
+    /// Takes who a source says that we are; what is made of it is made anew.
+    fn identify(&mut self, source: SourceIndex, identity: Option<Arc<Identity>>, changed: &mut Changed) {
+        if self.mtls.follow(source, identity) {
+            let all = self.policies.all();
+            let concerned = all.filter(|(_, claim)| claim.value.mtls.is_some());
+            changed.backends.extend(concerned.map(|(name, _)| name.clone()));
+            self.listeners.identify();
+        }
+    }
+
     /// New content of those backends that are defined and other than before.
     fn define_backends(&mut self, names: &BTreeSet<BackendName>, now: Micros) -> Vec<Swap> {
         let mut swaps = Vec::new();
@@ -225,7 +246,8 @@ impl Compiler {
             if let Some(policy) = self.policies.get(name) {
                 let endpoints = self.endpoints.claim_of(name, policy.source).cloned();
                 let endpoints = endpoints.unwrap_or_default();
-                swaps.extend(self.backends.define(name, &policy.value, endpoints, now));
+                let complete = self.mtls.complete(&policy.value);
+                swaps.extend(self.backends.define(name, &complete, endpoints, now));
             }
         }
         swaps
@@ -328,7 +350,8 @@ impl Compiler {
 
     /// Publishes a new table if there is anything new in it; says whether sockets have to follow.
     fn publish(&mut self, answers_changed: bool, published: &mut Option<u64>) -> bool {
-        let (binds_changed, addresses_changed) = self.listeners.rebuild(&mut self.binds);
+        let identity = self.mtls.identity();
+        let (binds_changed, addresses_changed) = self.listeners.rebuild(&mut self.binds, identity);
         let destinations_changed = self.destinations.take_changed();
         if self.backends.take_listed() | binds_changed | answers_changed | destinations_changed {
             self.generation += 1;
@@ -368,6 +391,30 @@ impl Compiler {
             })
         });
         rejects.collect()
+    }
+
+    /// Backends that are to be reached by mTLS while nobody says who we are: nothing goes there.
+    fn identity_rejects(&self, concerns: impl Fn(&BackendName) -> bool) -> Vec<Reject> {
+        if self.mtls.identity().is_some() {
+            return Vec::new();
+        }
+        let asking = self
+            .policies
+            .all()
+            .filter(|(name, claim)| claim.value.mtls.is_some() && concerns(name));
+        let mut rejects: Vec<_> = asking
+            .map(|(name, claim)| Reject {
+                source: self.source_name(claim.source),
+                object: format!("backend {name}"),
+                field: Some("mtls".to_owned()),
+                reason:
+                    "mTLS needs an identity, and there is none, so nothing is sent there; write identity: \
+                         {directory: PATH}, or give --identity DIR"
+                        .to_owned(),
+            })
+            .collect();
+        rejects.sort_by(|a, b| a.object.cmp(&b.object));
+        rejects
     }
 
     fn slot_reject(&self, name: &ListenerName) -> Option<Reject> {

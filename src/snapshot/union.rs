@@ -55,6 +55,11 @@ impl<K: Hash + Eq + Clone, V: PartialEq> Union<K, V> {
         self.held.get(key)
     }
 
+    /// What counts, of all keys, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&K, &Claim<V>)> {
+        self.held.iter()
+    }
+
     /// What a source claims for a key, whether it counts or not.
     pub(super) fn claim_of(&self, key: &K, source: SourceIndex) -> Option<&V> {
         let held = self.held.get(key)?;

@@ -14,6 +14,7 @@ use super::metrics::{
     Acme, BackendTotals, CRITICALITIES, Concurrency, EJECTIONS, Injection, Kubernetes, ListenerTotals, PICKS,
     Totals,
 };
+use super::mtls::Came;
 use super::process::ProcessTotals;
 use super::{HandshakeEnd, Metrics};
 
@@ -377,6 +378,28 @@ const FAMILIES: &[Family] = &[
                         .filter(|(_, count)| *count > 0)
                         .map(|(end, count)| {
                             let labels = [("listener", &*listener.name), ("outcome", end.code())];
+                            counter(&labels, count as f64)
+                        })
+                })
+                .collect()
+        },
+    },
+    Family {
+        name: "tidegate_mtls_connections_total",
+        kind: MetricType::COUNTER,
+        help: "Connections to listeners that ask for mTLS, by how they came.",
+        labels: &["listener", "came"],
+        samples: |reading| {
+            let listeners = reading.totals.listeners.iter();
+            listeners
+                .flat_map(|listener| {
+                    Came::ALL
+                        .iter()
+                        .map(|came| (came, listener.came[came.index()]))
+                        // Listeners that do not ask have none.
+                        .filter(|(_, count)| *count > 0)
+                        .map(|(came, count)| {
+                            let labels = [("listener", &*listener.name), ("came", came.code())];
                             counter(&labels, count as f64)
                         })
                 })

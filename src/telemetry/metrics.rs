@@ -22,6 +22,7 @@ pub use self::totals::{
 };
 use super::detection::Detected;
 use super::histogram::Cell;
+use super::mtls::Came;
 use super::{HandshakeEnd, Outcome};
 
 /// Names with children of their own, per kind.
@@ -467,6 +468,11 @@ impl ListenerMetrics {
     /// Counts what was found on a redirected connection.
     pub fn detected(&self, worker: usize, found: Detected) {
         self.shards.of(worker).detected[found.index()].add(1);
+    }
+
+    /// Counts how a connection came where mTLS is asked for.
+    pub fn came(&self, worker: usize, came: Came) {
+        self.shards.of(worker).came[came.index()].add(1);
     }
 
     /// The sum over all workers.

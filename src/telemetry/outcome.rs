@@ -79,6 +79,24 @@ outcomes! {
     ProxyHeader = "proxy_header", "http_request_error";
     /// The PROXY header did not come in time.
     ProxyTimeout = "proxy_timeout", "http_request_error";
+    /// The connection is in clear text, or is TLS of another kind, where only mTLS of sidecars is taken.
+    MtlsPlain = "mtls_plain", "http_request_denied";
+    /// The client's handshake was not over in time, or it said nothing at all.
+    MtlsTimeout = "mtls_timeout", "http_request_error";
+    /// The client's handshake broke off, or breaks the protocol.
+    MtlsHandshake = "mtls_handshake", "http_request_error";
+    /// The client showed no certificate.
+    MtlsNoCertificate = "mtls_no_certificate", "http_request_denied";
+    /// The client's certificate is not by whom the trust bundle names.
+    MtlsUntrusted = "mtls_untrusted", "http_request_denied";
+    /// The client's certificate has expired, or is not valid yet.
+    MtlsExpired = "mtls_expired", "http_request_denied";
+    /// The client's certificate names no workload.
+    MtlsNoId = "mtls_no_id", "http_request_denied";
+    /// The client is of another trust domain.
+    MtlsTrustDomain = "mtls_trust_domain", "http_request_denied";
+    /// The client is none of those that may connect.
+    MtlsNotAllowed = "mtls_not_allowed", "http_request_denied";
     /// No listener, hostname or rule is for the request.
     NoRoute = "no_route", "destination_not_found";
     /// The rule's reference to a backend is wrong or not granted.
@@ -90,6 +108,8 @@ outcomes! {
     Overloaded = "overloaded", "connection_limit_reached";
     /// The backend was near its limit, and other requests matter more.
     Shed = "shed", "connection_limit_reached";
+    /// The backend is to be reached by mTLS, or a client connects by it, and it is not known who we are.
+    NoIdentity = "no_identity", "proxy_configuration_error";
     /// The endpoint refused the connection.
     ConnectRefused = "connect_refused", "connection_refused";
     /// The connection was not made in time.
@@ -153,11 +173,21 @@ impl Outcome {
             | Self::ProxyUntrusted
             | Self::ProxyHeader
             | Self::ProxyTimeout
+            | Self::MtlsPlain
+            | Self::MtlsTimeout
+            | Self::MtlsHandshake
+            | Self::MtlsNoCertificate
+            | Self::MtlsUntrusted
+            | Self::MtlsExpired
+            | Self::MtlsNoId
+            | Self::MtlsTrustDomain
+            | Self::MtlsNotAllowed
             | Self::NoRoute => false,
             Self::BadReference
             | Self::NoEndpoint
             | Self::Overloaded
             | Self::Shed
+            | Self::NoIdentity
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectFailed

@@ -30,6 +30,8 @@ pub struct ExchangeRecord<'a> {
     pub route: &'a str,
     /// The backend's name; empty when none was chosen.
     pub backend: &'a str,
+    /// Who the client is, as its sidecar has shown by mTLS; empty when it has not.
+    pub identity: &'a str,
     /// The endpoint of the last attempt.
     pub endpoint: Option<SocketAddr>,
     /// Attempts made, the first included; 0 when nothing was sent upstream.
@@ -80,7 +82,7 @@ impl Hedge {
 pub struct RelayRecord<'a> {
     /// Why it ended.
     pub outcome: Outcome,
-    /// What carried it: `tcp`, `tls`, `tls-passthrough`, `udp`.
+    /// What carried it: `tcp`, `tls`, `mtls`, `tls-passthrough`, `udp`.
     pub protocol: &'static str,
     /// The client's address (after PROXY protocol, if that is in use).
     pub client: SocketAddr,
@@ -92,6 +94,8 @@ pub struct RelayRecord<'a> {
     pub route: &'a str,
     /// The backend's name; empty when none was chosen.
     pub backend: &'a str,
+    /// Who the client is, as its sidecar has shown by mTLS; empty when it has not.
+    pub identity: &'a str,
     /// The endpoint of the last attempt.
     pub endpoint: Option<SocketAddr>,
     /// Attempts to connect, the first included.

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::balance::{ConnectionSlot, EndpointCell};
-use crate::model::{Backend, BackendProtocol, UpstreamTls};
+use crate::model::{Backend, BackendProtocol, Inner, UpstreamTls};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum ConnectError {
     /// As many are open as the endpoint may have.
     #[error("the endpoint has as many connections as it may")]
     AtLimit,
+    /// It is to be made by mTLS, and it is not known who we are.
+    #[error("mTLS is to be spoken, and there is no identity")]
+    NoIdentity,
     /// The protocol's start on the connection failed.
     #[error("the endpoint did not start the protocol: {0}")]
     Handshake(hyper::Error),
@@ -58,12 +61,13 @@ pub(super) async fn connect(
     policy: &Backend,
     header: &[u8],
 ) -> Result<(Stream, ConnectionSlot), ConnectError> {
+    let tls = tls_of(policy)?;
     let slot =
         EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
     let deadline = Instant::now() + policy.connect_timeout;
     let mut stream = dial(cell.address(), policy.connect_timeout).await?;
     introduce(&mut stream, header).await?;
-    let stream = match &policy.tls {
+    let stream = match tls {
         None => Stream::Plain(stream),
         Some(tls) => {
             let shaken = tokio::time::timeout_at(deadline, shake(stream, tls, protocol)).await;
@@ -80,12 +84,13 @@ pub async fn connect_opaque(
     policy: &Backend,
     header: &[u8],
 ) -> Result<(Stream, ConnectionSlot), ConnectError> {
+    let tls = tls_of(policy)?;
     let slot =
         EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
     let deadline = Instant::now() + policy.connect_timeout;
     let mut stream = dial(cell.address(), policy.connect_timeout).await?;
     introduce(&mut stream, header).await?;
-    let stream = match &policy.tls {
+    let stream = match tls {
         None => Stream::Plain(stream),
         Some(tls) => {
             let shaken = tokio::time::timeout_at(deadline, shake_with(stream, tls, tls.opaque())).await;
@@ -123,7 +128,7 @@ async fn shake_with(
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
     let connector = TlsConnector::from(Arc::clone(config));
     let shaken = connector.connect(tls.hostname.clone(), stream).await;
-    shaken.map_err(|error| {
+    let stream = shaken.map_err(|error| {
         let own = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -131,12 +136,26 @@ async fn shake_with(
             Some(refused @ rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted(refused.clone()),
             _ => ConnectError::Tls(error),
         }
-    })
+    })?;
+    // Whoever did not agree to ours would take what is inside for its own.
+    if tls.peers.is_some() && stream.get_ref().1.alpn_protocol().is_none() {
+        return Err(ConnectError::Tls(io::Error::other("it is no sidecar")));
+    }
+    Ok(stream)
+}
+
+/// How a backend's connections use TLS. Where mTLS was asked for there is nothing without it.
+fn tls_of(policy: &Backend) -> Result<Option<&UpstreamTls>, ConnectError> {
+    match (&policy.tls, &policy.mtls) {
+        (None, Some(_)) => Err(ConnectError::NoIdentity),
+        (tls, _) => Ok(tls.as_deref()),
+    }
 }
 
 /// Whether HTTP/2 was agreed on.
 pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
-    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    let agreed = stream.get_ref().1.alpn_protocol();
+    agreed == Some(b"h2") || agreed == Some(Inner::Http2.alpn())
 }
 
 /// A plain connection to an address, with the options that all upstream sockets have.

@@ -22,7 +22,7 @@ fn said(directory: &Path, tls: &str) -> Vec<String> {
     said_of(directory, &text)
 }
 
-fn said_of(directory: &Path, text: &str) -> Vec<String> {
+pub fn said_of(directory: &Path, text: &str) -> Vec<String> {
     let file = directory.join("tidegate.yaml");
     std::fs::write(&file, text).unwrap();
     let found = match config::load(&file) {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tidegate::app::{self, Options, Running, Source};
 use tidegate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, AdminSettings, Settings};
 use tidegate::model::{
-    Backend, BackendName, BackendTarget, Delta, Endpoint, HostPattern, Listener, ListenerLimits,
+    Backend, BackendName, BackendTarget, Delta, Endpoint, HostPattern, Identity, Listener, ListenerLimits,
     ListenerName, Match, PathMatch, Protocols, Route, RouteName, Rule, SourceName, WeightedBackend, World,
 };
 
@@ -28,6 +28,7 @@ pub struct Setup {
     pub rules: Vec<Rule>,
     pub backends: Vec<(Backend, Vec<Endpoint>)>,
     pub settings: Settings,
+    pub identity: Option<Arc<Identity>>,
     pub directory: TempDir,
 }
 
@@ -58,6 +59,7 @@ impl Setup {
             rules: vec![rule_to("web")],
             backends: Vec::new(),
             settings,
+            identity: None,
             directory,
         };
         setup.backend("web", endpoints, |_| {})
@@ -115,7 +117,10 @@ impl Setup {
     }
 
     pub fn world(&self) -> World {
-        let mut world = World::default();
+        let mut world = World {
+            identity: self.identity.clone(),
+            ..World::default()
+        };
         let name = self.listener.name.clone();
         let route = route(name.clone(), self.rules.clone());
         world.listeners.insert(name, Arc::new(self.listener.clone()));

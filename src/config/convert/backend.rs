@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::{Names, check_name};
-use super::{DAY, Pass, SHORT, filter, tls};
+use super::{DAY, Pass, SHORT, filter, mtls, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed, TextOr};
 use crate::config::raw::RawConfig;
@@ -28,7 +28,13 @@ use crate::model::{
 };
 
 /// Puts all backends and their endpoints into the world.
-pub fn backends(pass: &mut Pass, raw: &RawConfig, names: &mut Names, world: &mut World) {
+pub fn backends(
+    pass: &mut Pass,
+    raw: &RawConfig,
+    identity: &mtls::Known,
+    names: &mut Names,
+    world: &mut World,
+) {
     let mut virtual_addresses: HashMap<SocketAddr, Place> = HashMap::new();
     for (name, raw) in raw.backends.iter().flat_map(|map| &map.0) {
         for text in raw.value.virtual_addresses.iter().flatten() {
@@ -50,7 +56,7 @@ pub fn backends(pass: &mut Pass, raw: &RawConfig, names: &mut Names, world: &mut
         let endpoints = endpoints(pass, &raw.value, raw.place, raw.value.tls.is_some());
         check_backend_name(pass, name, &endpoints);
         names.define_backend(name);
-        let backend = backend(pass, name, &raw.value);
+        let backend = backend(pass, identity, name, &raw.value);
         world.endpoints.insert(backend.name.clone(), endpoints.into());
         world.backends.insert(backend.name.clone(), backend.into());
     }
@@ -69,7 +75,7 @@ fn check_backend_name(pass: &mut Pass, name: &Placed<String>, endpoints: &[Endpo
     }
 }
 
-fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend {
+fn backend(pass: &mut Pass, identity: &mtls::Known, name: &Placed<String>, raw: &RawBackend) -> Backend {
     let default = Backend::new(BackendName::new(name.text()));
     Backend {
         protocol: match (&raw.protocol, &raw.tls) {
@@ -82,6 +88,10 @@ fn backend(pass: &mut Pass, name: &Placed<String>, raw: &RawBackend) -> Backend 
             .as_ref()
             .and_then(|raw| tls::upstream(pass, raw))
             .map(Arc::new),
+        mtls: raw
+            .mtls
+            .as_ref()
+            .map(|own| mtls::outbound(pass, identity, own, raw.tls.as_ref().map(|tls| tls.place))),
         proxy_protocol: raw.proxy_protocol.map(|version| match version {
             RawProxyVersion::V1 => ProxyVersion::V1,
             RawProxyVersion::V2 => ProxyVersion::V2,

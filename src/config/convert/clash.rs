@@ -61,7 +61,14 @@ pub fn listeners(
                 .hint("choose another port"),
             );
         }
-        if first.limits != listener.limits {
+        if first.limits.mtls != listener.limits.mtls {
+            let message = format!(
+                "{address} cannot ask some for mTLS and others not, as {} and {} have it",
+                first.name, listener.name
+            );
+            let hint = "write the same mtls for both, or choose another port";
+            pass.say(Diagnostic::error(*place, message).hint(hint));
+        } else if first.limits != listener.limits {
             let name = first.name.clone().min(listener.name.clone());
             pass.say(Diagnostic::warning(
                 *place,

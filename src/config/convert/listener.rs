@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::check_name;
-use super::{DAY, Pass, SHORT, tls};
+use super::{DAY, Pass, SHORT, mtls, tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::acme::RawAcme;
@@ -22,7 +22,7 @@ use crate::model::{
 const SHORT_FORM_NAME: &str = "http";
 
 /// The listeners, each with the place of its address.
-pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
+pub fn listeners(pass: &mut Pass, raw: &RawConfig, identity: &mtls::Known) -> Vec<(Listener, Place)> {
     match (&raw.listen, &raw.listeners) {
         (Some(listen), Some(listeners)) => {
             pass.say(
@@ -56,7 +56,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig) -> Vec<(Listener, Place)> {
                 .value
                 .0
                 .iter()
-                .map(|(name, one)| listener(pass, name, one, raw.acme.as_ref()))
+                .map(|(name, one)| listener(pass, name, one, raw.acme.as_ref(), identity))
                 .collect()
         }
         (None, None) if raw.manifests.is_some() || raw.has_settings_alone() => Vec::new(),
@@ -79,6 +79,7 @@ fn listener(
     name: &Placed<String>,
     raw: &RawListener,
     acme: Option<&Placed<RawAcme>>,
+    identity: &mtls::Known,
 ) -> (Listener, Place) {
     check_name(pass, "listener", name);
     let kind = kind(pass, raw);
@@ -100,6 +101,22 @@ fn listener(
         .proxy_protocol
         .as_ref()
         .map(|raw| proxy_protocol(pass, &raw.value));
+    limits.mtls = raw.mtls.as_ref().and_then(|own| {
+        let conflict = match (&raw.tls, &raw.transparent, &raw.protocol) {
+            (Some(tls), ..) => Some((tls.place, "TLS is ended already; see tls.client_auth")),
+            (_, Some(direction), _) if direction.value == RawDirection::Outbound => {
+                Some((direction.place, "who connects is the app beside"))
+            }
+            (.., Some(protocol)) if kind == ListenerKind::Udp => {
+                Some((protocol.place, "datagrams have no TLS"))
+            }
+            (.., Some(protocol)) if kind == ListenerKind::Tls => {
+                Some((protocol.place, "TLS is passed on unopened; write protocol: tcp"))
+            }
+            _ => None,
+        };
+        mtls::inbound(pass, identity, own, conflict)
+    });
     let address = address(pass, &raw.address);
     let protocols = protocols(pass, raw.protocols.as_ref(), raw.tls.is_some());
     let tls = raw.tls.as_ref();
@@ -218,6 +235,20 @@ fn redirected(pass: &mut Pass, raw: &RawListener, direction: &Placed<RawDirectio
         RawDirection::Inbound => Direction::Inbound,
         RawDirection::Outbound => Direction::Outbound,
     })
+}
+
+/// A port; none when it is none, which is said.
+pub fn port(pass: &mut Pass, number: &Placed<u32>) -> Option<u16> {
+    match u16::try_from(number.value) {
+        Ok(port) if port > 0 => Some(port),
+        _ => {
+            pass.error(
+                number.place,
+                format!("{} is no port from 1 to 65535", number.value),
+            );
+            None
+        }
+    }
 }
 
 /// A hostname pattern; [`HostPattern::Any`] when it is wrong.
@@ -362,16 +393,7 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>, kind: ListenerKind) 
         ),
         opaque_ports: match &raw.opaque_ports {
             None => default.opaque_ports,
-            Some(ports) => ports
-                .iter()
-                .filter_map(|port| match u16::try_from(port.value) {
-                    Ok(number) if number > 0 => Some(number),
-                    _ => {
-                        pass.error(port.place, format!("{} is no port from 1 to 65535", port.value));
-                        None
-                    }
-                })
-                .collect(),
+            Some(ports) => ports.iter().filter_map(|number| port(pass, number)).collect(),
         },
         relay_idle: pass.duration_or_none(
             "relay_idle",
@@ -384,6 +406,7 @@ fn limits(pass: &mut Pass, raw: Option<&RawListenerLimits>, kind: ListenerKind) 
             .as_ref()
             .map(|most| pass.count("responses", Some(most), 1, 1..=1_000_000)),
         proxy_protocol: default.proxy_protocol,
+        mtls: default.mtls,
         trusted_proxies: default.trusted_proxies,
         load_reports: default.load_reports,
     };

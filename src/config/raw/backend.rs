@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::mtls::RawOutboundMtls;
 use super::text::{
     AffinityText, ConcurrencyText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText,
     PercentText, StatusRanges,
@@ -20,6 +21,8 @@ pub struct RawBackend {
     pub protocol: Option<Placed<RawBackendProtocol>>,
     /// How connections use TLS. Default: clear text.
     pub tls: Option<Placed<RawUpstreamTls>>,
+    /// Connections go by mTLS to the endpoints' sidecars; without it there is no connection. Default: they do not.
+    pub mtls: Option<Placed<RawOutboundMtls>>,
     /// Connections begin with a PROXY header, which tells endpoints who the client is. Default: they do not.
     pub proxy_protocol: Option<RawProxyVersion>,
     /// How an endpoint is chosen. Default: least-latency.

@@ -1,7 +1,7 @@
 //! Backends with every default filled in.
 
 use super::yaml::{Fields, Yaml};
-use super::{fields, list, text, time, time_or_none, tls, word};
+use super::{fields, list, mtls, text, time, time_or_none, tls, word};
 use crate::config::units::{show_concurrency, show_excess, show_status_ranges};
 use crate::model::{
     ActiveCheck, Affinity, AffinityBy, AffinityMode, Backend, BackendProtocol, CheckKind, Comparable,
@@ -43,6 +43,7 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
         )
         .with("protocol", protocol(backend.protocol, backend.tls.is_some()))
         .maybe("tls", backend.tls.as_deref().map(tls::upstream))
+        .maybe("mtls", backend.mtls.as_ref().map(mtls::outbound))
         .maybe(
             "proxy_protocol",
             backend.proxy_protocol.map(|version| word(version.word())),

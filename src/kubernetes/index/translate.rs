@@ -225,7 +225,8 @@ impl Index {
                     .get(&id.namespace)
                     .filter(|_| traffic.may_have_tls());
                 let tls = policies.and_then(|policies| policies.of_port(&id.name, &port.name));
-                if let Some(Ok(tls)) = tls {
+                // Where sidecars speak mTLS, that is the TLS: what is inside is for the app.
+                if let Some(Ok(tls)) = tls.filter(|_| policy.backend.mtls.is_none()) {
                     policy.backend.tls = Some(Arc::clone(tls));
                     policy.backend.protocol = service::over_tls(policy.backend.protocol, port);
                 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{Certificate, Subject, SubjectName, TlsVersions, TrustBundle, provider};
+use super::mtls::{Identity, Inner, PeerVerifier, Peers};
+use super::{Certificate, Subject, SubjectName, TlsVersion, TlsVersions, TrustBundle, provider};
 use crate::model::{BackendProtocol, HostPattern};
 
 /// How a backend's connections use TLS. The words are those of the Gateway API's BackendTLSPolicy.
@@ -26,6 +27,8 @@ pub struct UpstreamTls {
     pub certificate: Option<Arc<Certificate>>,
     /// The versions offered.
     pub versions: TlsVersions,
+    /// Who has to be there, if it is the TLS between sidecars: then none of the names above is asked for.
+    pub peers: Option<Peers>,
     id: u64,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
@@ -68,15 +71,13 @@ impl UpstreamTls {
         certificate: Option<Arc<Certificate>>,
         versions: TlsVersions,
     ) -> Result<Self, UpstreamTlsError> {
-        /// Tells apart what was made at different times, so that a connection is not used under another's rules.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let name = ServerName::try_from(hostname.to_owned())
             .map_err(|_| UpstreamTlsError::Hostname(hostname.to_owned()))?;
         let store = match &roots {
             Roots::System => Arc::clone(TrustBundle::of_system()?.roots()),
             Roots::Bundle(bundle) => Arc::clone(bundle.roots()),
         };
-        let unusable = |error: String| UpstreamTlsError::Unusable(error);
+        let unusable = UpstreamTlsError::Unusable;
         let verifier: Arc<dyn ServerCertVerifier> = match names.is_empty() {
             true => WebPkiServerVerifier::builder_with_provider(store, Arc::clone(provider()))
                 .build()
@@ -86,33 +87,49 @@ impl UpstreamTls {
                 names: names.clone(),
             }),
         };
-        let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
-            .with_protocol_versions(versions.supported())
-            .map_err(|error| unusable(error.to_string()))?
-            .dangerous() // nothing is left out: it verifies the chain, and the names that are wanted
-            .with_custom_certificate_verifier(verifier);
-        let base = match &certificate {
-            Some(certificate) => builder.with_client_cert_resolver(Arc::new(
-                rustls::sign::SingleCertAndKey::from(Arc::clone(certificate.key())),
-            )),
-            None => builder.with_no_client_auth(),
-        };
-        let speaking = |protocols: &[&[u8]]| {
-            let mut config = base.clone();
-            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-            Arc::new(config)
-        };
+        let base = base(verifier, certificate.as_ref(), versions)?;
         Ok(Self {
             hostname: name,
             roots,
             names,
             certificate,
             versions,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            http1: speaking(&[b"http/1.1"]),
-            http2: speaking(&[b"h2"]),
-            any: speaking(&[b"h2", b"http/1.1"]),
-            opaque: speaking(&[]),
+            peers: None,
+            id: next_id(),
+            http1: speaking(&base, &[b"http/1.1"]),
+            http2: speaking(&base, &[b"h2"]),
+            any: speaking(&base, &[b"h2", b"http/1.1"]),
+            opaque: speaking(&base, &[]),
+        })
+    }
+
+    /// The TLS between sidecars, as who we are, to those that are meant.
+    ///
+    /// # Errors
+    /// A trust that cannot be used.
+    pub fn between_sidecars(identity: &Identity, peers: &Peers) -> Result<Self, UpstreamTlsError> {
+        let verifier = Arc::new(PeerVerifier::new(identity, peers.clone())?);
+        let versions = TlsVersions::between(TlsVersion::V1_3, TlsVersion::V1_3).unwrap_or_default();
+        let mut base = base(verifier, Some(&identity.certificate), versions)?;
+        // Peers are told apart by their ids; a name would only be seen on the way. Sessions are not taken up again: that
+        // would show no certificate.
+        base.enable_sni = false;
+        base.resumption = Resumption::disabled();
+        let hostname = ServerName::try_from("peer.invalid")
+            .map_err(|error| UpstreamTlsError::Unusable(error.to_string()))?;
+        let inside = |inner: Inner| speaking(&base, &[inner.alpn()]);
+        Ok(Self {
+            hostname,
+            roots: Roots::Bundle(identity.trust.clone()),
+            names: Vec::new(),
+            certificate: Some(Arc::clone(&identity.certificate)),
+            versions,
+            peers: Some(peers.clone()),
+            id: next_id(),
+            http1: inside(Inner::of(BackendProtocol::Http1)),
+            http2: inside(Inner::of(BackendProtocol::H2c)),
+            any: inside(Inner::of(BackendProtocol::Auto)),
+            opaque: inside(Inner::Opaque),
         })
     }
 
@@ -136,6 +153,37 @@ impl UpstreamTls {
     }
 }
 
+/// Tells apart what was made at different times, so that a connection is not used under another's rules.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn base(
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Option<&Arc<Certificate>>,
+    versions: TlsVersions,
+) -> Result<ClientConfig, UpstreamTlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(versions.supported())
+        .map_err(|error| UpstreamTlsError::Unusable(error.to_string()))?
+        .dangerous() // nothing is left out: it verifies the chain, and the names that are wanted
+        .with_custom_certificate_verifier(verifier);
+    Ok(match certificate {
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(
+            rustls::sign::SingleCertAndKey::from(Arc::clone(certificate.key())),
+        )),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// The same with these application protocols.
+fn speaking(base: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = base.clone();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
 impl PartialEq for UpstreamTls {
     fn eq(&self, other: &Self) -> bool {
         // The rest follows from these.
@@ -144,6 +192,7 @@ impl PartialEq for UpstreamTls {
             && self.names == other.names
             && self.certificate == other.certificate
             && self.versions == other.versions
+            && self.peers == other.peers
     }
 }
 

@@ -16,7 +16,9 @@ use super::super::rule::CompiledRoute;
 use super::super::tls::{Managed, Tickets, TlsService};
 use super::super::union::Union;
 use super::super::{Bind, ListenerEntry};
-use crate::model::{Certificate, HostPattern, Listener, ListenerName, ManagedName, Opening, Transport};
+use crate::model::{
+    Certificate, HostPattern, Identity, Listener, ListenerName, ManagedName, Opening, Transport,
+};
 
 type Tables = HostIndex<Arc<PathTable>>;
 
@@ -146,6 +148,15 @@ impl Listeners {
         }
     }
 
+    /// Who we are is another from now on: the binds that ask others who they are are made anew.
+    pub(super) fn identify(&mut self) {
+        let asking = self
+            .live
+            .values()
+            .filter(|live| live.listener.limits.mtls.is_some());
+        self.stale.extend(asking.map(|live| live.listener.socket()));
+    }
+
     /// The live listener of a name.
     pub(super) fn live(&self, name: &ListenerName) -> Option<&Arc<Listener>> {
         self.live.get(name).map(|live| &live.listener)
@@ -198,7 +209,11 @@ impl Listeners {
 
     /// Makes the binds anew whose listeners have changed. Says whether any did, and whether any
     /// address, its protocols or its limits did.
-    pub(super) fn rebuild(&mut self, binds: &mut HashMap<Socket, Arc<Bind>, RandomState>) -> (bool, bool) {
+    pub(super) fn rebuild(
+        &mut self,
+        binds: &mut HashMap<Socket, Arc<Bind>, RandomState>,
+        identity: Option<&Arc<Identity>>,
+    ) -> (bool, bool) {
         let stale = std::mem::take(&mut self.stale);
         let mut addresses_changed = false;
         for address in &stale {
@@ -217,7 +232,7 @@ impl Listeners {
                 }
             }
             let before = binds.remove(address);
-            let after = Bind::new(*address, entries, before.as_deref()).map(Arc::new);
+            let after = Bind::new(*address, entries, before.as_deref(), identity).map(Arc::new);
             addresses_changed |= match (&before, &after) {
                 (Some(before), Some(after)) => {
                     !Arc::ptr_eq(&before.limits, &after.limits)

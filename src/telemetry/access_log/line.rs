@@ -15,7 +15,7 @@
 //!  "duration_ms":2.311,"head_ms":1.204,"user_agent":"curl/8.5.0","request_id":"7d1f"}
 //! ```
 //! `time` is when the request's head was complete, durations count from there. Status 0 (`-` in text) says that no
-//! response was sent. What is not known is left out (`route`, `backend`, `endpoint`, `head_ms`, `user_agent`, `request_id`; `hedge`: `won` or `lost`;
+//! response was sent. What is not known is left out (`identity`, which is who the client's sidecar has shown to be by mTLS, `route`, `backend`, `endpoint`, `head_ms`, `user_agent`, `request_id`; `hedge`: `won` or `lost`;
 //! in text also their `name=`). Bytes are of bodies. Text that others chose is escaped the same way in both formats (`\"`, `\\`,
 //! `\n`, `\u001b`), and cut at [`MAX_PATH`] or [`MAX_TEXT`] bytes, marked by `…`.
 
@@ -212,7 +212,9 @@ impl LineWriter {
     fn json_way(&mut self, way: &Way<'_>, out: &mut Vec<u8>) {
         put(out, ",\"client\":\"");
         self.addresses.write(way.client, out);
-        put_text(out, "\",\"listener\":\"", way.listener, MAX_TEXT);
+        put(out, "\"");
+        put_known(out, ",\"identity\":\"", way.identity);
+        put_text(out, ",\"listener\":\"", way.listener, MAX_TEXT);
         put_known(out, ",\"route\":\"", way.route);
         put_known(out, ",\"backend\":\"", way.backend);
         if let Some(endpoint) = way.endpoint {
@@ -225,6 +227,7 @@ impl LineWriter {
     }
 
     fn text_way(&mut self, way: &Way<'_>, out: &mut Vec<u8>) {
+        put_known(out, " identity=\"", way.identity);
         put_text(out, " listener=\"", way.listener, MAX_TEXT);
         put_known(out, " route=\"", way.route);
         put_known(out, " backend=\"", way.backend);
@@ -243,6 +246,7 @@ struct Way<'a> {
     listener: &'a str,
     route: &'a str,
     backend: &'a str,
+    identity: &'a str,
     endpoint: Option<SocketAddr>,
     attempts: u8,
 }
@@ -254,6 +258,7 @@ impl<'a> From<&ExchangeRecord<'a>> for Way<'a> {
             listener: record.listener,
             route: record.route,
             backend: record.backend,
+            identity: record.identity,
             endpoint: record.endpoint,
             attempts: record.attempts,
         }
@@ -267,6 +272,7 @@ impl<'a> From<&RelayRecord<'a>> for Way<'a> {
             listener: record.listener,
             route: record.route,
             backend: record.backend,
+            identity: record.identity,
             endpoint: record.endpoint,
             attempts: record.attempts,
         }

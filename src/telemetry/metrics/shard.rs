@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use super::super::detection::Detected;
 use super::super::histogram::{Cell, HistogramCells};
+use super::super::mtls::Came;
 use super::super::{HandshakeEnd, Outcome};
 use super::{BackendTotals, CLASSES, CRITICALITIES, ListenerTotals, PICKS};
 
@@ -114,6 +115,7 @@ pub(super) struct ListenerShard {
     pub(super) handed_off: Cell,
     pub(super) handshakes: [Cell; HandshakeEnd::ALL.len()],
     pub(super) detected: [Cell; Detected::ALL.len()],
+    pub(super) came: [Cell; Came::ALL.len()],
 }
 
 impl ListenerShard {
@@ -126,6 +128,9 @@ impl ListenerShard {
             *count += cell.get();
         }
         for (count, cell) in totals.detected.iter_mut().zip(&self.detected) {
+            *count += cell.get();
+        }
+        for (count, cell) in totals.came.iter_mut().zip(&self.came) {
             *count += cell.get();
         }
     }

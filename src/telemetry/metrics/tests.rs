@@ -180,7 +180,7 @@ fn a_backend_without_traffic_has_no_shards() {
         (1, 2)
     );
     assert!(
-        size_of::<shard::BackendShard>() <= 4608,
+        size_of::<shard::BackendShard>() <= 5120,
         "{}",
         size_of::<shard::BackendShard>()
     );

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::detection::Detected;
 use super::super::histogram::Histogram;
+use super::super::mtls::Came;
 use super::super::{HandshakeEnd, Outcome};
 use super::{CLASSES, CRITICALITIES, EJECTIONS, PICKS};
 
@@ -274,6 +275,8 @@ pub struct ListenerTotals {
     pub handshakes: [u64; HandshakeEnd::ALL.len()],
     /// What was found on redirected connections, by [`Detected::index`].
     pub detected: [u64; Detected::ALL.len()],
+    /// How connections came where mTLS is asked for, by [`Came::index`].
+    pub came: [u64; Came::ALL.len()],
 }
 
 impl ListenerTotals {

@@ -25,6 +25,7 @@ fn write(handle: &mut AccessLogHandle, path: &str) {
         listener: "http",
         route: "shop",
         backend: "shop",
+        identity: "",
         endpoint: None,
         attempts: 1,
         hedge: Hedge::None,
