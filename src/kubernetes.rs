@@ -43,7 +43,7 @@ pub use manifests::{Manifests, OpenError};
 pub use nginx::{ANNOTATIONS, Annotation, Survey, Treatment, survey};
 pub use objects::{Id, Key, Kind, Object};
 pub use overview::{Liveness, Overview, of_directory as overview_of_directory};
-pub use status::Sockets;
+pub use status::{Sockets, StatusAddress};
 
 /// The name of a cluster as a source, in messages.
 pub const SOURCE: &str = "kubernetes";

@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// The address that they are told, where they are served on every address: the load balancer's.
     #[arg(long, value_name = "IP", requires = "kubernetes")]
     status_address: Option<IpAddr>,
+    /// The Service in front, whose addresses they are told instead, as they come: its load balancer's and external ones, else its cluster's.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes", conflicts_with = "status_address", value_parser = service)]
+    publish_service: Option<kubernetes::Id>,
     /// A directory where what the API server says is kept, Secrets with certificates among it, readable by its owner alone. It is served
     /// at the next start if the API server is away then.
     #[arg(long, value_name = "DIR", requires = "kubernetes")]
@@ -105,7 +108,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
             access,
             settings: shared,
             update_status: args.update_status,
-            status_address: args.status_address,
+            status_address: args.told(),
             snapshot: args.snapshot.clone(),
         }));
     }
@@ -113,4 +116,62 @@ pub fn run(args: &RunArgs) -> ExitCode {
         options: Options { settings, sources },
         greeting: None,
     })
+}
+
+impl RunArgs {
+    /// Where clients come to.
+    fn told(&self) -> Option<kubernetes::StatusAddress> {
+        let service = self
+            .publish_service
+            .clone()
+            .map(kubernetes::StatusAddress::Service);
+        service.or(self.status_address.map(kubernetes::StatusAddress::Address))
+    }
+}
+
+fn service(text: &str) -> Result<kubernetes::Id, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(kubernetes::Id::new(namespace, name))
+        }
+        _ => Err(format!(
+            "{text:?} is no Service; write its namespace and name: tidegate/tidegate"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    #[test]
+    fn where_clients_come_to_is_an_address_or_a_service() {
+        let told = |line: &str| {
+            let words = ["run", "--kubernetes"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).map(|line| line.args.told())
+        };
+        let service = kubernetes::StatusAddress::Service(kubernetes::Id::new("edge", "lb"));
+        assert_eq!(told("--publish-service edge/lb").unwrap(), Some(service));
+        let address = kubernetes::StatusAddress::Address("192.0.2.1".parse().unwrap());
+        assert_eq!(told("--status-address 192.0.2.1").unwrap(), Some(address));
+        assert_eq!(told("").unwrap(), None);
+        for (line, part) in [
+            ("--publish-service lb", "write its namespace and name"),
+            ("--publish-service a/b/c", "write its namespace and name"),
+            (
+                "--publish-service a/b --status-address 192.0.2.1",
+                "cannot be used with",
+            ),
+        ] {
+            let said = told(line).unwrap_err().to_string();
+            assert!(said.contains(part), "{line}: {said}");
+        }
+    }
 }

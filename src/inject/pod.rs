@@ -22,10 +22,12 @@ pub struct Namespace {
     pub metadata: Meta,
 }
 
-/// Labels and annotations. They are absent rather than empty in what the API server sends.
+/// Names, labels and annotations. Maps are absent rather than empty in what the API server sends.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Meta {
+    name: String,
+    generate_name: String,
     labels: Option<BTreeMap<String, String>>,
     /// None where there are none: a patch has to make the map first.
     pub annotations: Option<BTreeMap<String, String>>,
@@ -84,6 +86,14 @@ impl Meta {
     /// An annotation's value.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         Some(self.annotations.as_ref()?.get(name)?)
+    }
+
+    /// The name, or how it will begin.
+    pub fn name(&self) -> &str {
+        match self.name.as_str() {
+            "" => &self.generate_name,
+            name => name,
+        }
     }
 
     /// A label's value.

@@ -229,7 +229,12 @@ impl Desk {
             Question::Pod { uid, namespace, pod } => {
                 let decision = self.decide(&namespace, &pod).await?;
                 self.metrics.injection(decision.injection());
-                tracing::debug!(namespace, "a Pod: {:?}", decision.injection());
+                // Who made it may be a controller, which keeps warnings to itself.
+                if let Decision::Leave(why) = &decision {
+                    for warning in why.warnings() {
+                        tracing::info!(namespace, pod = ?pod.metadata.name(), "{warning}");
+                    }
+                }
                 Ok(review::answer(&uid, Some(&decision)))
             }
         }

@@ -33,7 +33,6 @@ mod requests;
 mod watch;
 mod writer;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::JoinSet;
@@ -46,7 +45,7 @@ use keep::{Journal, Keeper};
 pub use lease::{Hold, Resign, ask};
 
 use crate::kubernetes::overview::Overview;
-use crate::kubernetes::status::Sockets;
+use crate::kubernetes::status::{Sockets, StatusAddress};
 use crate::kubernetes::{Object, Settings};
 
 /// What was read and waits for the index; then its readers wait, and with them the API server.
@@ -61,8 +60,8 @@ pub struct ClusterOptions {
     pub settings: Settings,
     /// Whether objects are told how they fare.
     pub update_status: bool,
-    /// The address that Gateways and Ingresses are told of when they are bound on every address.
-    pub status_address: Option<IpAddr>,
+    /// Where clients come to, which Gateways and Ingresses are told when they are bound on every address.
+    pub status_address: Option<StatusAddress>,
     /// The directory where what the API server says is kept, for a start without it.
     pub snapshot: Option<PathBuf>,
 }
@@ -109,7 +108,7 @@ impl Cluster {
         }
         let (sender, changes) = mpsc::channel(1);
         let (tell, health) = latest::channel(Health::default());
-        let mut hub = Hub::new(options.settings.clone(), options.status_address);
+        let mut hub = Hub::new(options.settings.clone(), options.status_address.clone());
         hub.restore(kept);
         let wake = Wake::default();
         let (sockets, became) = latest::channel(Sockets::default());

@@ -6,14 +6,17 @@
 //!
 //! `Programmed` is said of a listener when its address is bound, and not before.
 
+mod address;
 mod gateway;
 mod merge;
 mod policy;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::sync::Arc;
 
+use address::told;
+pub use address::{Address, StatusAddress, of_service};
 pub use merge::merge;
 use serde_json::Value;
 
@@ -40,8 +43,8 @@ pub struct Sockets {
 pub struct Serving {
     /// What became of the sockets.
     pub sockets: Sockets,
-    /// The address that is told of what is bound on every address.
-    pub public: Option<IpAddr>,
+    /// The addresses that are told of what is bound on every address; none: nobody knows any.
+    pub public: Option<Arc<[Address]>>,
 }
 
 /// How an object fares: its status, without times and generations in conditions.
@@ -56,7 +59,7 @@ enum Body {
     /// And the features that are supported.
     GatewayClass(Vec<Condition>, Vec<&'static str>),
     Gateway {
-        addresses: Vec<IpAddr>,
+        addresses: Vec<Address>,
         conditions: Vec<Condition>,
         listeners: Vec<Listener>,
         /// ListenerSets that are attached.
@@ -70,7 +73,7 @@ enum Body {
     Route(Vec<(Value, Vec<Condition>)>),
     /// Gateways that are ours.
     Policy(Vec<(Value, Vec<Condition>)>),
-    Ingress(Vec<IpAddr>),
+    Ingress(Vec<Address>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -170,23 +173,17 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
                     !outcome.routes(key).is_empty()
                         && serving.sockets.bound.contains(&(*address, Transport::Tcp))
                 });
-            let mut addresses: Vec<IpAddr> = served
-                .filter_map(|address| public(address.ip(), serving))
-                .collect();
-            addresses.dedup();
+            let mut addresses: Vec<Address> = Vec::new();
+            for address in served.flat_map(|address| told(address.ip(), serving)) {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
             (ingress.metadata.generation, Body::Ingress(addresses))
         }
         _ => return None,
     };
     Some(Status { generation, body })
-}
-
-/// The address to tell of one that is bound.
-fn public(address: IpAddr, serving: &Serving) -> Option<IpAddr> {
-    match address.is_unspecified() {
-        true => serving.public,
-        false => Some(address),
-    }
 }
 
 #[cfg(test)]

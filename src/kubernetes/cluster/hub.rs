@@ -5,7 +5,6 @@
 //! gathers in the index, where the same object counts once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::follow::Said;
 use crate::kubernetes::index::{Complaint, Index, STATUS_KINDS};
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::overview::{self, Overview};
-use crate::kubernetes::status::{self, Serving, Sockets, Status};
+use crate::kubernetes::status::{self, Address, Serving, Sockets, Status, StatusAddress};
 use crate::kubernetes::{SOURCE, Settings};
 use crate::model::{Delta, Reject, SourceName};
 
@@ -121,11 +120,14 @@ pub struct Hub {
     /// What was rejected when last said; none: nothing was said yet.
     rejects: Option<Vec<Reject>>,
     serving: Serving,
+    status_address: Option<StatusAddress>,
+    /// Whether the Service that was to say where clients come to is not there.
+    is_astray: bool,
 }
 
 impl Hub {
-    /// With nothing read. `public` is the address that statuses name for what is bound on every address.
-    pub fn new(settings: Settings, public: Option<IpAddr>) -> Self {
+    /// With nothing read. `status_address` is what statuses name for what is bound on every address.
+    pub fn new(settings: Settings, status_address: Option<StatusAddress>) -> Self {
         // Definitions only say which features there are: nothing waits for them.
         let kinds = settings.kinds().iter().copied();
         let unread = kinds
@@ -139,10 +141,9 @@ impl Hub {
             },
             broken: BTreeMap::new(),
             rejects: None,
-            serving: Serving {
-                sockets: Sockets::default(),
-                public,
-            },
+            serving: Serving::default(),
+            status_address,
+            is_astray: false,
         }
     }
 
@@ -280,6 +281,7 @@ impl Hub {
 
     /// What changed since the last call, if anything did and everything was read once.
     pub fn change(&mut self) -> Option<Change> {
+        self.look_for_clients();
         if !self.health.synced && !self.health.restored {
             return None;
         }
@@ -292,6 +294,33 @@ impl Hub {
         }
         self.rejects = Some(rejects.clone());
         Some(Change { delta, rejects })
+    }
+
+    /// Looks where clients come to. Where that is another place than before, objects are told.
+    fn look_for_clients(&mut self) {
+        let public: Option<Arc<[Address]>> = match &self.status_address {
+            None => None,
+            Some(StatusAddress::Address(address)) => Some([Address::Ip(*address)].into()),
+            Some(StatusAddress::Service(id)) => match self.index.get(&Key {
+                kind: Kind::Service,
+                id: id.clone(),
+            }) {
+                Some(Object::Service(service)) => Some(status::of_service(service).into()),
+                _ => None,
+            },
+        };
+        let is_astray = self.health.synced && self.status_address.is_some() && public.is_none();
+        if let (false, true, Some(StatusAddress::Service(id))) =
+            (self.is_astray, is_astray, &self.status_address)
+        {
+            tracing::warn!("there is no Service {id} to say where clients come to; no address is told");
+        }
+        self.is_astray = is_astray;
+        if self.serving.public != public {
+            self.serving.public = public;
+            self.index
+                .touch_statuses(&[Kind::Gateway, Kind::ListenerSet, Kind::Ingress]);
+        }
     }
 
     /// How things stand.
@@ -449,7 +478,9 @@ fn take(hub: &mut Hub, said: Said, tell: &latest::Sender<Health>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::Id;
     use crate::kubernetes::testing::{WEB_AND_EDGE, key, object, objects, route_with_rule};
+    use crate::model::Transport;
 
     fn hub_with(yaml: &str) -> Hub {
         let mut hub = Hub::new(Settings::default(), None);
@@ -462,6 +493,73 @@ mod tests {
             hub.take(Said::All(kind, read));
         }
         hub
+    }
+
+    #[test]
+    fn objects_are_told_where_clients_of_a_service_come_to() {
+        let service = |status: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{namespace: edge, name: lb}}\nspec: {{type: LoadBalancer}}\n\
+                 status: {{loadBalancer: {{ingress: [{status}]}}}}"
+            );
+            Said::Put(good(&text))
+        };
+        let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: shop}\nspec:\n  ingressClassName: tidegate\n  \
+                       rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]";
+        let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  \
+                       gatewayClassName: tidegate\n  listeners: [{name: http, port: 8080, protocol: HTTP}]";
+        let mut hub = Hub::new(
+            Settings::default(),
+            Some(StatusAddress::Service(Id::new("edge", "lb"))),
+        );
+        for kind in Kind::ALL {
+            hub.take(Said::Missing(*kind));
+        }
+        for object in [
+            ingress,
+            gateway,
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}",
+        ] {
+            hub.take(Said::Put(good(object)));
+        }
+        hub.lead(true);
+        let bound = |port: u16| ((std::net::Ipv4Addr::UNSPECIFIED, port).into(), Transport::Tcp);
+        hub.bound(Sockets {
+            bound: [bound(80), bound(8080)].into(),
+            ..Sockets::default()
+        });
+        let mut told = |said: Option<Said>| {
+            hub.take(said?);
+            hub.change();
+            let mut all: Vec<String> = Vec::new();
+            while let Some((key, status)) = hub.next_status() {
+                let next = status::merge(&status, &serde_json::json!({}), "").unwrap_or_default();
+                let addresses = match key.kind {
+                    Kind::Ingress => &next["loadBalancer"]["ingress"],
+                    Kind::Gateway => &next["addresses"],
+                    _ => continue,
+                };
+                all.push(format!("{} {addresses}", key.kind.name()));
+            }
+            Some(all)
+        };
+        assert_eq!(
+            told(Some(service(""))).unwrap(),
+            ["Ingress null", "Gateway []"],
+            "its load balancer is not there yet"
+        );
+        assert_eq!(
+            told(Some(service("{hostname: lb.example}, {ip: 192.0.2.1}"))).unwrap(),
+            [
+                r#"Ingress [{"hostname":"lb.example"},{"ip":"192.0.2.1"}]"#,
+                r#"Gateway [{"type":"Hostname","value":"lb.example"},{"type":"IPAddress","value":"192.0.2.1"}]"#,
+            ]
+        );
+        assert_eq!(
+            told(Some(service("{hostname: lb.example}, {ip: 192.0.2.1}"))).unwrap(),
+            [""; 0],
+            "no news"
+        );
     }
 
     fn good(yaml: &str) -> Read {

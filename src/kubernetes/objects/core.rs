@@ -15,6 +15,8 @@ pub struct Service {
     pub metadata: Meta,
     #[serde(default, deserialize_with = "or_default")]
     pub spec: ServiceSpec,
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: ServiceStatus,
 }
 
 impl Service {
@@ -38,6 +40,33 @@ pub struct ServiceSpec {
     /// The first of them, all that older or hand-written objects have.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<Box<str>>,
+    /// Addresses outside of the cluster that lead to it.
+    #[serde(rename = "externalIPs", deserialize_with = "or_default")]
+    pub external_ips: Box<[Box<str>]>,
+}
+
+/// What is read of a Service's `status`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    #[serde(deserialize_with = "or_default")]
+    pub load_balancer: LoadBalancer,
+}
+
+/// A load balancer's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancer {
+    #[serde(deserialize_with = "or_default")]
+    pub ingress: Box<[LoadBalancerIngress]>,
+}
+
+/// One of them, as an address or a name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerIngress {
+    pub ip: Option<Box<str>>,
+    pub hostname: Option<Arc<str>>,
 }
 
 impl ServiceSpec {

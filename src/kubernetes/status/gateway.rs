@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Body, Condition, Listener, Serving, public};
+use super::{Address, Body, Condition, Listener, Serving, told};
 use crate::kubernetes::gateway::ListenerView;
 use crate::kubernetes::index::{Complaint, Outcome, condition};
 use crate::kubernetes::objects::{Gateway, Key};
@@ -63,15 +63,15 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         None if good == 0 => Condition::new("Programmed", false, "Invalid", "no listener can be served"),
         None => Condition::new("Programmed", false, "Pending", "no listener is bound yet"),
     };
-    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut addresses: Vec<Address> = Vec::new();
     for (address, _) in names.filter_map(bound) {
         if failed.iter().any(|(failed, _)| *failed == address) {
             continue; // all listeners are to be at every address that is told
         }
-        if let Some(address) = public(address, serving)
-            && !addresses.contains(&address)
-        {
-            addresses.push(address);
+        for address in told(address, serving) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
     }
     debug_assert_eq!(gateway.spec.listeners.len(), views.len());

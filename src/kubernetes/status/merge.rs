@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, Condition, Listener, Status};
+use super::{Address, Body, Condition, Listener, Status};
 use crate::kubernetes::GATEWAY_CONTROLLER;
 
 /// What to write, as a merge patch of `status`, where this is there now; none when it says so already. `now` is in RFC 3339.
@@ -25,10 +25,7 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
             listeners,
             sets,
         } => {
-            let addresses: Vec<Value> = addresses
-                .iter()
-                .map(|address| json!({"type": "IPAddress", "value": address}))
-                .collect();
+            let addresses: Vec<Value> = addresses.iter().map(Address::of_gateway).collect();
             next.insert("addresses".to_owned(), Value::Array(addresses));
             next.insert(
                 "conditions".to_owned(),
@@ -59,14 +56,14 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
             next.insert("ancestors".to_owned(), entries);
         }
         Body::Ingress(addresses) => {
-            let addresses: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+            let addresses: Vec<Value> = addresses.iter().map(Address::of_ingress).collect();
             let is_same = match there.pointer("/loadBalancer/ingress").and_then(Value::as_array) {
                 Some(known) => {
                     known.len() == addresses.len()
                         && known
                             .iter()
                             .zip(&addresses)
-                            .all(|(known, new)| known["ip"] == new["ip"])
+                            .all(|(known, new)| ["ip", "hostname"].iter().all(|of| known[of] == new[of]))
                 }
                 None => addresses.is_empty(),
             };

@@ -8,7 +8,11 @@ setup()
 apply(deployment("app", 1) + gateway("front", "10.99.250.3") + route("app", "app", "app.example", parent="front")
       + route("lost", "nowhere", "lost.example", parent="front") + ingress("app", "app", "app.ingress.example")
       + gateway("theirs", "10.99.250.4").replace("gatewayClassName: tidegate", "gatewayClassName: other"))
-tidegate = Tidegate()
+apply("""{apiVersion: v1, kind: Service, metadata: {name: lb, namespace: default}, spec: {type: LoadBalancer, ports: [{port: 80}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: anywhere, namespace: default},
+ spec: {gatewayClassName: tidegate, listeners: [{name: http, port: 8081, protocol: HTTP}]}}""")
+tidegate = Tidegate("--publish-service", "default/lb")
 tidegate.ready()
 G = "/apis/gateway.networking.k8s.io/v1"
 
@@ -43,6 +47,14 @@ wait("the route", f"{routes}/app", of_route, [good])
 wait("the route without backend", f"{routes}/lost", of_route, [good | {"ResolvedRefs": ("False", "BackendNotFound")}])
 wait("the Ingress", "/apis/networking.k8s.io/v1/namespaces/default/ingresses/app",
      lambda s: s.get("loadBalancer", {}).get("ingress"), [{"ip": INGRESS}])
+# A Gateway on every address is told where the Service in front is, as soon as that is known.
+anywhere = f"{G}/namespaces/default/gateways/anywhere"
+wait("the Gateway on every address", anywhere, lambda s: conditions(s).get("Programmed"), ("True", "Programmed"))
+if status(anywhere).get("addresses"):
+    sys.exit(f"an address that nobody knows: {status(anywhere)}")
+api("PATCH", "/api/v1/namespaces/default/services/lb/status", {"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}, {"ip": "192.0.2.1"}]}}})
+wait("where clients come to", anywhere, lambda s: s.get("addresses"),
+     [{"type": "Hostname", "value": "lb.example"}, {"type": "IPAddress", "value": "192.0.2.1"}])
 kubectl("delete", "httproute", "lost")
 wait("one route less", front, lambda s: s["listeners"][0]["attachedRoutes"], 1)
 

@@ -86,3 +86,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- printf "%s:%s" $image.repository (default (default .Chart.AppVersion .Values.image.tag) $image.tag) -}}
 {{- end -}}
 {{- end -}}
+
+{{- define "tidegate.publishService" -}}
+{{- if .Values.publishService.enabled -}}
+{{- if .Values.publishService.path -}}
+{{- .Values.publishService.path -}}
+{{- else if .Values.service.enabled -}}
+{{- printf "%s/%s" .Release.Namespace (include "tidegate.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

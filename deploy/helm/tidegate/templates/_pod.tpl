@@ -105,8 +105,10 @@ spec:
         {{- if not .Values.updateStatus }}
         - --update-status=false
         {{- end }}
-        {{- with .Values.statusAddress }}
-        - --status-address={{ . }}
+        {{- if .Values.statusAddress }}
+        - --status-address={{ .Values.statusAddress }}
+        {{- else if include "tidegate.publishService" . }}
+        - --publish-service={{ include "tidegate.publishService" . }}
         {{- end }}
         {{- with .Values.workers }}
         - --workers={{ . }}
