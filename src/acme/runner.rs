@@ -249,13 +249,21 @@ impl Runner {
 
     fn report(&mut self, names: &BTreeSet<ManagedName>) {
         let now = unix(SystemTime::now());
-        let mut certificates = Vec::new();
+        let certificates;
         let mut problem = self.problem.clone();
         if let Some(session) = &self.session {
             certificates = session.status(names, now);
             problem = session.contents.broken.first().map(ToString::to_string);
-        } else if self.wanted.borrow().acme.is_some() {
-            certificates = names.iter().map(missing).collect();
+        } else {
+            let has_account = self.wanted.borrow().acme.is_some();
+            let why = || "there is no account: write acme in the configuration file".to_owned();
+            certificates = names
+                .iter()
+                .map(|name| CertificateStatus {
+                    why: (!has_account).then(why),
+                    ..missing(name)
+                })
+                .collect();
         }
         self.say(problem.clone());
         let status = Status {

@@ -72,7 +72,8 @@ impl RawConfig {
             || self.drain.is_some()
             || self.proxy_status_header.is_some()
             || self.zone.is_some()
-            || self.identity.is_some();
+            || self.identity.is_some()
+            || self.acme.is_some();
         sets && !serves
     }
 }

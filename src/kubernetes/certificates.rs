@@ -8,7 +8,19 @@ use std::sync::Arc;
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Id, Key, SecretRef};
-use crate::model::Certificate;
+use crate::model::{Certificate, ManagedName};
+
+/// The annotation of an Ingress, Gateway or ListenerSet by which hosts that no Secret has a certificate for get one by ACME.
+pub const ACME: &str = "tidegate.dev/acme";
+
+/// With what hosts of an Ingress are served.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// The certificate of a Secret.
+    Given(Arc<Certificate>),
+    /// Certificates that are got by ACME, one for each name.
+    Managed(Vec<ManagedName>),
+}
 
 /// The certificate of a Secret, or why there is none.
 pub fn of_secret(id: &Id, store: &Store) -> Result<Arc<Certificate>, String> {

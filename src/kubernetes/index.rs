@@ -39,13 +39,14 @@ use translate::{Published, Wish};
 
 use crate::kubernetes::Settings;
 use crate::kubernetes::backend_tls::Policies;
+use crate::kubernetes::certificates::Held;
 use crate::kubernetes::features;
 use crate::kubernetes::gateway::{AllowedNamespaces, Gateways};
 use crate::kubernetes::ingress;
 use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object};
 use crate::kubernetes::service::PortUse;
-use crate::model::{Certificate, Delta, Listener, Route, SourceName};
+use crate::model::{Delta, Listener, Route, SourceName};
 
 /// All objects and the model they make.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub struct Index {
     /// The listeners of Ingresses, in clear text and with TLS, while there is something for them.
     ingress_listeners: [Option<Arc<Listener>>; 2],
     /// The certificates of each Ingress.
-    certificates: BTreeMap<Key, Vec<Arc<Certificate>>>,
+    certificates: BTreeMap<Key, Vec<Held>>,
     /// The routes of each route object and Ingress as they last came out.
     routes: BTreeMap<Key, Vec<Arc<Route>>>,
     /// How many of those Ingresses have routes.

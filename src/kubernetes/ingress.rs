@@ -11,10 +11,10 @@
 //! when there are several, each has its host behind that. The default backend is a route of its own,
 //! younger than every other, so that it has only what nobody else wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::kubernetes::certificates;
+use crate::kubernetes::certificates::{self, Held};
 use crate::kubernetes::index::{Findings, Store};
 use crate::kubernetes::nginx::{self, Wishes, is_canary};
 use crate::kubernetes::objects::{Id, Ingress, IngressBackend, IngressPath, Key, Kind, Object, PortRef};
@@ -22,7 +22,7 @@ use crate::kubernetes::service::{PortUse, Traffic, backend_name, find_port};
 use crate::kubernetes::{CLASS_NAME, INGRESS_CONTROLLER, Settings};
 use crate::model::{
     BackendTarget, Certificate, Filter, HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls,
-    Match, PathMatch, PathRewrite, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
+    ManagedName, Match, PathMatch, PathRewrite, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
 };
 
 /// The name of the listener that all Ingresses share.
@@ -250,7 +250,7 @@ fn app_root(to: &Arc<str>) -> Rule {
 /// The listeners of all Ingresses, in clear text and with TLS, as far as there is something for them.
 pub fn listeners<'a>(
     serves: bool,
-    certificates: impl Iterator<Item = &'a Arc<Certificate>>,
+    held: impl Iterator<Item = &'a Held>,
     settings: &Settings,
 ) -> [Option<Listener>; 2] {
     let listener = |name, address, tls| Listener {
@@ -263,12 +263,17 @@ pub fn listeners<'a>(
         limits: ListenerLimits::default(),
     };
     let mut distinct: Vec<Arc<Certificate>> = Vec::new();
-    for certificate in certificates {
-        if !distinct.contains(certificate) {
-            distinct.push(Arc::clone(certificate));
+    let mut managed = BTreeSet::new();
+    for held in held {
+        match held {
+            Held::Given(certificate) if !distinct.contains(certificate) => {
+                distinct.push(Arc::clone(certificate));
+            }
+            Held::Given(_) => {}
+            Held::Managed(names) => managed.extend(names.iter().cloned()),
         }
     }
-    let tls = ListenerTls::new(distinct).map(|mut tls| {
+    let tls = ListenerTls::managing(distinct, managed.into_iter().collect()).map(|mut tls| {
         // Nobody's certificate is everybody's default.
         tls.strict_sni = true;
         Arc::new(tls)
@@ -319,11 +324,11 @@ struct Tls {
     /// Each entry of `spec.tls`: its hosts (none: all of the Ingress), and its certificate or why there is none.
     entries: Vec<TlsEntry>,
     /// Those that can be used.
-    certificates: Vec<Arc<Certificate>>,
+    certificates: Vec<Held>,
 }
 
 /// An entry of `spec.tls`.
-type TlsEntry = (Vec<HostPattern>, Result<Arc<Certificate>, String>);
+type TlsEntry = (Vec<HostPattern>, Result<Held, String>);
 
 /// How a host is served.
 enum Service {
@@ -346,6 +351,17 @@ impl Tls {
                 false
             }
         };
+        let by_acme = match ingress.metadata.annotation(certificates::ACME) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                findings.complain(
+                    format!("metadata.annotations[{}]", certificates::ACME),
+                    format!("{other:?} is neither true nor false; no certificates are got"),
+                );
+                false
+            }
+        };
         let mut entries = Vec::new();
         for spec in &ingress.spec.tls {
             let hosts = spec.hosts.iter().filter_map(|text| host(Some(text)).ok());
@@ -356,6 +372,10 @@ impl Tls {
                     findings.on.secrets.insert(secret.clone());
                     certificates::of_secret(&secret, store)
                 }
+            };
+            let certificate = match certificate {
+                Err(_) if by_acme => managed(ingress, &spec.hosts).map(Held::Managed),
+                given => given.map(Held::Given),
             };
             entries.push((hosts.collect(), certificate));
         }
@@ -380,7 +400,13 @@ impl Tls {
             .find(|(hosts, _)| hosts.is_empty() || hosts.iter().any(means));
         let why = match entry {
             None => return Service::ClearText,
-            Some((_, Ok(certificate))) => match host {
+            Some((_, Ok(Held::Managed(names)))) => match host {
+                HostPattern::Exact(name) if !names.iter().any(|own| own.pattern().matches(name)) => {
+                    format!("no certificate is got for {host}")
+                }
+                _ => return Service::WithTls,
+            },
+            Some((_, Ok(Held::Given(certificate)))) => match host {
                 // Whether it is for a wildcard or for every name is told by each client's name.
                 HostPattern::Exact(name) if !certificate.covers(name) => {
                     format!("the certificate of {:?} is not for {host}", certificate.origin)
@@ -419,6 +445,25 @@ impl Tls {
             }
         }
     }
+}
+
+/// The names of an entry of `spec.tls` that certificates are got for: its hosts, and if it has none those of all rules.
+fn managed(ingress: &Ingress, hosts: &[Arc<str>]) -> Result<Vec<ManagedName>, String> {
+    let of_rules = ingress.spec.rules.iter().filter_map(|rule| rule.host.as_ref());
+    let wanted: BTreeSet<&str> = match hosts {
+        [] => of_rules
+            .map(|host| &**host)
+            .filter(|host| !host.is_empty())
+            .collect(),
+        hosts => hosts.iter().map(|host| &**host).collect(),
+    };
+    if wanted.is_empty() {
+        return Err("it has no host that a certificate could be got for".to_owned());
+    }
+    let names = wanted.into_iter().map(ManagedName::parse);
+    names
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("no certificate can be got for it: {error}"))
 }
 
 /// Sends clients to the same place with TLS.

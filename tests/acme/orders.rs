@@ -207,6 +207,52 @@ async fn the_first_certificate_comes_by_a_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ingress_gets_its_certificate_where_that_is_said() {
+    let store = tempfile::tempdir().unwrap();
+    let authority = Authority::start(Behaviour::default()).await;
+    let endpoint = Endpoint::serve(H1, report).await;
+    let objects = tempfile::tempdir().unwrap();
+    let (address, port) = (endpoint.address.ip(), endpoint.address.port());
+    let text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n---\napiVersion: \
+         discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: web-1, labels: {{kubernetes.io/service-name: \
+         web}}}}\naddressType: IPv4\nports: [{{port: {port}}}]\nendpoints: [{{addresses: [{address}]}}]\n---\napiVersion: \
+         networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: web, annotations: {{tidegate.dev/acme: \"true\"}}}}\nspec:\n  \
+         tls: [{{hosts: [test.example], secretName: not-there}}]\n  rules:\n  - host: test.example\n    http: {{paths: \
+         [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}\n"
+    );
+    std::fs::write(objects.path().join("web.yaml"), text).unwrap();
+    let acme = authority.account(ChallengeKind::Http, store.path());
+    let setup = Setup::to(&[endpoint.address])
+        .with_admin()
+        .settings(|settings| settings.acme = Some(Arc::new(acme)));
+    let known = tidegate::kubernetes::Settings {
+        ingress_address: any_port(),
+        ingress_tls_address: SocketAddr::from(([127, 0, 0, 2], 0)),
+        ..tidegate::kubernetes::Settings::default()
+    };
+    let options = Options {
+        settings: setup.settings.clone(),
+        sources: vec![Source::Manifests(objects.path().to_owned(), known.clone())],
+    };
+    let running = soon("the app to start", app::start(options)).await.unwrap();
+    let edge = Edge {
+        https: running.address(known.ingress_tls_address).unwrap(),
+        proxy: Proxy {
+            address: running.address(known.ingress_address).unwrap(),
+            running,
+            directory: setup.directory,
+        },
+        _endpoint: endpoint,
+    };
+    authority.ask_at(Places::Http(vec![edge.proxy.address]));
+    edge.shown(&authority, "test.example").await;
+    // What was asked in clear text was answered there; everything else is sent to TLS.
+    assert_eq!(edge.proxy.get("/").await.status, 308);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_comes_by_a_record_that_is_taken_away_again() {
     let store = tempfile::tempdir().unwrap();
     let records = store.path().join("records");

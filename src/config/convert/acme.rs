@@ -157,7 +157,8 @@ pub fn check(pass: &mut Pass, raw: &RawConfig, listeners: &[(Listener, Place)]) 
         .as_ref()
         .is_none_or(|kind| kind.value == RawChallenge::Http);
     let is_clear = listeners.iter().any(|(listener, _)| listener.tls.is_none());
-    if pass.found.has_errors() || raw.manifests.is_some() {
+    // Where a cluster says what is served, names come from there.
+    if pass.found.has_errors() || raw.manifests.is_some() || raw.has_settings_alone() {
         return;
     }
     if wanted == 0 {

@@ -219,3 +219,45 @@ fn nothing_of_a_secret_is_kept_or_shown_but_its_certificate() {
     assert!(!shown.contains("PRIVATE") && !shown.contains(key.lines().nth(1).unwrap()));
     assert!(!shown.contains(&BASE64.encode(key.as_bytes())));
 }
+
+#[test]
+fn a_gateway_gets_certificates_by_acme_where_that_is_said() {
+    let names = |fixture: &Fixture| -> Option<Vec<String>> {
+        let tls = fixture.world.listeners.get("default/edge/https")?.tls.as_ref()?;
+        Some(tls.managed.iter().map(ToString::to_string).collect())
+    };
+    let refers = "{certificateRefs: [{name: shop}]}";
+    let plain = edge(refers);
+    let asking = plain.replace(
+        "{name: edge}",
+        "{name: edge, annotations: {tidegate.dev/acme: 'true'}}",
+    );
+    assert_ne!(plain, asking);
+    let mut fixture = Fixture::new(&format!("{}{asking}", web()));
+    assert_eq!(names(&fixture).unwrap(), ["shop.example"]);
+    assert_eq!(fixture.rejects(), [""; 0]);
+    // A Secret that comes goes before it.
+    fixture.apply(&secret("default", "shop", "shop.example"));
+    assert_eq!(names(&fixture).unwrap(), [""; 0]);
+    assert_eq!(
+        certificates(&fixture, "default/edge/https").unwrap(),
+        ["shop.example"]
+    );
+    fixture.delete(Kind::Secret, "default", "shop");
+    assert_eq!(names(&fixture).unwrap(), ["shop.example"]);
+    fixture.apply(&asking.replace("shop.example,", "'*.example',"));
+    assert_eq!(names(&fixture).unwrap(), ["*.example"]);
+    // For every name there is none; and without the word nobody gets one.
+    fixture.apply(&asking.replace("hostname: shop.example,", ""));
+    assert_eq!(names(&fixture), None);
+    assert!(
+        fixture
+            .rejects()
+            .iter()
+            .any(|said| said.contains("for a hostname")),
+        "{:?}",
+        fixture.rejects()
+    );
+    fixture.apply(&plain);
+    assert_eq!(names(&fixture), None);
+}

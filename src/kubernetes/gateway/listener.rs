@@ -11,8 +11,8 @@ use crate::kubernetes::service::Traffic;
 use crate::kubernetes::{certificates, trust};
 use crate::model::tls::{ClientAuth, ClientAuthMode};
 use crate::model::{
-    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, Opening, Protocols,
-    Transport,
+    HostPattern, Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, ManagedName, Opening,
+    Protocols, Transport,
 };
 
 /// Whose listeners are looked at, and what there is around them.
@@ -189,6 +189,7 @@ fn tls(
         let reason = format!("InvalidCertificateRef: {} needs certificateRefs", spec.protocol);
         Complaint::new(".tls", reason)
     };
+    let by_acme = is_by_acme(owner.key, store);
     let tls = spec.tls.as_ref().ok_or_else(none)?;
     match tls.mode.as_deref() {
         None | Some("Terminate") => {}
@@ -208,6 +209,8 @@ fn tls(
     for (at, wanted) in tls.certificate_refs.iter().enumerate() {
         match certificates::of_listener(owner.key, wanted, store) {
             Ok(certificate) => certificates.push(certificate),
+            // One is got in its place.
+            Err(_) if by_acme => {}
             Err(complaint) => {
                 let below = format!(".tls.certificateRefs[{at}]{}", complaint.field);
                 let complaint = Complaint::new(below, complaint.reason);
@@ -219,7 +222,11 @@ fn tls(
             }
         }
     }
-    let mut tls = ListenerTls::new(certificates).ok_or(last)?;
+    let managed = match by_acme && certificates.is_empty() {
+        true => vec![managed(spec)?],
+        false => Vec::new(),
+    };
+    let mut tls = ListenerTls::managing(certificates, managed).ok_or(last)?;
     // What a Gateway says of clients' certificates is for HTTPS alone.
     if let Some(validation) = validation(owner.frontend, spec.port.0).filter(|_| is_https) {
         tls.client_auth = Some(Arc::new(client_auth(
@@ -227,6 +234,24 @@ fn tls(
         )?));
     }
     Ok(Some(Arc::new(tls)))
+}
+
+/// Whether listeners of a Gateway or ListenerSet get certificates by ACME where they refer to none that can be used.
+fn is_by_acme(owner: &Key, store: &Store) -> bool {
+    let object = store.get(owner);
+    object.is_some_and(|object| object.metadata().annotation(certificates::ACME) == Some("true"))
+}
+
+/// The name that a listener's certificate is got for.
+fn managed(spec: &GatewayListener) -> Result<ManagedName, Complaint> {
+    let refused = |why: String| Complaint::new(".hostname", format!("InvalidCertificateRef: {why}"));
+    match spec.hostname.as_deref() {
+        None | Some("") => Err(refused(format!(
+            "{} gets a certificate for a hostname, and there is none",
+            certificates::ACME
+        ))),
+        Some(name) => ManagedName::parse(name).map_err(|error| refused(error.to_string())),
+    }
 }
 
 /// How clients of a port identify themselves, if they do.

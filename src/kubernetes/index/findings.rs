@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::kubernetes::certificates::Held;
 use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, Key};
 use crate::kubernetes::service::PortUse;
-use crate::model::Certificate;
 
 /// Complaints kept of one object; a broken object need not say more than that.
 const MAX_COMPLAINTS: usize = 16;
@@ -70,7 +70,7 @@ pub struct Findings {
     /// What it depends on.
     pub on: Dependencies,
     /// The certificates with which it is served.
-    pub certificates: Vec<Arc<Certificate>>,
+    pub certificates: Vec<Held>,
     /// What it wishes of the ports of Services that it uses.
     pub upstream: Upstream,
 }

@@ -408,6 +408,57 @@ fn hosts_with_tls_are_not_served_in_clear_text_unless_that_is_said() {
 }
 
 #[test]
+fn hosts_with_tls_get_certificates_by_acme_where_that_is_said() {
+    let rules = format!(
+        "rules: [{}, {}]",
+        rule("a.example", "/"),
+        rule("x.c.example", "/")
+    );
+    let wanted = ", annotations: {tidegate.dev/acme: 'true'}";
+    for (metadata, tls, names, rejects) in [
+        (
+            wanted,
+            "tls: [{hosts: [A.example, x.c.example]}]",
+            "a.example x.c.example",
+            0,
+        ),
+        (wanted, "tls: [{}]", "a.example x.c.example", 0),
+        (
+            wanted,
+            "tls: [{hosts: [a.example], secretName: gone}, {hosts: ['*.c.example']}]",
+            "a.example *.c.example",
+            0,
+        ),
+        (wanted, "tls: [{hosts: [a_b.example]}]", "", 0),
+        (
+            ", annotations: {tidegate.dev/acme: 'false'}",
+            "tls: [{hosts: [a.example]}]",
+            "",
+            1,
+        ),
+        (
+            ", annotations: {tidegate.dev/acme: yes please}",
+            "tls: [{hosts: [a.example]}]",
+            "",
+            2,
+        ),
+    ] {
+        let fixture = Fixture::new(&format!("{WEB}{}", ingress(metadata, &format!("{tls}\n{rules}"))));
+        let listener = fixture.world.listeners.get("ingress-tls");
+        let tls_of = listener.and_then(|listener| listener.tls.as_ref());
+        let managed = tls_of.map_or(&[][..], |tls| &tls.managed);
+        let shown: Vec<_> = managed.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.join(" "), names, "{tls}");
+        assert_eq!(fixture.rejects().len(), rejects, "{tls}: {:?}", fixture.rejects());
+        if !names.is_empty() {
+            assert!(tls_of.is_some_and(|tls| tls.strict_sni && tls.certificates.is_empty()));
+            let led: Vec<_> = fixture.routes();
+            assert!(led.iter().any(|name| name.ends_with(":https")), "{tls}: {led:?}");
+        }
+    }
+}
+
+#[test]
 fn the_ingress_listener_goes_before_a_gateway() {
     let mut fixture = Fixture::new(WEB_AND_EDGE);
     assert_eq!(fixture.listeners(), ["default/edge/http 0.0.0.0:80 *"]);
