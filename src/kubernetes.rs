@@ -54,6 +54,9 @@ pub const CLASS_NAME: &str = "tidegate";
 /// `spec.controllerName` of the GatewayClasses that are ours.
 pub const GATEWAY_CONTROLLER: &str = "tidegate.dev/gateway-controller";
 
+/// The name under which routes whose parents are Services are told how they fare.
+pub const MESH_CONTROLLER: &str = "tidegate.dev/mesh-controller";
+
 /// `spec.controller` of the IngressClasses that are ours.
 pub const INGRESS_CONTROLLER: &str = "tidegate.dev/ingress-controller";
 
@@ -77,14 +80,37 @@ pub struct Settings {
     /// Whether only Services are looked at, and every TCP port of them is a backend that is known by the Service's addresses:
     /// for a sidecar, whose app may ask for any of them, and which serves no Ingress and no Gateway.
     pub services_only: bool,
+    /// What is done with routes whose parents are Services.
+    pub mesh: Mesh,
+}
+
+/// What is done with routes whose parents are Services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mesh {
+    /// Nothing: they may be another's.
+    #[default]
+    Off,
+    /// They are told how they fare; sidecars serve them.
+    Tell,
+    /// They are served, by a sidecar.
+    Serve {
+        /// The namespace of the clients, whose own routes count for them; none when nobody knows it.
+        namespace: Option<std::sync::Arc<str>>,
+    },
 }
 
 impl Settings {
     /// The kinds that are looked at.
     pub fn kinds(&self) -> &'static [Kind] {
-        match self.services_only {
-            true => &[Kind::EndpointSlice, Kind::Service],
-            false => Kind::ALL,
+        match (self.services_only, &self.mesh) {
+            (true, Mesh::Serve { .. }) => &[
+                Kind::EndpointSlice,
+                Kind::Service,
+                Kind::HttpRoute,
+                Kind::GrpcRoute,
+            ],
+            (true, _) => &[Kind::EndpointSlice, Kind::Service],
+            (false, _) => Kind::ALL,
         }
     }
 }
@@ -99,6 +125,7 @@ impl Default for Settings {
             gateway_pool: None,
             class_by_name: true,
             services_only: false,
+            mesh: Mesh::Off,
         }
     }
 }

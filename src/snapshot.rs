@@ -77,6 +77,11 @@ impl Snapshot {
         self.binds.get(&(*address, transport))
     }
 
+    /// What is served on redirected connections that were meant for an address, where routes say it.
+    pub fn bind_meant(&self, address: &SocketAddr) -> Option<&Arc<Bind>> {
+        self.bind_of(address, Transport::Redirected)
+    }
+
     /// All addresses, in no order.
     pub fn binds(&self) -> impl Iterator<Item = &Arc<Bind>> {
         self.binds.values()

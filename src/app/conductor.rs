@@ -117,6 +117,7 @@ impl Conductor {
         let wanted: BTreeSet<_> = snapshot
             .binds()
             .map(|bind| (bind.address, bind.transport))
+            .filter(|(_, transport)| transport.is_bound())
             .collect();
         let gone: Vec<_> = self
             .bound

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
 use crate::config::{self, Settings};
-use crate::kubernetes;
+use crate::kubernetes::{self, Mesh};
 
 /// Serve traffic.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +33,9 @@ pub struct RunArgs {
     /// The Service in front, whose addresses they are told instead, as they come: its load balancer's and external ones, else its cluster's.
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes", conflicts_with = "status_address", value_parser = service)]
     publish_service: Option<kubernetes::Id>,
+    /// Sidecars serve routes whose parents are Services: tell those routes how they fare, as well.
+    #[arg(long, requires = "kubernetes")]
+    mesh: bool,
     /// A directory where what the API server says is kept, Secrets with certificates among it, readable by its owner alone. It is served
     /// at the next start if the API server is away then.
     #[arg(long, value_name = "DIR", requires = "kubernetes")]
@@ -102,6 +105,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         };
         let shared = kubernetes::Settings {
             class_by_name: false, // others may serve that name there
+            mesh: if args.mesh { Mesh::Tell } else { Mesh::Off },
             ..kubernetes
         };
         sources.push(Source::Kubernetes(kubernetes::ClusterOptions {

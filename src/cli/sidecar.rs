@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, IdentityFiles, Settings, units};
-use crate::kubernetes;
+use crate::kubernetes::{self, Mesh};
 use crate::model::{
     Backend, BackendName, BackendTarget, Direction, Endpoint, HostPattern, InboundMtls, Listener,
     ListenerKind, ListenerLimits, ListenerName, Match, MtlsMode, PeerName, Peers, Protocols, Route,
@@ -83,6 +83,10 @@ struct ServeArgs {
     /// Ports of the app on which nobody is asked: those of probes.
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     plain_ports: Vec<NonZeroU16>,
+    /// The namespace of the app, whose own routes of Services count for it. Else POD_NAMESPACE of the environment says it, or the
+    /// service account.
+    #[arg(long, value_name = "NAME", requires = "transparent")]
+    namespace: Option<String>,
     /// Data-plane threads.
     #[arg(short, long, default_value_t = 1)]
     workers: usize,
@@ -110,6 +114,9 @@ enum Mtls {
     /// Only mTLS is taken.
     Strict,
 }
+
+/// Where Kubernetes tells a pod its namespace.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// An address that is listened on, and what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +174,13 @@ fn serve(args: &ServeArgs) -> ExitCode {
     }
     let known = kubernetes::Settings {
         services_only: true,
+        // Where nothing is redirected, nobody is known to have asked for a Service's address.
+        mesh: match args.transparent {
+            true => Mesh::Serve {
+                namespace: namespace(args).map(Arc::from),
+            },
+            false => Mesh::Off,
+        },
         ..kubernetes::Settings::default()
     };
     if let Some(directory) = &args.manifests {
@@ -222,6 +236,16 @@ fn inbound_mtls(args: &ServeArgs) -> Option<InboundMtls> {
         },
         plain_ports: args.plain_ports.iter().map(|port| port.get()).collect(),
     })
+}
+
+/// The app's namespace, if anybody says it.
+fn namespace(args: &ServeArgs) -> Option<String> {
+    let given = args.namespace.clone();
+    let given = given.or_else(|| std::env::var("POD_NAMESPACE").ok());
+    let given = given.or_else(|| std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE).ok());
+    given
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
 }
 
 /// What clap cannot see.

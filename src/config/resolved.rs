@@ -132,7 +132,11 @@ fn listener(listener: &Listener) -> Yaml {
         .map(|(name, _)| word(name));
     let direction = match listener.kind {
         ListenerKind::Redirected(direction) => Some(direction),
-        ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Udp => None,
+        ListenerKind::Http
+        | ListenerKind::Tcp
+        | ListenerKind::Tls
+        | ListenerKind::Udp
+        | ListenerKind::Destination => None,
     };
     let shown = Fields::default()
         .with("max_connections", word(limits.max_connections))

@@ -75,11 +75,13 @@ pub(super) async fn meet(
         };
         (listener, known)
     };
+    let address = known.is_some().then_some(original);
     let destination = known.unwrap_or_else(|| worker.originals(direction).get(original, worker.now()));
     let is_opaque = destination.opaque || limits.opaque_ports.contains(&original.port());
     let redirected = Rc::new(Redirected {
         listener,
         destination,
+        address,
     });
     let carrier = match told {
         Told::By(_) => Carrier::Mtls,

@@ -175,24 +175,24 @@ impl Workers {
         transport: Transport,
         metrics: &Metrics,
     ) -> io::Result<SocketAddr> {
-        let (bound, sockets): (_, Vec<_>) = match transport {
+        let (bound, sockets, name): (_, Vec<_>, _) = match transport {
             Transport::Tcp => {
                 let sockets = socket::bind(bind, self.senders.len())?;
                 let bound = sockets[0].local_addr()?;
-                (bound, sockets.into_iter().map(ListenSocket::Tcp).collect())
+                let sockets = sockets.into_iter().map(ListenSocket::Tcp);
+                (bound, sockets.collect(), bound.to_string())
             }
             Transport::Udp => {
                 let sockets = socket::bind_datagrams(bind, self.senders.len())?;
                 let bound = sockets[0].local_addr()?;
-                (bound, sockets.into_iter().map(ListenSocket::Udp).collect())
+                let sockets = sockets.into_iter().map(ListenSocket::Udp);
+                (bound, sockets.collect(), format!("udp {bound}"))
             }
+            Transport::Redirected => return Err(io::ErrorKind::Unsupported.into()),
         };
         let (connections, handshakes) = (Arc::default(), Arc::default());
         self.at().insert(bind, Arc::clone(&connections));
-        let metrics = metrics.listener(&match transport {
-            Transport::Tcp => bound.to_string(),
-            Transport::Udp => format!("udp {bound}"),
-        });
+        let metrics = metrics.listener(&name);
         for (sender, socket) in self.senders.iter().zip(sockets) {
             let listen = Command::Listen {
                 bind,

@@ -20,6 +20,7 @@
 //! without change gives an empty delta.
 
 mod dependents;
+mod destinations;
 mod findings;
 mod listeners;
 mod outcome;
@@ -31,9 +32,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dependents::Dependents;
+use destinations::Destinations;
 pub use findings::{Complaint, Findings, condition};
-pub(super) use outcome::Outcome;
 pub use outcome::STATUS_KINDS;
+pub(super) use outcome::{Meshed, Outcome};
 pub use store::Store;
 use translate::{Published, Wish};
 
@@ -71,6 +73,10 @@ pub struct Index {
     slices: BTreeMap<Id, BTreeSet<Id>>,
     /// The backends of each Service as they last came out, by port and use.
     backends: BTreeMap<Id, BTreeMap<PortUse, Published>>,
+    /// The listeners of the addresses of each Service that has routes, where we serve those.
+    destinations: BTreeMap<Id, Destinations>,
+    /// How routes fare with their parents that are Services, where we tell that; only those that have such.
+    meshed: BTreeMap<Key, Meshed>,
     /// What Ingresses wish of the ports of Services that they use, by Service; only those that do.
     wishes: BTreeMap<Id, BTreeMap<Key, Wish>>,
     /// The TLS towards Services, by namespace.
@@ -112,6 +118,8 @@ impl Index {
             dependents: Dependents::default(),
             slices: BTreeMap::new(),
             backends: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            meshed: BTreeMap::new(),
             wishes: BTreeMap::new(),
             policies: BTreeMap::new(),
             complaints: BTreeMap::new(),
@@ -151,6 +159,9 @@ impl Index {
         }
         if self.store.get(&key) == Some(&object) || features::is_of_others(&key) {
             return;
+        }
+        if !self.concerns_us(&object) {
+            return self.delete(&key);
         }
         let old = self.store.put(key.clone(), object.clone());
         if old.is_none()
@@ -202,6 +213,7 @@ impl Index {
         }
         for id in &dirty.services {
             self.translate_service(id, &mut delta);
+            self.decide_destinations(id, &mut delta);
         }
         delta
     }
@@ -219,6 +231,8 @@ impl Index {
             && self.complaints.is_empty()
             && self.certificates.is_empty()
             && self.wishes.is_empty()
+            && self.destinations.is_empty()
+            && self.meshed.is_empty()
             && self.gateways == Gateways::default()
     }
 
@@ -256,6 +270,7 @@ impl Index {
             }
             Kind::Service => {
                 self.mark(self.dependents.of_service(&key.id));
+                self.mark(self.dependents.of_parent(key));
                 self.dirty.services.insert(key.id.clone());
             }
             Kind::Ingress => {

@@ -11,6 +11,7 @@ mod cors;
 mod filters;
 mod matches;
 mod reference;
+pub mod services;
 mod stream;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 pub use attach::parent_key;
 use http::StatusCode;
+use services::Clients;
+pub use services::service_of;
 pub use stream::of_stream;
 
 use crate::kubernetes::gateway::Gateways;
@@ -48,6 +51,8 @@ pub struct Surroundings<'index> {
     pub store: &'index Store,
     /// The Gateways that are ours.
     pub gateways: &'index Gateways,
+    /// Whose requests to Services are asked about; none: parents are Gateways and ListenerSets.
+    pub clients: Option<Clients<'index>>,
 }
 
 /// The route that an HTTPRoute is, if it is attached to anything that is ours.
@@ -108,8 +113,17 @@ fn route(
     findings: &mut Findings,
     rules: impl FnOnce(&mut Findings) -> Vec<Arc<Rule>>,
 ) -> Vec<Route> {
-    let hostnames = hostnames(wish.hostnames, findings);
-    let listeners = attach::listeners(key, wish.parents, &hostnames, around, findings);
+    let (hostnames, listeners) = match around.clients {
+        None => {
+            let hostnames = hostnames(wish.hostnames, findings);
+            let listeners = attach::listeners(key, wish.parents, &hostnames, around, findings);
+            (hostnames, listeners.into_keys().collect())
+        }
+        Some(clients) => {
+            let listeners = services::listeners(key, wish.parents, clients, around, findings);
+            (vec![HostPattern::Any], listeners)
+        }
+    };
     if listeners.is_empty() || hostnames.is_empty() {
         // a route that is not attached has no say in what is used
         return Vec::new();
@@ -124,7 +138,7 @@ fn route(
     }
     vec![Route {
         name: RouteName::new(format!("{}/{}", key.kind.name(), key.id)),
-        listeners: listeners.into_keys().collect(),
+        listeners,
         hostnames,
         rules,
         created: wish.created,
@@ -163,7 +177,7 @@ fn http_rule(
     let rule = Rule {
         name: spec.name.clone(),
         matches: matches(spec.matches.iter().map(matches::of_http), field, findings)?,
-        timeouts: timeouts(spec.timeouts.as_ref(), field, findings),
+        timeouts: timeouts(spec.timeouts.as_ref(), unsaid(around), field, findings),
         retry: retry(spec.retry.as_ref(), field, findings),
         ..Rule::default()
     };
@@ -190,10 +204,13 @@ fn grpc_rule(
     let rule = Rule {
         name: spec.name.clone(),
         matches: matches(spec.matches.iter().map(matches::of_grpc), field, findings)?,
-        timeouts: Timeouts {
-            request: None,
-            idle: Some(GRPC_IDLE),
-            ..Timeouts::default()
+        timeouts: match around.clients {
+            None => Timeouts {
+                request: None,
+                idle: Some(GRPC_IDLE),
+                ..Timeouts::default()
+            },
+            Some(_) => Timeouts::NONE,
         },
         ..Rule::default()
     };
@@ -286,7 +303,7 @@ fn backends(
                 0
             }
         };
-        let resolved = reference::resolve(key, wanted, traffic, around.store, findings);
+        let resolved = reference::resolve(key, wanted, traffic, around, findings);
         let (target, filters) = match resolved {
             Ok((service, port)) => {
                 let below = format!("{field}.filters");
@@ -321,9 +338,23 @@ fn backends(
     found
 }
 
+/// The deadlines of rules that say nothing of them. Clients of a Service do not know that anybody stands between, and
+/// have their own.
+fn unsaid(around: Surroundings<'_>) -> Timeouts {
+    match around.clients {
+        None => Timeouts::default(),
+        Some(_) => Timeouts::NONE,
+    }
+}
+
 /// Deadlines; `0s` switches one off, and the default of the whole gives way to a longer one of the part.
-fn timeouts(spec: Option<&RouteTimeouts>, field: &str, findings: &mut Findings) -> Timeouts {
-    let mut timeouts = Timeouts::default();
+fn timeouts(
+    spec: Option<&RouteTimeouts>,
+    unsaid: Timeouts,
+    field: &str,
+    findings: &mut Findings,
+) -> Timeouts {
+    let mut timeouts = unsaid;
     let Some(spec) = spec else {
         return timeouts;
     };
@@ -343,7 +374,9 @@ fn timeouts(spec: Option<&RouteTimeouts>, field: &str, findings: &mut Findings) 
     timeouts.request = match request {
         Some(Duration::ZERO) => None,
         Some(request) => Some(request),
-        None => timeouts.request.max(timeouts.per_try),
+        None => timeouts
+            .request
+            .map(|request| request.max(per_try.unwrap_or_default())),
     };
     if let (Some(request), Some(per_try)) = (timeouts.request, timeouts.per_try)
         && per_try > request

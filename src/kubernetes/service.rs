@@ -133,14 +133,9 @@ pub fn find_port<'store>(
                 traffic.transport().word().to_uppercase()
             ));
         }
-        let known: Vec<_> = service.spec.ports.iter().map(describe_port).collect();
         return Err(format!(
             "BackendNotFound: Service {id} has no port {wanted}; it has {}",
-            if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            }
+            describe_ports(service)
         ));
     };
     match app_protocol(port.app_protocol.as_deref()) {
@@ -179,6 +174,15 @@ pub fn over_tls(protocol: BackendProtocol, port: &ServicePort) -> BackendProtoco
     match (protocol, app_protocol(port.app_protocol.as_deref())) {
         (BackendProtocol::Http1, AppProtocol::Unsaid | AppProtocol::Unspeakable) => BackendProtocol::Auto,
         (protocol, _) => protocol,
+    }
+}
+
+/// The ports of a Service, in words.
+pub fn describe_ports(service: &Service) -> String {
+    let known: Vec<_> = service.spec.ports.iter().map(describe_port).collect();
+    match known.is_empty() {
+        true => "none".to_owned(),
+        false => known.join(", "),
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::kubernetes::features::Installed;
 use crate::kubernetes::index::Outcome;
 use crate::kubernetes::objects::{Key, Kind, Object};
-use crate::kubernetes::{GATEWAY_CONTROLLER, gateway as gateways, ingress};
+use crate::kubernetes::{GATEWAY_CONTROLLER, MESH_CONTROLLER, Mesh, gateway as gateways, ingress};
 use crate::model::{Socket, Transport};
 
 /// Longer messages are cut: the API allows 32 KiB, people less.
@@ -51,6 +51,8 @@ pub struct Serving {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     generation: i64,
+    /// The names under which entries of routes and policies are ours.
+    controllers: &'static [&'static str],
     body: Body,
 }
 
@@ -70,9 +72,9 @@ enum Body {
         listeners: Vec<Listener>,
     },
     /// Parents that are ours.
-    Route(Vec<(Value, Vec<Condition>)>),
+    Route(Vec<Entry>),
     /// Gateways that are ours.
-    Policy(Vec<(Value, Vec<Condition>)>),
+    Policy(Vec<Entry>),
     Ingress(Vec<Address>),
 }
 
@@ -81,6 +83,16 @@ struct Listener {
     name: String,
     kinds: Vec<Kind>,
     attached: usize,
+    conditions: Vec<Condition>,
+}
+
+/// What is said to one parent of a route, or ancestor of a policy.
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    /// The parent, as the object refers to it.
+    reference: Value,
+    /// Under which name.
+    controller: &'static str,
     conditions: Vec<Condition>,
 }
 
@@ -183,7 +195,15 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
         }
         _ => return None,
     };
-    Some(Status { generation, body })
+    let controllers = match outcome.settings.mesh {
+        Mesh::Tell => &[GATEWAY_CONTROLLER, MESH_CONTROLLER][..],
+        Mesh::Off | Mesh::Serve { .. } => &[GATEWAY_CONTROLLER],
+    };
+    Some(Status {
+        generation,
+        controllers,
+        body,
+    })
 }
 
 #[cfg(test)]

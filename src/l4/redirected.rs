@@ -20,6 +20,9 @@ pub struct Redirected {
     pub listener: ListenerName,
     /// What it was meant for.
     pub destination: Arc<Destination>,
+    /// The address that a backend is known by and the client asked for: routes may say where its requests go. None: it is
+    /// not one of those.
+    pub address: Option<SocketAddr>,
 }
 
 /// Addresses whose destinations a worker keeps. When there are more it begins anew; connections under way keep theirs.

@@ -239,9 +239,16 @@ fn decide<'s>(
         port: from.local.port(),
         tls: from.tls.as_deref(),
     };
+    let redirected = from.redirected.as_deref();
+    let bind = match redirected {
+        None => snapshot.bind(&from.bind),
+        Some(redirected) => redirected
+            .address
+            .and_then(|address| snapshot.bind_meant(&address)),
+    };
     plan::decide(
-        snapshot.bind(&from.bind).map(|bind| &**bind),
-        from.redirected.as_deref(),
+        bind.map(|bind| &**bind),
+        redirected,
         snapshot.challenges(),
         head,
         from.limits.max_headers,

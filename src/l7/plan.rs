@@ -77,7 +77,9 @@ pub struct Forward<'s> {
     pub cors: Option<(&'s Cors, Option<HeaderValue>)>,
 }
 
-/// Decides. `redirected`: where a redirected connection's requests go; then no rule is asked. `challenges`: what an authority is answered before any route is asked, while there is something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
+/// Decides. `bind`: the rules that are asked. `redirected`: where a redirected connection's requests go if there are no rules
+/// for what it was meant for. `challenges`: what an authority is answered before any route is asked, while there is
+/// something. `random` spreads requests over the shares of a rule; it is asked for only where there is a choice.
 pub fn decide<'s>(
     bind: Option<&'s Bind>,
     redirected: Option<&'s Redirected>,
@@ -111,12 +113,12 @@ fn try_decide<'s>(
     }
     let survey = Survey::of(head.headers);
     let host = host_of(head.uri, head.version, head.headers).map_err(Failure::Headers)?;
-    if let Some(redirected) = redirected {
+    if let (Some(redirected), None) = (redirected, bind) {
         return redirect_on(redirected, head.version, survey, host, random);
     }
     let path = normalise(head.uri.path()).map_err(Failure::Path)?;
-    // In clear text only: that the name is ours is proven on the port that anybody reaches without a certificate.
-    let asked = challenges.filter(|_| head.tls.is_none());
+    // In clear text only, and to ourselves: that the name is ours is proven on the port that anybody reaches without a certificate.
+    let asked = challenges.filter(|_| head.tls.is_none() && redirected.is_none());
     if let Some(answer) = asked.and_then(|challenges| challenges.http(head.method, &path)) {
         return Ok(Plan::Reply(Reply::direct(answer)));
     }
@@ -155,13 +157,13 @@ fn try_decide<'s>(
     };
     let (new_host, new_path) = rewritten(&found, share, &head, &path)?;
     Ok(Plan::Forward(Forward {
-        listener: &found.listener.name,
+        listener: redirected.map_or(&found.listener.name, |redirected| &redirected.listener),
         rule: found.rule,
         share,
         backend,
         survey,
         host,
-        speaks: None,
+        speaks: redirected.and_then(|_| spoken(head.version)),
         new_host,
         new_path,
         cors: cors.map(|cors| (cors, head.headers.get(http::header::ORIGIN).cloned())),
@@ -185,14 +187,17 @@ fn redirect_on<'s>(
         backend,
         survey,
         host,
-        speaks: Some(match version {
-            Version::HTTP_2 => BackendProtocol::H2c,
-            _ => BackendProtocol::Http1,
-        }),
+        speaks: spoken(version).or(Some(BackendProtocol::Http1)),
         new_host: None,
         new_path: None,
         cors: None,
     }))
+}
+
+/// What the endpoint of a redirected connection's request is spoken to in, if only the client can say it: HTTP/2, because
+/// what comes with it (gRPC) may need it. HTTP/1 goes as the backend that a route leads to says.
+fn spoken(version: Version) -> Option<BackendProtocol> {
+    (version == Version::HTTP_2).then_some(BackendProtocol::H2c)
 }
 
 /// Whether a request came over a connection that is not for its host (RFC 9110 §15.5.20): clients use one connection
@@ -350,5 +355,110 @@ mod tests {
         let captures = PathRewrite::Captures("/$2/${1}".into());
         let regex = PathMatch::regex("/([a-z]+)/([0-9]+)").unwrap();
         assert_eq!(rewrite_path(&captures, &regex, "/ab/12"), "/12/ab");
+    }
+
+    /// A Service `web` at 10.96.0.1:80 with a route for `/v2` to `other`, and another, `plain`, at 10.96.0.2:80 without.
+    fn mesh() -> crate::snapshot::Snapshot {
+        use crate::model::*;
+        let mut world = World::default();
+        for (name, address) in [
+            ("web", "10.96.0.1:80"),
+            ("plain", "10.96.0.2:80"),
+            ("other", "10.96.0.3:80"),
+        ] {
+            let mut backend = Backend::new(name.into());
+            backend.virtual_addresses = vec![address.parse().unwrap()];
+            world.backends.insert(name.into(), Arc::new(backend));
+        }
+        let listener = Listener {
+            name: "Service/web".into(),
+            address: "10.96.0.1:80".parse().unwrap(),
+            hostname: HostPattern::Any,
+            kind: ListenerKind::Destination,
+            protocols: Protocols::default(),
+            tls: None,
+            limits: ListenerLimits::default(),
+        };
+        world.listeners.insert(listener.name.clone(), Arc::new(listener));
+        let rule = Rule {
+            matches: vec![Match {
+                path: PathMatch::prefix("/v2"),
+                ..Match::default()
+            }],
+            backends: vec![WeightedBackend {
+                target: BackendTarget::Backend("other".into()),
+                weight: 1,
+                filters: Vec::new(),
+            }],
+            ..Rule::default()
+        };
+        let route = Route {
+            name: "r".into(),
+            listeners: vec!["Service/web".into()],
+            hostnames: vec![HostPattern::Any],
+            rules: vec![Arc::new(rule)],
+            created: 0,
+            order: 0,
+        };
+        world.routes.insert("r".into(), Arc::new(route));
+        let mut compiler = snapshot::Compiler::new(crate::telemetry::Metrics::new(1));
+        compiler.apply(
+            &"s".into(),
+            World::default().delta_to(&world),
+            crate::balance::Micros(0),
+        );
+        (*compiler.readers().load()).clone()
+    }
+
+    #[test]
+    fn routes_of_what_a_connection_was_meant_for_go_before_it() {
+        let world = mesh();
+        let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
+        // Where to, with what path and in which version the client asks; where that goes, and in what.
+        for (address, path, version, expected) in [
+            ("10.96.0.1:80", "/v2/a", h1, Ok(("other", None))),
+            (
+                "10.96.0.1:80",
+                "/v2/a",
+                h2,
+                Ok(("other", Some(BackendProtocol::H2c))),
+            ),
+            ("10.96.0.1:80", "/", h1, Err(Failure::NoRoute)),
+            (
+                "10.96.0.2:80",
+                "/v2/a",
+                h1,
+                Ok(("plain", Some(BackendProtocol::Http1))),
+            ),
+            ("10.96.0.2:80", "/", h2, Ok(("plain", Some(BackendProtocol::H2c)))),
+        ] {
+            let address = address.parse().unwrap();
+            let redirected = Redirected {
+                listener: "outbound".into(),
+                destination: Arc::clone(world.destination(&address).unwrap()),
+                address: Some(address),
+            };
+            assert!(world.bind(&address).is_none(), "nothing is bound for it");
+            let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("web"))]);
+            let uri = path.parse().unwrap();
+            let head = Head {
+                method: &Method::GET,
+                uri: &uri,
+                version,
+                headers: &headers,
+                port: 80,
+                tls: None,
+            };
+            let bind = world.bind_meant(&address).map(|bind| &**bind);
+            let found = match decide(bind, Some(&redirected), None, head, 100, || 0) {
+                Plan::Forward(forward) => {
+                    assert_eq!(forward.listener.as_str(), "outbound");
+                    Ok((forward.backend.name.as_str(), forward.speaks))
+                }
+                Plan::Fail(failure) => Err(failure),
+                Plan::Reply(reply) => panic!("{reply:?}"),
+            };
+            assert_eq!(found, expected, "{address} {path} {version:?}");
+        }
     }
 }

@@ -44,6 +44,9 @@ pub enum ListenerKind {
     /// Connections that the kernel redirected here: each goes where its client wanted to go, or to the backend that is
     /// known by that address; requests one by one, other bytes as they come.
     Redirected(Direction),
+    /// Requests of connections that were redirected on their way from the app, and that were meant for this address: a
+    /// Service's, say. Nothing is bound there.
+    Destination,
 }
 
 /// Which way redirected connections go, as seen by the app beside which Tidegate runs.
@@ -74,6 +77,7 @@ impl ListenerKind {
             Self::Tls => "tls",
             Self::Udp => "udp",
             Self::Redirected(_) => "redirected",
+            Self::Destination => "destination",
         }
     }
 
@@ -82,6 +86,7 @@ impl ListenerKind {
         match self {
             Self::Http | Self::Tcp | Self::Tls | Self::Redirected(_) => Transport::Tcp,
             Self::Udp => Transport::Udp,
+            Self::Destination => Transport::Redirected,
         }
     }
 }
@@ -92,6 +97,7 @@ impl Listener {
         match self.kind {
             ListenerKind::Http if self.tls.is_none() => Opening::Http,
             ListenerKind::Http | ListenerKind::Tls => Opening::Tls,
+            ListenerKind::Destination => Opening::Http,
             ListenerKind::Tcp | ListenerKind::Udp => Opening::Anything,
             ListenerKind::Redirected(direction) => Opening::Redirected(direction),
         }
@@ -144,14 +150,25 @@ pub enum Transport {
     Tcp,
     /// Datagrams.
     Udp,
+    /// Connections that come in elsewhere and were meant for the address: there is no socket.
+    Redirected,
 }
 
 impl Transport {
+    /// Whether a socket is bound for it.
+    pub const fn is_bound(self) -> bool {
+        match self {
+            Self::Tcp | Self::Udp => true,
+            Self::Redirected => false,
+        }
+    }
+
     /// The word for it in the log.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Redirected => "redirected",
         }
     }
 }
@@ -232,9 +249,11 @@ impl ListenerLimits {
     pub const fn relay_idle_of(kind: ListenerKind) -> Option<Duration> {
         match kind {
             ListenerKind::Udp => Some(Duration::from_secs(60)),
-            ListenerKind::Http | ListenerKind::Tcp | ListenerKind::Tls | ListenerKind::Redirected(_) => {
-                Some(Duration::from_secs(3600))
-            }
+            ListenerKind::Http
+            | ListenerKind::Tcp
+            | ListenerKind::Tls
+            | ListenerKind::Redirected(_)
+            | ListenerKind::Destination => Some(Duration::from_secs(3600)),
         }
     }
 }

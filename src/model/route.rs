@@ -195,6 +195,16 @@ pub struct Timeouts {
     pub upgrade_idle: Option<Duration>,
 }
 
+impl Timeouts {
+    /// None at all: for clients that have their own, and know of nobody who stands between.
+    pub const NONE: Self = Self {
+        request: None,
+        per_try: None,
+        idle: None,
+        upgrade_idle: None,
+    };
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

@@ -80,12 +80,7 @@ impl Destination {
 /// Without deadlines: the app does not know that anybody stands between, and has its own.
 fn rule(attempts: u8) -> Rule {
     Rule {
-        timeouts: Timeouts {
-            request: None,
-            per_try: None,
-            idle: None,
-            upgrade_idle: None,
-        },
+        timeouts: Timeouts::NONE,
         retry: RetryPolicy {
             attempts,
             ..RetryPolicy::default()

@@ -158,7 +158,7 @@ fn kind(spec: &GatewayListener) -> ListenerKind {
 
 fn traffic(spec: &GatewayListener) -> Traffic {
     match kind(spec) {
-        ListenerKind::Http | ListenerKind::Redirected(_) => Traffic::Requests,
+        ListenerKind::Http | ListenerKind::Redirected(_) | ListenerKind::Destination => Traffic::Requests,
         ListenerKind::Tls if passes_tls(spec) => Traffic::Tls,
         ListenerKind::Tls | ListenerKind::Tcp => Traffic::Bytes,
         ListenerKind::Udp => Traffic::Datagrams,

@@ -26,6 +26,15 @@ pub const STATUS_KINDS: &[Kind] = &[
     Kind::Ingress,
 ];
 
+/// How a route fares with the Services among its parents.
+#[derive(Debug, PartialEq)]
+pub struct Meshed {
+    /// Whether some Service takes it, and a rule of it can be used.
+    pub is_attached: bool,
+    /// What is wrong with it there.
+    pub complaints: Vec<Complaint>,
+}
+
 /// What the objects came out as.
 #[derive(Clone, Copy)]
 pub struct Outcome<'index> {
@@ -35,12 +44,18 @@ pub struct Outcome<'index> {
     routes: &'index BTreeMap<Key, Vec<Arc<Route>>>,
     dependents: &'index Dependents,
     complaints: &'index BTreeMap<Key, Vec<Complaint>>,
+    meshed: &'index BTreeMap<Key, Meshed>,
 }
 
 impl<'index> Outcome<'index> {
     /// The routes of a route object or Ingress.
     pub fn routes(&self, key: &Key) -> &'index [Arc<Route>] {
         self.routes.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// How a route fares with the Services among its parents; none when it has none, or others tell it.
+    pub fn meshed(&self, key: &Key) -> Option<&'index Meshed> {
+        self.meshed.get(key)
     }
 
     /// What is wrong with an object.
@@ -128,6 +143,7 @@ impl Index {
             routes: &self.routes,
             dependents: &self.dependents,
             complaints: &self.complaints,
+            meshed: &self.meshed,
         }
     }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Complaint, Findings, Index};
+use super::{Complaint, Findings, Index, Meshed};
+use crate::kubernetes::Mesh;
 use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object, ServicePort};
 use crate::kubernetes::routes::Surroundings;
+use crate::kubernetes::routes::services::Clients;
 use crate::kubernetes::service::PortUse;
 use crate::kubernetes::{endpoint_slice, ingress, routes, service};
 use crate::model::{Backend, Delta, Endpoint, Route, Transport};
@@ -47,19 +49,73 @@ impl Index {
 
     pub(super) fn translate_route(&mut self, key: &Key, services: &mut BTreeSet<Id>, delta: &mut Delta) {
         let mut findings = Findings::default();
+        let routes = match &self.settings.mesh {
+            Mesh::Off => self.read_route(key, None, &mut findings),
+            Mesh::Serve { namespace } => {
+                let clients = Clients::In(namespace.as_deref());
+                self.read_route(key, Some(clients), &mut findings)
+            }
+            Mesh::Tell => {
+                let routes = self.read_route(key, None, &mut findings);
+                self.judge(key, &mut findings);
+                routes
+            }
+        };
+        if matches!(self.settings.mesh, Mesh::Serve { .. }) {
+            // Their addresses may be for routes now, or no longer.
+            let before = self.dependents.parents_of(key);
+            services.extend(
+                before
+                    .into_iter()
+                    .chain(findings.on.parents.clone())
+                    .map(|parent| parent.id),
+            );
+        }
+        self.settle(key, routes, findings, services, delta);
+    }
+
+    fn read_route(&self, key: &Key, clients: Option<Clients<'_>>, findings: &mut Findings) -> Vec<Route> {
         let around = Surroundings {
             store: &self.store,
             gateways: &self.gateways,
+            clients,
         };
-        let routes = match self.store.get(key) {
-            Some(Object::HttpRoute(object)) => routes::of_http(key, object, around, &mut findings),
-            Some(Object::GrpcRoute(object)) => routes::of_grpc(key, object, around, &mut findings),
-            Some(Object::TlsRoute(object) | Object::TcpRoute(object) | Object::UdpRoute(object)) => {
-                routes::of_stream(key, object, around, &mut findings)
+        match self.store.get(key) {
+            Some(Object::HttpRoute(object)) => routes::of_http(key, object, around, findings),
+            Some(Object::GrpcRoute(object)) => routes::of_grpc(key, object, around, findings),
+            Some(Object::TlsRoute(object) | Object::TcpRoute(object) | Object::UdpRoute(object))
+                if clients.is_none() =>
+            {
+                routes::of_stream(key, object, around, findings)
             }
             _ => Vec::new(),
-        };
-        self.settle(key, routes, findings, services, delta);
+        }
+    }
+
+    /// How a route fares with the Services among its parents. Sidecars serve them, so nothing of it is used here; what it
+    /// depends on and what is wrong is added to what is known of the route.
+    fn judge(&mut self, key: &Key, findings: &mut Findings) {
+        let mut found = Findings::default();
+        let is_attached = !self.read_route(key, Some(Clients::All), &mut found).is_empty();
+        if found.on.parents.is_empty() {
+            self.meshed.remove(key);
+            return;
+        }
+        findings.on.parents.extend(found.on.parents);
+        findings.on.services.extend(found.on.services);
+        for complaint in &found.complaints {
+            if !findings.complaints.contains(complaint) {
+                findings.complain(&complaint.field, &complaint.reason);
+            }
+        }
+        let complaints = found.complaints;
+        self.meshed.insert(
+            key.clone(),
+            Meshed {
+                is_attached,
+                complaints,
+            },
+        );
     }
 
     /// Takes what came out of an object: routes into the delta, dependencies, complaints.

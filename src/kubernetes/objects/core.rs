@@ -104,6 +104,11 @@ impl ServicePort {
     pub fn transport(&self) -> Option<Transport> {
         transport(self.protocol.as_deref())
     }
+
+    /// Whether it is for connections.
+    pub fn is_tcp(&self) -> bool {
+        self.transport() == Some(Transport::Tcp)
+    }
 }
 
 /// What a `protocol` field says; not said is TCP, and SCTP is not known here.

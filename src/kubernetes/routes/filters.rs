@@ -305,7 +305,7 @@ fn mirror(
         (None, Some(spec)) => fraction(spec.numerator, spec.denominator.unwrap_or(100), ".fraction")?,
     };
     let wanted = &spec.backend_ref;
-    let (service, port) = reference::resolve(route, wanted, Traffic::Requests, around.store, findings)
+    let (service, port) = reference::resolve(route, wanted, Traffic::Requests, around, findings)
         .map_err(|complaint| complaint.under(".backendRef"))?;
     let backend = backend_name(&service, port);
     findings.on.uses.insert((service, port));

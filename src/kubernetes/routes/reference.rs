@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Surroundings;
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Findings, Store};
 use crate::kubernetes::objects::{BackendRef, Id, Key, PortRef};
@@ -10,12 +11,12 @@ use crate::kubernetes::service::{PortUse, Traffic, find_port};
 /// The Service and port that are meant, or why they are not to be had; the complaint's field is below
 /// the reference's.
 ///
-/// Whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere.
+/// Clients of a Service may ask any other themselves, so its routes need no grant (GEP-1294). Else, whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere.
 pub fn resolve(
     route: &Key,
     wanted: &BackendRef,
     traffic: Traffic,
-    store: &Store,
+    around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Result<(Id, PortUse), Complaint> {
     let (group, kind) = (
@@ -30,7 +31,8 @@ pub fn resolve(
     }
     let namespace = wanted.namespace.as_ref().unwrap_or(&route.id.namespace);
     let service = Id::new(Arc::clone(namespace), Arc::clone(&wanted.name));
-    if *namespace != route.id.namespace {
+    let store = around.store;
+    if *namespace != route.id.namespace && around.clients.is_none() {
         findings.on.granting.insert(Arc::clone(namespace));
         if !is_granted(route, &service, store) {
             return Err(Complaint::new(

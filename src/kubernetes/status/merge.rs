@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Address, Body, Condition, Listener, Status};
-use crate::kubernetes::GATEWAY_CONTROLLER;
+use super::{Address, Body, Condition, Entry, Listener, Status};
 
 /// What to write, as a merge patch of `status`, where this is there now; none when it says so already. `now` is in RFC 3339.
 pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
@@ -48,11 +47,18 @@ pub fn merge(status: &Status, there: &Value, now: &str) -> Option<Value> {
             next.insert("listeners".to_owned(), listeners_of(listeners, there, &dress));
         }
         Body::Route(parents) => {
-            let entries = entries("parents", "parentRef", parents, there, &dress);
+            let entries = entries("parents", "parentRef", status.controllers, parents, there, &dress);
             next.insert("parents".to_owned(), entries);
         }
         Body::Policy(ancestors) => {
-            let entries = entries("ancestors", "ancestorRef", ancestors, there, &dress);
+            let entries = entries(
+                "ancestors",
+                "ancestorRef",
+                status.controllers,
+                ancestors,
+                there,
+                &dress,
+            );
             next.insert("ancestors".to_owned(), entries);
         }
         Body::Ingress(addresses) => {
@@ -105,7 +111,8 @@ fn listeners_of(
 fn entries(
     list: &str,
     reference: &str,
-    ours: &[(Value, Vec<Condition>)],
+    controllers: &[&str],
+    ours: &[Entry],
     there: &Value,
     dress: &dyn Fn(&[Condition], Option<&Value>) -> Value,
 ) -> Value {
@@ -113,14 +120,16 @@ fn entries(
     let (before, others): (Vec<&Value>, Vec<&Value>) = known
         .into_iter()
         .flatten()
-        .partition(|entry| entry["controllerName"] == GATEWAY_CONTROLLER);
+        .partition(|entry| controllers.iter().any(|name| entry["controllerName"] == *name));
     let mut next: Vec<Value> = others.into_iter().cloned().collect();
-    next.extend(ours.iter().map(|(object, conditions)| {
-        let before = before.iter().find(|entry| entry[reference] == *object);
+    next.extend(ours.iter().map(|our| {
+        let is_it =
+            |entry: &&&Value| entry[reference] == our.reference && entry["controllerName"] == our.controller;
+        let before = before.iter().find(is_it);
         json!({
-            reference: object,
-            "controllerName": GATEWAY_CONTROLLER,
-            "conditions": dress(conditions, before.and_then(|entry| entry.get("conditions"))),
+            reference: our.reference,
+            "controllerName": our.controller,
+            "conditions": dress(&our.conditions, before.and_then(|entry| entry.get("conditions"))),
         })
     }));
     Value::Array(next)

@@ -1,8 +1,9 @@
 //! How a policy fares, as seen from each Gateway that leads to its target.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Condition;
+use super::{Condition, Entry};
+use crate::kubernetes::GATEWAY_CONTROLLER;
 use crate::kubernetes::index::Outcome;
 use crate::kubernetes::objects::{BackendTlsPolicy, Id, Key, Kind};
 
@@ -10,11 +11,7 @@ use crate::kubernetes::objects::{BackendTlsPolicy, Id, Key, Kind};
 const MAX_ANCESTORS: usize = 16;
 
 /// The Gateways that are ours and lead to a target of the policy, with what is to be said to each.
-pub(super) fn of_policy(
-    key: &Key,
-    policy: &BackendTlsPolicy,
-    outcome: Outcome<'_>,
-) -> Vec<(Value, Vec<Condition>)> {
+pub(super) fn of_policy(key: &Key, policy: &BackendTlsPolicy, outcome: Outcome<'_>) -> Vec<Entry> {
     let complaints = outcome.complaints(key);
     let find = |reasons: &[&'static str]| {
         complaints.iter().find_map(|complaint| {
@@ -58,7 +55,11 @@ pub(super) fn of_policy(
             "namespace": gateway.namespace,
             "name": gateway.name,
         });
-        (reference, vec![accepted.clone(), resolved.clone()])
+        Entry {
+            reference,
+            controller: GATEWAY_CONTROLLER,
+            conditions: vec![accepted.clone(), resolved.clone()],
+        }
     };
     gateways.into_iter().map(ancestor).collect()
 }

@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::Condition;
+use super::{Condition, Entry};
 use crate::kubernetes::index::{Complaint, Outcome};
 use crate::kubernetes::objects::{Key, ParentRef};
-use crate::kubernetes::routes::parent_key;
+use crate::kubernetes::routes::{parent_key, service_of};
+use crate::kubernetes::{GATEWAY_CONTROLLER, MESH_CONTROLLER};
 
 /// Reasons of a route's `ResolvedRefs`.
 const UNRESOLVED: &[&str] = &[
@@ -15,9 +16,35 @@ const UNRESOLVED: &[&str] = &[
     "UnsupportedProtocol",
 ];
 
-/// The parents of a route that are ours, with what is to be said to each.
-pub(super) fn of_route(key: &Key, refs: &[ParentRef], outcome: Outcome<'_>) -> Vec<(Value, Vec<Condition>)> {
+/// The parents of a route that are ours, with what is to be said to each: Gateways and ListenerSets, and Services where
+/// sidecars serve them.
+pub(super) fn of_route(key: &Key, refs: &[ParentRef], outcome: Outcome<'_>) -> Vec<Entry> {
+    let is_gateways = |parent: &ParentRef| is_our_parent(key, parent, outcome);
+    let is_served = !outcome.routes(key).is_empty();
     let complaints = outcome.complaints(key);
+    let mut entries = entries(GATEWAY_CONTROLLER, is_gateways, is_served, complaints, refs);
+    if let Some(meshed) = outcome.meshed(key) {
+        let is_service = |parent: &ParentRef| service_of(&key.id, parent).is_some();
+        let (is_attached, complaints) = (meshed.is_attached, &meshed.complaints);
+        entries.extend(self::entries(
+            MESH_CONTROLLER,
+            is_service,
+            is_attached,
+            complaints,
+            refs,
+        ));
+    }
+    entries
+}
+
+/// What is to be said to parents of one sort.
+fn entries(
+    controller: &'static str,
+    is_ours: impl Fn(&ParentRef) -> bool,
+    is_served: bool,
+    complaints: &[Complaint],
+    refs: &[ParentRef],
+) -> Vec<Entry> {
     let of = |is_wanted: &dyn Fn(&Complaint, &str) -> bool| {
         complaints.iter().find_map(|complaint| {
             let (reason, message) = complaint.condition()?;
@@ -27,10 +54,9 @@ pub(super) fn of_route(key: &Key, refs: &[ParentRef], outcome: Outcome<'_>) -> V
     let is_of_rules = |complaint: &Complaint| !complaint.field.starts_with("spec.parentRefs");
     let unresolved = of(&|complaint, reason| is_of_rules(complaint) && UNRESOLVED.contains(&reason));
     let partial = of(&|complaint, reason| is_of_rules(complaint) && !UNRESOLVED.contains(&reason));
-    let is_served = !outcome.routes(key).is_empty();
     let mut parents = Vec::new();
     for (at, parent) in refs.iter().enumerate() {
-        if !is_our_parent(key, parent, outcome) {
+        if !is_ours(parent) {
             continue;
         }
         let field = format!("spec.parentRefs[{at}]");
@@ -61,7 +87,11 @@ pub(super) fn of_route(key: &Key, refs: &[ParentRef], outcome: Outcome<'_>) -> V
                 message,
             ));
         }
-        parents.push((parent_ref(parent), conditions));
+        parents.push(Entry {
+            reference: parent_ref(parent),
+            controller,
+            conditions,
+        });
     }
     parents
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, key, route, route_with_rule};
-use crate::kubernetes::{Kind, Settings};
+use crate::kubernetes::{Kind, MESH_CONTROLLER, Mesh, Settings};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -245,6 +245,77 @@ fn routes_say_to_each_parent_how_they_fare() {
     assert_eq!(conditions(&parents[0])[0], "Accepted=False NoMatchingParent");
     assert_eq!(conditions(&parents[1])[0], "Accepted=True Accepted");
     assert_eq!(parents[1]["parentRef"], json!({"name": "edge", "port": 80}));
+}
+
+/// A route of a Gateway and of a Service: each is told by the one who serves it, and a Service's only where sidecars do.
+#[test]
+fn routes_of_services_are_told_under_another_name() {
+    let service = "{group: '', kind: Service, name: web}";
+    let spec = "rules: [{backendRefs: [{name: web, namespace: far, port: 80}]}]";
+    let yaml = format!("{WEB_AND_EDGE}---\n{}", route(spec))
+        .replace(
+            "[{name: edge}]",
+            &format!("[{{name: edge}}, {service}, {{group: '', kind: Service, name: none}}]"),
+        )
+        .replace("spec: {ports", "spec: {clusterIP: 10.96.0.1, ports")
+        + "---\n{apiVersion: v1, kind: Service, metadata: {name: web, namespace: far}, spec: {ports: [{port: 80}]}}";
+    let with = |mesh| {
+        let settings = Settings {
+            mesh,
+            ..Settings::default()
+        };
+        Fixture::with(settings, &yaml)
+    };
+    let status = written(&with(Mesh::Off), Kind::HttpRoute, "r", &bound(&[]));
+    assert_eq!(status["parents"].as_array().map(Vec::len), Some(1), "{status}");
+    let status = written(&with(Mesh::Tell), Kind::HttpRoute, "r", &bound(&[]));
+    let parents = status["parents"].as_array().unwrap();
+    let told: Vec<_> = parents
+        .iter()
+        .map(|parent| (parent["controllerName"].as_str().unwrap(), conditions(parent)))
+        .collect();
+    let (accepted, resolved) = ("Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs");
+    assert_eq!(
+        told,
+        [
+            // A Gateway's routes need a grant, a Service's do not.
+            (
+                GATEWAY_CONTROLLER,
+                vec![
+                    accepted.to_owned(),
+                    "ResolvedRefs=False RefNotPermitted".to_owned()
+                ]
+            ),
+            (MESH_CONTROLLER, vec![accepted.to_owned(), resolved.to_owned()]),
+            (
+                MESH_CONTROLLER,
+                vec!["Accepted=False NoMatchingParent".to_owned(), resolved.to_owned()]
+            ),
+        ]
+    );
+    assert_eq!(
+        parents[1]["parentRef"],
+        json!({"group": "", "kind": "Service", "name": "web"})
+    );
+    // What stands under that name is another's where nothing is told; else it goes with the parent.
+    for (mesh, kept) in [(Mesh::Off, 3), (Mesh::Tell, 1)] {
+        let settings = Settings {
+            mesh,
+            ..Settings::default()
+        };
+        let fixture = Fixture::with(settings, &format!("{WEB_AND_EDGE}---\n{}", route(spec)));
+        let status = of(
+            &key(Kind::HttpRoute, "default", "r"),
+            fixture.index.outcome(),
+            &bound(&[]),
+        )
+        .unwrap();
+        let merged = merge(&status, &json!({"parents": parents}), NOW);
+        let there = merged.map_or(parents.len(), |merged| {
+            merged["parents"].as_array().unwrap().len()
+        });
+        assert_eq!(there, kept);
+    }
 }
 
 #[test]
