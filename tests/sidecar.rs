@@ -10,6 +10,8 @@ mod local;
 mod mtls;
 #[path = "sidecar/namespace.rs"]
 mod namespace;
+#[path = "sidecar/routes.rs"]
+mod routes;
 #[path = "sidecar/scene.rs"]
 mod scene;
 #[path = "sidecar/transparent.rs"]

@@ -2,11 +2,14 @@
 """podrunner: plays scheduler + kubelet for one node, without a container engine.
 
 Each pod gets its own network namespace (veth to bridge br0 of $NS, address 10.99.x.y), its own
-root directory (chroot) holding a static binary chosen by image name, the pod spec's env, args and
-secret/configMap volumes. Ready only after every declared container port / known port accepts TCP.
-What the programs print is kept with its time and given to the API server that asks for a pod's log.
+root directory (chroot) holding what the image's name stands for, the pod spec's env, args and
+secret/configMap volumes, and the names of Services in /etc/hosts. Ready only after a known port accepts TCP.
+Init containers run before, those of `restartPolicy: Always` to the end: Tidegate beside the app (`sidecar`).
+What the programs print is kept with its time and given to the API server that asks for a pod's log; what
+tests/cluster/exec needs to run a command in a pod is in $RUN/pods/NAMESPACE_POD.json.
 Standard library only; tests/cluster/run starts it inside the namespace.
-Image map: IMAGE_MAP="gateway-api/echo-basic=/path/echo-basic,coredns/coredns=/path/coredns"
+Image map: IMAGE_MAP="gateway-api/echo-basic=/path/echo-basic,gateway-api/echo-advanced=/path/folder": a static
+binary, or a folder with a whole root, whose programs are in /usr/local/bin and begin with `server`, as user 1338.
 """
 import base64, datetime, http.server, ipaddress, json, os, shutil, signal, socket, ssl, subprocess, sys, threading, time
 import urllib.error, urllib.parse, urllib.request
@@ -16,13 +19,19 @@ RUN = os.environ["RUN"]
 API = os.environ.get("API", "https://10.99.0.1:6443")
 IMAGES = dict(kv.split("=", 1) for kv in os.environ["IMAGE_MAP"].split(","))
 NODE, HOSTIP, KUBELET = "runner", "10.99.0.1", 10250
+RUNNER = 10251  # where this program answers, behind tests/cluster/exec
+TIDEGATE = os.environ.get("TIDEGATE", "tidegate")
+# Images of ours: what they begin with. They run in the host's root, and know the API server as a pod does.
+OURS = {"tidegate": [TIDEGATE], "tidegate-init": [TIDEGATE, "sidecar", "init"]}
+USER = "1338"  # of images that are a folder
 MAX_LINES = 20000  # kept of each pod's log
 ctx = ssl.create_default_context(cafile=f"{RUN}/ca.crt")
 ctx.load_cert_chain(f"{RUN}/admin.crt", f"{RUN}/admin.key")
 now = lambda: datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 used = set()  # every address any pod of this cluster has held in this run: never handed out twice
 pods = {}  # uid -> dict(proc, ns, ip, root, started)
-logs = {}  # (namespace, pod name) -> [(time, line)]
+logs = {}  # (namespace, pod name, container) -> [(time, line)]
+hosts = {}  # namespace -> the names of Services as its pods know them
 
 
 def api(method, path, body=None, ctype="application/json"):
@@ -56,7 +65,7 @@ class Kubelet(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         parts = url.path.strip("/").split("/")
-        lines = logs.get(tuple(parts[1:3])) if len(parts) == 4 and parts[0] == "containerLogs" else None
+        lines = logs.get(tuple(parts[1:4])) if len(parts) == 4 and parts[0] == "containerLogs" else None
         since = urllib.parse.parse_qs(url.query).get("sinceTime", [""])[0].replace("Z", "+00:00")
         since = datetime.datetime.fromisoformat(since).timestamp() if since else 0
         body = b"".join(line for at, line in list(lines or []) if at >= since)
@@ -71,16 +80,13 @@ class Kubelet(http.server.BaseHTTPRequestHandler):
 
 
 def serve_logs():
-    server = http.server.ThreadingHTTPServer((HOSTIP, KUBELET), Kubelet)
-    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_tls.load_cert_chain(f"{RUN}/apiserver.crt", f"{RUN}/apiserver.key")
-    server.socket = server_tls.wrap_socket(server.socket, server_side=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", RUNNER), Kubelet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def keep_log(pod, pipe):
-    lines = logs[pod] = []
-    with open(f"{RUN}/pods/{pod[0]}_{pod[1]}.log", "ab") as file:
+def keep_log(container, pipe):
+    lines = logs[container] = []
+    with open(f"{RUN}/pods/{'_'.join(container)}.log", "ab") as file:
         for line in pipe:
             file.write(line)
             file.flush()
@@ -113,8 +119,9 @@ def start(p):
     m, spec = p["metadata"], p["spec"]
     c = spec["containers"][0]
     exe = next((b for pat, b in IMAGES.items() if pat in c["image"]), None)
-    if exe is None or len(spec["containers"]) != 1:
-        return print("no binary for", m["name"], c["image"], flush=True)
+    inits = spec.get("initContainers", [])
+    if exe is None or len(spec["containers"]) != 1 or any(image(i) not in OURS for i in inits):
+        return print("no binary for", m["name"], c["image"], [i["image"] for i in inits], flush=True)
     files = {}
     mounts = {x["name"]: x["mountPath"] for x in c.get("volumeMounts", [])}
     for v in spec.get("volumes", []):  # a missing Secret raises 404: retried at the next turn, as kubelet does
@@ -123,7 +130,12 @@ def start(p):
     uid = m["uid"]
     ns, root = f"{NS}-pod-{uid[:8]}", f"{RUN}/pods/{uid}"
     os.makedirs(root + "/tmp", exist_ok=True)
-    shutil.copy(exe, root + "/app")
+    if is_root := os.path.isdir(exe):
+        shutil.copytree(exe, root, copy_function=link, dirs_exist_ok=True)
+    else:
+        shutil.copy(exe, root + "/app")
+    os.makedirs(root + "/etc", exist_ok=True)
+    name_services(root, m["namespace"])
     ip = address(p)
     for f, b in files.items():
         os.makedirs(os.path.dirname(f"{root}/{f}"), exist_ok=True)
@@ -139,14 +151,114 @@ def start(p):
     env = {"PATH": "/", "HOSTNAME": m["name"]}
     for e in c.get("env", []):
         env[e["name"]] = e.get("value", "") if "valueFrom" not in e else fields[e["valueFrom"]["fieldRef"]["fieldPath"]]
-    proc = subprocess.Popen(["nsenter", f"--net=/run/netns/{ns}", "chroot", root, "/app", *c.get("args", [])],
-                            env={**env, "PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    threading.Thread(target=keep_log, args=((m["namespace"], m["name"]), proc.stdout), daemon=True).start()
-    port = 53 if exe.endswith("/coredns") else 3000
+    env["PATH"] = os.environ["PATH"]
+    inside = ["nsenter", f"--net=/run/netns/{ns}"]
+    chroot = ["chroot", *([f"--userspec={USER}:{USER}"] if is_root else []), root]
+    program = ["/usr/local/bin/server"] if is_root else ["/app"]
+    with open(f"{RUN}/pods/{m['namespace']}_{m['name']}.json", "w") as file:
+        json.dump({"prefix": inside + chroot, "env": [f"{name}={value}" for name, value in env.items()]}, file)
+    port = 53 if exe.endswith("/coredns") else 8080 if is_root else 3000
     if "UDP_ECHO_SERVER" in env:
         port = None
-    pods[uid] = dict(proc=proc, ns=ns, ip=ip, root=root, port=port, ready=False, started=now(),
+    app = [*inside, *named(m["name"]), *chroot, *program, *c.get("args", [])]
+    pods[uid] = dict(proc=None, ns=ns, ip=ip, root=root, port=port, ready=False, started=now(), m=m, app=(app, env), inside=inside,
+                     inits=inits, account=spec.get("serviceAccountName", "default"), sidecars=[],
                      path=f"/api/v1/namespaces/{m['namespace']}/pods/{m['name']}", c=c, name=m["name"])
+
+
+def image(container):
+    return container["image"].rsplit("/", 1)[-1].split(":")[0]
+
+
+def link(source, to):
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy2(source, to)
+
+
+def named(name):
+    """What gives a program a host's name of its own."""
+    return ["unshare", "--uts", "sh", "-c", 'printf %s "$0" >/proc/sys/kernel/hostname; exec "$@"', name]
+
+
+def begin(s, container, line, env):
+    proc = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    threading.Thread(target=keep_log, args=((s["m"]["namespace"], s["name"], container), proc.stdout), daemon=True).start()
+    return proc
+
+
+def beside(s, container):
+    """Begins a container of ours in the pod: with a /run of its own, where the service account is."""
+    namespace, account = s["m"]["namespace"], s["account"]
+    token = api("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token",
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}})
+    folder = f"{s['root']}-account"
+    os.makedirs(folder, exist_ok=True)
+    shutil.copy(f"{RUN}/ca.crt", f"{folder}/ca.crt")
+    for name, text in (("token", token["status"]["token"]), ("namespace", namespace)):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(text)
+    user = str(container.get("securityContext", {}).get("runAsUser", 0))
+    run = ('mount -t tmpfs tmpfs /run; to=/run/secrets/kubernetes.io/serviceaccount; mkdir -p $to; cp "$0"/* $to; '
+           'user=$1; shift; exec setpriv --reuid $user --regid $user --clear-groups "$@"')
+    line = [*s["inside"], *named(s["name"]), "unshare", "--mount", "sh", "-c", run, folder, user, *OURS[image(container)],
+            *container.get("args", [])]
+    env = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": HOSTIP, "KUBERNETES_SERVICE_PORT": "6443"}
+    env |= {e["name"]: e["value"] for e in container.get("env", []) if "value" in e}
+    return begin(s, container["name"], line, env)
+
+
+def has_started(s, container):
+    """Its startup probe, if it has one."""
+    get = container.get("startupProbe", {}).get("httpGet")
+    try:
+        return not get or urllib.request.urlopen(f"http://{s['ip']}:{get['port']}{get['path']}", timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def advance(s):
+    """One container after the other, as a kubelet does: an init container has to end well, a sidecar to have started."""
+    for sidecar in s["sidecars"]:
+        if sidecar["proc"].poll() is not None:
+            print("container", s["name"], sidecar["container"]["name"], "ended with", sidecar["proc"].returncode, flush=True)
+            sidecar["proc"] = beside(s, sidecar["container"])
+    while s["inits"]:
+        container = s["inits"][0]
+        if container.get("restartPolicy") == "Always":
+            if s["sidecars"][-1:] == [] or s["sidecars"][-1]["container"] is not container:
+                s["sidecars"].append({"container": container, "proc": beside(s, container)})
+            if not has_started(s, container):
+                return
+        else:
+            proc = beside(s, container)
+            if proc.wait(60) != 0:
+                return print("container", s["name"], container["name"], "ended with", proc.returncode, flush=True)
+        s["inits"] = s["inits"][1:]
+    s["proc"] = s["proc"] or begin(s, s["c"]["name"], *s["app"])
+
+
+def name_services(root, namespace):
+    with open(f"{root}/etc/hosts", "w") as file:
+        file.write(hosts.get(namespace, ""))
+
+
+def know_services():
+    """There is no DNS for pods: they know Services by /etc/hosts."""
+    services = [one for one in api("GET", "/api/v1/services")["items"] if one["spec"].get("clusterIP") not in (None, "", "None")]
+    lines = lambda namespace: "127.0.0.1 localhost\n" + "".join(
+        f"{one['spec']['clusterIP']} " + " ".join(
+            ([name] if within == namespace else []) + [f"{name}.{within}{more}" for more in ("", ".svc", ".svc.cluster.local")]) + "\n"
+        for one in services for name, within in [(one["metadata"]["name"], one["metadata"]["namespace"])])
+    for s in list(pods.values()):
+        hosts.setdefault(s["m"]["namespace"], "")
+    for namespace in hosts:
+        if hosts[namespace] != (text := lines(namespace)):
+            hosts[namespace] = text
+            for s in pods.values():
+                if s["m"]["namespace"] == namespace:
+                    name_services(s["root"], namespace)
 
 
 def listening(ip, port):
@@ -160,8 +272,9 @@ def listening(ip, port):
 
 
 def report(s):
-    alive = s["proc"].poll() is None
-    ready = alive and listening(s["ip"], s["port"])
+    advance(s)
+    alive = s["proc"] is None or s["proc"].poll() is None
+    ready = s["proc"] is not None and alive and listening(s["ip"], s["port"])
     if ready == s["ready"]:
         return
     s["ready"], st = ready, "True" if ready else "False"
@@ -178,17 +291,20 @@ def report(s):
 
 def stop(uid):
     s = pods.pop(uid)
-    s["proc"].terminate()
-    try:
-        s["proc"].wait(5)
-    except subprocess.TimeoutExpired:
-        s["proc"].kill(); s["proc"].wait()
+    for proc in [s["proc"]] * (s["proc"] is not None) + [sidecar["proc"] for sidecar in reversed(s["sidecars"])]:
+        proc.terminate()
+        try:
+            proc.wait(5)
+        except subprocess.TimeoutExpired:
+            proc.kill(); proc.wait()
     subprocess.run(["ip", "netns", "del", s["ns"]])
-    shutil.rmtree(s["root"], ignore_errors=True)
+    for folder in s["root"], s["root"] + "-account":
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def turn():
     seen = set()
+    know_services()
     items = api("GET", "/api/v1/pods")["items"]
     used.update(p["status"]["podIP"] for p in items if p.get("status", {}).get("podIP"))  # before any start()
     for p in items:

@@ -175,7 +175,7 @@ impl Scene {
     }
 
     /// Waits for something that comes.
-    pub fn soon<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+    pub fn soon<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             if let Some(found) = look() {
