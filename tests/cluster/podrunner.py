@@ -23,6 +23,7 @@ RUNNER = 10251  # where this program answers, behind tests/cluster/exec
 TIDEGATE = os.environ.get("TIDEGATE", "tidegate")
 # Images of ours: what they begin with. They run in the host's root, and know the API server as a pod does.
 OURS = {"tidegate": [TIDEGATE], "tidegate-init": [TIDEGATE, "sidecar", "init"]}
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 USER = "1338"  # of images that are a folder
 MAX_LINES = 20000  # kept of each pod's log
 ctx = ssl.create_default_context(cafile=f"{RUN}/ca.crt")
@@ -148,10 +149,7 @@ def start(p):
         sh("ip", "-n", ns, *a)
     fields = {"metadata.name": m["name"], "metadata.namespace": m["namespace"], "metadata.uid": uid,
               "status.podIP": ip, "status.hostIP": HOSTIP, "spec.nodeName": NODE}
-    env = {"PATH": "/", "HOSTNAME": m["name"]}
-    for e in c.get("env", []):
-        env[e["name"]] = e.get("value", "") if "valueFrom" not in e else fields[e["valueFrom"]["fieldRef"]["fieldPath"]]
-    env["PATH"] = os.environ["PATH"]
+    env = {"HOSTNAME": m["name"], **environment(c, fields), "PATH": os.environ["PATH"]}
     inside = ["nsenter", f"--net=/run/netns/{ns}"]
     chroot = ["chroot", *([f"--userspec={USER}:{USER}"] if is_root else []), root]
     program = ["/usr/local/bin/server"] if is_root else ["/app"]
@@ -162,8 +160,14 @@ def start(p):
         port = None
     app = [*inside, *named(m["name"]), *chroot, *program, *c.get("args", [])]
     pods[uid] = dict(proc=None, ns=ns, ip=ip, root=root, port=port, ready=False, started=now(), m=m, app=(app, env), inside=inside,
-                     inits=inits, account=spec.get("serviceAccountName", "default"), sidecars=[],
+                     fields=fields, inits=inits, account=spec.get("serviceAccountName", "default"), sidecars=[],
                      path=f"/api/v1/namespaces/{m['namespace']}/pods/{m['name']}", c=c, name=m["name"])
+
+
+def environment(container, fields):
+    """Of fields, labels are not known here: they are empty."""
+    return {e["name"]: e.get("value", "") if "valueFrom" not in e else fields.get(e["valueFrom"]["fieldRef"]["fieldPath"], "")
+            for e in container.get("env", [])}
 
 
 def image(container):
@@ -191,21 +195,24 @@ def begin(s, container, line, env):
 def beside(s, container):
     """Begins a container of ours in the pod: with a /run of its own, where the service account is."""
     namespace, account = s["m"]["namespace"], s["account"]
-    token = api("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token",
+    if not any(mount["mountPath"] == ACCOUNT for mount in container.get("volumeMounts", [])):
+        account = None
+    token = account and api("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token",
                 {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}})
     folder = f"{s['root']}-account"
     os.makedirs(folder, exist_ok=True)
-    shutil.copy(f"{RUN}/ca.crt", f"{folder}/ca.crt")
-    for name, text in (("token", token["status"]["token"]), ("namespace", namespace)):
-        with open(f"{folder}/{name}", "w") as file:
-            file.write(text)
+    if account:
+        shutil.copy(f"{RUN}/ca.crt", f"{folder}/ca.crt")
+        for name, text in (("token", token["status"]["token"]), ("namespace", namespace)):
+            with open(f"{folder}/{name}", "w") as file:
+                file.write(text)
     user = str(container.get("securityContext", {}).get("runAsUser", 0))
-    run = ('mount -t tmpfs tmpfs /run; to=/run/secrets/kubernetes.io/serviceaccount; mkdir -p $to; cp "$0"/* $to; '
+    run = ('mount -t tmpfs tmpfs /run; to=/run/secrets/kubernetes.io/serviceaccount; mkdir -p $to; cp -r "$0/." $to; '
            'user=$1; shift; exec setpriv --reuid $user --regid $user --clear-groups "$@"')
-    line = [*s["inside"], *named(s["name"]), "unshare", "--mount", "sh", "-c", run, folder, user, *OURS[image(container)],
-            *container.get("args", [])]
+    command = [TIDEGATE, *container["command"][1:]] if container.get("command", [""])[0] == "/tidegate" else OURS[image(container)]
+    line = [*s["inside"], *named(s["name"]), "unshare", "--mount", "sh", "-c", run, folder, user, *command, *container.get("args", [])]
     env = {"PATH": os.environ["PATH"], "KUBERNETES_SERVICE_HOST": HOSTIP, "KUBERNETES_SERVICE_PORT": "6443"}
-    env |= {e["name"]: e["value"] for e in container.get("env", []) if "value" in e}
+    env |= environment(container, s["fields"])
     return begin(s, container["name"], line, env)
 
 
@@ -340,5 +347,8 @@ try:
             print("the API server:", repr(e), flush=True)
         time.sleep(0.3)
 finally:
+    for one in list(pods.values()):
+        if one["proc"]:
+            one["proc"].terminate()
     for u in list(pods):
         stop(u)

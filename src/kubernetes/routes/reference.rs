@@ -11,7 +11,8 @@ use crate::kubernetes::service::{PortUse, Traffic, find_port};
 /// The Service and port that are meant, or why they are not to be had; the complaint's field is below
 /// the reference's.
 ///
-/// Clients of a Service may ask any other themselves, so its routes need no grant (GEP-1294). Else, whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere.
+/// Whether it is granted is asked first, so that a refusal says nothing about what there is elsewhere. Routes of Services
+/// need no grant: their clients may ask any other Service themselves (GEP-1294).
 pub fn resolve(
     route: &Key,
     wanted: &BackendRef,

@@ -47,7 +47,7 @@ VARIANTS = {
         "metrics.prometheusRule.enabled=true", "hostPorts=true", 'podAntiAffinity="required"', 'preStop={"sleep":{"seconds":5}}',
         'extraArgs=["--zone=a"]', 'commonLabels={"team":"edge"}', 'commonAnnotations={"a":"b"}', "ingressClass.default=true",
         'ingressClass.aliases=["nginx"]', 'service.extraPorts=[{"name":"alt","port":8080,"targetPort":8080}]', "workers=2",
-        'statusAddress="192.0.2.1"', "updateStatus=false", "snapshot.enabled=true", 'tolerations=[{"operator":"Exists"}]', 'nodeSelector={"kubernetes.io/os":"linux"}',
+        'statusAddress="192.0.2.1"', "updateStatus=false", "mesh=true", "snapshot.enabled=true", 'tolerations=[{"operator":"Exists"}]', 'nodeSelector={"kubernetes.io/os":"linux"}',
         'priorityClassName="system-cluster-critical"', 'serviceAccount.annotations={"x":"y"}', 'service.loadBalancerSourceRanges=["10.0.0.0/8"]',
         'extraEnvs=[{"name":"TIDEGATE_ZONE","value":"a"}]', 'extraVolumes=[{"name":"tmp","emptyDir":{}}]',
         'extraVolumeMounts=[{"name":"tmp","mountPath":"/tmp"}]', 'service.trafficDistribution="PreferClose"',

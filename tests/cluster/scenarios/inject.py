@@ -1,57 +1,17 @@
 """Sidecars, put into Pods by a real API server's admission: registered, reached, taken by Pod Security, rotated, and away."""
-import base64, pathlib, re, signal, subprocess, sys
+import base64, pathlib, re, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
+from injector import *
 
-HELM, CHART = os.environ["HELM"], f"{ROOT}/deploy/helm/tidegate"
-for name in ("CACHE", "CONFIG", "DATA"):
-    os.environ[f"HELM_{name}_HOME"] = str(RUN / "helm")
-NAME, ADDRESS, ASKED = "tidegate-inject", "10.99.0.1:9443", "10.99.0.1:9901"
-WEBHOOK = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 SECRET = f"/api/v1/namespaces/tidegate/secrets/{NAME}"
 PODS = "/api/v1/namespaces/{}/pods"
-
-# What the chart installs, but for the Deployment, which is a process here; there is nobody who leads Services' addresses anywhere, so
-# the API server is given an address of the process.
-apply("{apiVersion: v1, kind: Namespace, metadata: {name: tidegate}}")
-rendered = subprocess.run([HELM, "template", "tidegate", CHART, "--namespace", "tidegate", "--set", "inject.enabled=true",
-                           "--show-only", "templates/inject.yaml"], capture_output=True, text=True, check=True).stdout
-kubectl("apply", "-f", "-", text=rendered)
-kubectl("scale", "deployment", NAME, "-n", "tidegate", "--replicas=0")
-webhooks = api("GET", WEBHOOK)["webhooks"]
-webhooks[0]["clientConfig"] = {"url": f"https://{ADDRESS}/inject"}
-api("PATCH", WEBHOOK, {"webhooks": webhooks})
+rendered = install()
 
 
-class Injector:
-    """The process, with the rights of its role and no others."""
-
-    def __init__(self, address=ADDRESS, asked=ASKED):
-        token = kubectl("create", "token", NAME, "-n", "tidegate", "--duration=24h").strip()
-        path = RUN / "inject.kubeconfig"
-        path.write_text(json.dumps({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "tidegate"}}],
-            "clusters": [{"name": "c", "cluster": {"server": API, "certificate-authority": f"{RUN}/ca.crt"}}],
-            "users": [{"name": "u", "user": {"token": token}}]}))
-        log = open(RUN / "tidegate.log", "ab")
-        self.asked = asked
-        self.process = subprocess.Popen(
-            [os.environ["TIDEGATE"], "inject", "--kubeconfig", str(path), "--address", address, "--admin", asked, "--names", "10.99.0.1",
-             "--image", IMAGE, "--init-image", IMAGE, "--default", "proxy-cpu-request=20m"], stdout=log, stderr=log)
-        (RUN / "tidegate.pid").write_text(str(self.process.pid))
-
-    def admin(self, path):
-        host, port = self.asked.split(":")
-        return get(host, host, path, int(port))
-
-    def ready(self):
-        until("the injector to be ready", lambda: self.admin("/readyz")[0] == 200)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+def start():
+    return Injector("tidegate", "tidegate-init", "--default", "proxy-cpu-request=20m")
 
 
 def trusted():
@@ -83,7 +43,7 @@ def injected(namespace="shop", name="probe"):
     return init(made(namespace, pod(name))[0]) == ["tidegate-init", "tidegate"]
 
 
-injector = Injector()
+injector = start()
 injector.ready()
 for name, labels in (("shop", "tidegate.dev/inject=enabled"), ("strict", "pod-security.kubernetes.io/enforce=restricted"), ("quiet", "a=b")):
     kubectl("create", "namespace", name)
@@ -165,13 +125,12 @@ print("rotated: staged, promoted, forgotten, and asked in each step")
 if (code := injector.stop()) != 0:
     sys.exit(f"it ended with {code}")
 assert not injected(), "nobody is there"
-injector = Injector()
+injector = start()
 injector.ready()
 until("the API server to ask the next one", injected, 20)
 counts = dict(re.findall(r'tidegate_inject_reviews_total\{result="(\w+)"\} (\d+)', injector.admin("/metrics")[1].decode()))
 print("without an injector Pods are made without; the next one goes on:", counts)
 if (code := injector.stop()) != 0:
     sys.exit(f"it ended with {code}")
-(RUN / "tidegate.pid").unlink()
 kubectl("delete", "-f", "-", "--wait=false", text=rendered)
 kubectl("delete", "namespace", "shop", "strict", "quiet", "--wait=false")

@@ -105,6 +105,9 @@ spec:
         {{- if not .Values.updateStatus }}
         - --update-status=false
         {{- end }}
+        {{- if .Values.mesh }}
+        - --mesh
+        {{- end }}
         {{- if .Values.statusAddress }}
         - --status-address={{ .Values.statusAddress }}
         {{- else if include "tidegate.publishService" . }}
