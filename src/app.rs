@@ -11,6 +11,7 @@
 
 mod certificates;
 mod conductor;
+mod names;
 mod process;
 mod review;
 mod sources;
@@ -28,6 +29,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::certificates::Desk;
 use self::conductor::{Conductor, Message};
+use self::names::NameDesk;
 use self::process::Process;
 pub use self::sources::Source;
 pub use self::view::Live;
@@ -113,7 +115,8 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         ("listeners", "nothing is bound yet"),
     ]));
     let desk = Arc::new(Desk::new(settings.acme.clone()));
-    let process = Arc::new(Process::start(&settings, &metrics, &desk)?);
+    let names = Arc::new(NameDesk::new(settings.dns_refresh));
+    let process = Arc::new(Process::start(&settings, &metrics, &desk, &names)?);
     let vantage = Vantage::new(settings.zone.as_deref(), &host_name());
     let compiler = Compiler::at(vantage, Arc::clone(&metrics));
     let readers = compiler.readers();
@@ -137,6 +140,7 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         Arc::clone(&workers),
         Arc::clone(&live),
         Arc::clone(&desk),
+        Arc::clone(&names),
     );
     let mut opened = Vec::new();
     if sources
@@ -204,6 +208,11 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
             gates: Arc::clone(&gates),
             live: Arc::clone(&live),
         },
+    )));
+    tasks.push(tokio::spawn(names::follow(
+        names,
+        messages.clone(),
+        Arc::clone(&gates),
     )));
     let injector = match injector {
         Some(options) => {

@@ -20,6 +20,7 @@ pub mod grpc;
 pub mod host;
 pub mod listener;
 pub mod name;
+pub mod named;
 pub mod route;
 pub mod tls;
 
@@ -40,6 +41,7 @@ pub use listener::{
     Direction, Listener, ListenerKind, ListenerLimits, Opening, Protocols, ProxyProtocol, Socket, Transport,
 };
 pub use name::{BackendName, ListenerName, RouteName, SourceName};
+pub use named::{DnsName, NamedEndpoint};
 pub use route::{
     BackendTarget, HeaderMatch, Match, PathMatch, QueryMatch, RetryOn, RetryPolicy, Route, Rule, StringMatch,
     Timeouts, WeightedBackend,

@@ -21,6 +21,7 @@ mod conditions;
 mod destinations;
 mod hosts;
 mod mtls;
+mod names;
 mod paths;
 mod publish;
 mod rule;

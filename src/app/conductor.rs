@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::certificates::Desk;
+use super::names::NameDesk;
 use super::view::Live;
 use crate::balance::Clock;
 use crate::downstream::workers::Workers;
@@ -50,6 +51,7 @@ pub(super) struct Conductor {
     workers: Arc<Workers>,
     live: Arc<Live>,
     desk: Arc<Desk>,
+    names: Arc<NameDesk>,
     /// What each source left out by itself.
     source_rejects: BTreeMap<SourceName, Vec<Reject>>,
     bound: Bound,
@@ -65,6 +67,7 @@ impl Conductor {
         workers: Arc<Workers>,
         live: Arc<Live>,
         desk: Arc<Desk>,
+        names: Arc<NameDesk>,
     ) -> Self {
         Self {
             clock,
@@ -73,6 +76,7 @@ impl Conductor {
             workers,
             live,
             desk,
+            names,
             source_rejects: BTreeMap::new(),
             bound: BTreeMap::new(),
             has_failed: false,
@@ -83,6 +87,7 @@ impl Conductor {
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
         self.live.follow(&delta);
         self.desk.follow(source, &delta);
+        self.names.follow(source, &delta);
         let applied = self.compiler.apply(source, delta, self.clock.now());
         let news = applied.rejects.iter().chain(rejects.iter().flatten());
         news.for_each(|reject| tracing::warn!("left out: {reject}"));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::certificates::Desk;
+use super::names::NameDesk;
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, DrainSettings, Settings};
 use crate::downstream::workers::Workers;
 use crate::l7::worker::WorkerSettings;
@@ -23,6 +24,7 @@ pub(super) struct Process {
     drain: Mutex<DrainSettings>,
     access_log: Mutex<Option<AccessLog>>,
     desk: Arc<Desk>,
+    names: Arc<NameDesk>,
 }
 
 /// How long the writer of the access log may take at the end.
@@ -34,6 +36,7 @@ impl Process {
         settings: &Settings,
         metrics: &Arc<Metrics>,
         desk: &Arc<Desk>,
+        names: &Arc<NameDesk>,
     ) -> anyhow::Result<Self> {
         let access_log = open(settings.access_log.as_ref(), metrics)?;
         Ok(Self {
@@ -41,6 +44,7 @@ impl Process {
             drain: Mutex::new(settings.drain.clone()),
             access_log: Mutex::new(access_log),
             desk: Arc::clone(desk),
+            names: Arc::clone(names),
         })
     }
 
@@ -107,6 +111,10 @@ impl Process {
         if live.acme != next.acme {
             live.acme.clone_from(&next.acme);
             self.desk.set_acme(next.acme.clone());
+        }
+        if live.dns_refresh != next.dns_refresh {
+            live.dns_refresh = next.dns_refresh;
+            self.names.set_refresh(next.dns_refresh);
         }
         let mut for_workers = live.proxy_status_header != next.proxy_status_header;
         live.proxy_status_header = next.proxy_status_header;

@@ -10,12 +10,13 @@ use anyhow::Context;
 
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
+use crate::config::units::EndpointPlace;
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, Settings, units};
 use crate::model::tls::{Origin, Part};
 use crate::model::{
-    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Certificate, Endpoint, HostPattern,
-    Listener, ListenerKind, ListenerLimits, ListenerName, ListenerTls, Match, Protocols, Route, RouteName,
-    Rule, SourceName, WeightedBackend, World,
+    Backend, BackendName, BackendProtocol, BackendTarget, Balance, Certificate, HostPattern, Listener,
+    ListenerKind, ListenerLimits, ListenerName, ListenerTls, Match, Protocols, Route, RouteName, Rule,
+    SourceName, WeightedBackend, World,
 };
 
 /// Balance one address over others.
@@ -25,9 +26,9 @@ pub struct ProxyArgs {
     /// `udp://` datagrams, with `tls://` to pass TLS on unopened, or to relay what is in it where a certificate is given.
     #[arg(long, value_name = "ADDRESS", value_parser = listen_arg)]
     from: ListenArg,
-    /// An endpoint; give it once for each.
-    #[arg(long, value_name = "ADDRESS", required = true, value_parser = endpoint_address)]
-    to: Vec<SocketAddr>,
+    /// An endpoint, by address or by name: `10.0.0.1:3000`, `app.internal:3000`; give it once for each.
+    #[arg(long, value_name = "ADDRESS", required = true, value_parser = endpoint_place)]
+    to: Vec<EndpointPlace>,
     /// What the endpoints speak.
     #[arg(long, value_enum, default_value = "http1")]
     protocol: Protocol,
@@ -97,7 +98,7 @@ pub fn run(args: &ProxyArgs) -> ExitCode {
             return process::failed(&format!("{error:#}"));
         }
     };
-    let endpoints: Vec<_> = args.to.iter().map(SocketAddr::to_string).collect();
+    let endpoints: Vec<_> = args.to.iter().map(EndpointPlace::to_string).collect();
     let mut greeting = format!("balancing over {}", endpoints.join(", "));
     if tls.is_some() {
         greeting.push_str(", with TLS to clients");
@@ -140,7 +141,10 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
         BalanceArg::RingHash => Balance::RingHash,
         BalanceArg::RoundRobin => Balance::RoundRobin,
     };
-    let endpoints: Arc<[Endpoint]> = args.to.iter().map(|address| Endpoint::at(*address)).collect();
+    let mut endpoints = Vec::with_capacity(args.to.len());
+    for place in &args.to {
+        place.clone().put_into(&mut policy, &mut endpoints);
+    }
     let mut world = World::default();
     world.listeners.insert(
         listener.clone(),
@@ -169,7 +173,7 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
         }),
     );
     world.backends.insert(backend.clone(), Arc::new(policy));
-    world.endpoints.insert(backend, endpoints);
+    world.endpoints.insert(backend, endpoints.into());
     world
 }
 
@@ -236,8 +240,8 @@ fn listen_arg(text: &str) -> Result<ListenArg, String> {
     Ok(ListenArg { kind, address })
 }
 
-fn endpoint_address(text: &str) -> Result<SocketAddr, String> {
-    units::endpoint_address(text).map_err(|error| error.to_string())
+fn endpoint_place(text: &str) -> Result<EndpointPlace, String> {
+    units::endpoint_place(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

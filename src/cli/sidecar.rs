@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
+use crate::config::units::EndpointPlace;
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, IdentityFiles, Settings, units};
 use crate::kubernetes::{self, Mesh};
 use crate::model::{
-    Backend, BackendName, BackendTarget, Direction, Endpoint, HostPattern, InboundMtls, Listener,
-    ListenerKind, ListenerLimits, ListenerName, Match, MtlsMode, PeerName, Peers, Protocols, Route,
-    RouteName, Rule, SourceName, WeightedBackend, World,
+    Backend, BackendName, BackendTarget, Direction, HostPattern, InboundMtls, Listener, ListenerKind,
+    ListenerLimits, ListenerName, Match, MtlsMode, PeerName, Peers, Protocols, Route, RouteName, Rule,
+    SourceName, WeightedBackend, World,
 };
 
 /// Serve beside an app.
@@ -127,7 +128,7 @@ struct Forward {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
-    Endpoints(Vec<SocketAddr>),
+    Endpoints(Vec<EndpointPlace>),
     /// A Service's port, as its backend is called.
     Service(BackendName),
 }
@@ -361,13 +362,14 @@ fn put(world: &mut World, name: &str, forward: &Forward, mtls: Option<InboundMtl
     listen(world, name, forward.listen, ListenerKind::Http, &limits);
     let backend = match &forward.target {
         Target::Service(backend) => backend.clone(),
-        Target::Endpoints(addresses) => {
+        Target::Endpoints(places) => {
             let backend = BackendName::new(name);
-            let endpoints: Arc<[Endpoint]> = addresses.iter().map(|address| Endpoint::at(*address)).collect();
-            world
-                .backends
-                .insert(backend.clone(), Arc::new(Backend::new(backend.clone())));
-            world.endpoints.insert(backend.clone(), endpoints);
+            let (mut policy, mut endpoints) = (Backend::new(backend.clone()), Vec::new());
+            for place in places {
+                place.clone().put_into(&mut policy, &mut endpoints);
+            }
+            world.backends.insert(backend.clone(), Arc::new(policy));
+            world.endpoints.insert(backend.clone(), endpoints.into());
             backend
         }
     };
@@ -413,7 +415,7 @@ fn target(text: &str) -> Result<Target, String> {
             _ => Err(format!("{text:?} is no port of a Service; write default/web:80")),
         };
     }
-    let addresses = text.split(',').map(|text| units::endpoint_address(text.trim()));
+    let addresses = text.split(',').map(|text| units::endpoint_place(text.trim()));
     let addresses: Result<Vec<_>, _> = addresses.collect();
     addresses
         .map(Target::Endpoints)
@@ -538,10 +540,7 @@ mod tests {
         for (line, part) in [
             ("--outbound 127.0.0.1:3000", "write where it listens"),
             ("--outbound 127.0.0.1:3000=web/", "is no port of a Service"),
-            (
-                "--outbound 127.0.0.1:3000=example.com:80",
-                "names are not resolved",
-            ),
+            ("--outbound 127.0.0.1:3000=example.com", "write an IP address"),
             ("--grace soon", "soon"),
             ("--allow web", "begins with spiffe://"),
         ] {

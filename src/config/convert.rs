@@ -252,6 +252,12 @@ fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
         },
         manifests,
         acme: acme::acme(pass, raw.acme.as_ref()),
+        dns_refresh: pass.duration(
+            "refresh",
+            raw.dns.as_ref().and_then(|dns| dns.refresh.as_ref()),
+            Settings::default().dns_refresh,
+            Duration::from_secs(1)..=DAY,
+        ),
     }
 }
 

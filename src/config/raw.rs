@@ -45,6 +45,8 @@ pub struct RawConfig {
     pub acme: Option<Placed<RawAcme>>,
     /// Who this process is towards other sidecars, for mTLS. Default: nobody.
     pub identity: Option<Placed<RawIdentity>>,
+    /// How names of endpoints are resolved.
+    pub dns: Option<RawDns>,
     /// Short for one listener called `http` with this address. Instead of `listeners`.
     pub listen: Option<ListenAddress>,
     /// Where clients arrive, by name.
@@ -71,6 +73,7 @@ impl RawConfig {
             || self.log.is_some()
             || self.drain.is_some()
             || self.proxy_status_header.is_some()
+            || self.dns.is_some()
             || self.zone.is_some()
             || self.identity.is_some()
             || self.acme.is_some();
@@ -126,6 +129,14 @@ pub struct RawDrain {
     pub timeout: Option<DurationText>,
     /// Within that time, connections are accepted as long as an exchange is under way or the app beside holds a connection. Default: false.
     pub while_busy: Option<Placed<bool>>,
+}
+
+/// How names of endpoints are resolved.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawDns {
+    /// After how long the system's resolver is asked again for a name. Default: 5s.
+    pub refresh: Option<DurationText>,
 }
 
 /// One place where clients arrive.

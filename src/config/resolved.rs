@@ -114,6 +114,12 @@ fn settings_of(settings: &Settings) -> Fields {
         .with("proxy_status_header", word(settings.proxy_status_header))
         .maybe("zone", settings.zone.as_ref().map(text))
         .maybe("manifests", settings.manifests.as_deref().map(path_text))
+        .with(
+            "dns",
+            Fields::default()
+                .with("refresh", time(settings.dns_refresh))
+                .yaml(),
+        )
         .maybe("acme", settings.acme.as_deref().map(acme::acme))
 }
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub manifests: Option<PathBuf>,
     /// How certificates are got by ACME.
     pub acme: Option<Arc<Acme>>,
+    /// After how long a name of endpoints is resolved again.
+    pub dns_refresh: Duration,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
             zone: None,
             manifests: None,
             acme: None,
+            dns_refresh: Duration::from_secs(5),
         }
     }
 }

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use crate::model::{AdaptiveConcurrency, Concurrency, Fraction, HashKey};
 
-pub use address::{endpoint_address, listen_address, network};
+pub use address::{EndpointPlace, endpoint_address, endpoint_place, listen_address, network};
 
 /// Why a text is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

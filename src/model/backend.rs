@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Affinity, BackendName, Concurrency, HashKey, Peers, UpstreamTls};
+use super::{Affinity, BackendName, Concurrency, HashKey, NamedEndpoint, Peers, UpstreamTls};
 
 /// The policy of a backend; its endpoints travel apart, because they change far more often.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +59,8 @@ pub struct Backend {
     pub hedge: Option<HedgePolicy>,
     /// What becomes of what endpoints say of their load.
     pub load_reports: LoadReports,
+    /// Endpoints beside those that travel apart: those under names, for each address that a name has at the moment.
+    pub named: Vec<NamedEndpoint>,
     /// Addresses by which clients know it: redirected connections that were meant for one of them go to it.
     pub virtual_addresses: Vec<SocketAddr>,
     /// Whether nobody looks into redirected connections for it.
@@ -92,6 +94,7 @@ impl Backend {
             retry_budget: RetryBudget::default(),
             hedge: None,
             load_reports: LoadReports::default(),
+            named: Vec::new(),
             virtual_addresses: Vec::new(),
             opaque: false,
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Backend, BackendName, Certificate, Challenges, Endpoint, Identity, Listener, ListenerName, ManagedName,
-    Route, RouteName, SourceName,
+    Backend, BackendName, Certificate, Challenges, DnsName, Endpoint, Identity, Listener, ListenerName,
+    ManagedName, Route, RouteName, SourceName,
 };
 
 /// What changed: `Some` is added or changed, `None` is gone. The first delta of a source is all it has.
@@ -20,6 +21,8 @@ pub struct Delta {
     pub backends: BTreeMap<BackendName, Option<Arc<Backend>>>,
     /// Backends' endpoints, each set whole. A backend without an entry ever has none.
     pub endpoints: BTreeMap<BackendName, Option<Arc<[Endpoint]>>>,
+    /// What names of endpoints mean from now on; none: nothing. One source alone says it.
+    pub names: BTreeMap<DnsName, Option<Arc<[IpAddr]>>>,
     /// Certificates for names that listeners leave to Tidegate. One source alone gives them.
     pub certificates: BTreeMap<ManagedName, Option<Arc<Certificate>>>,
     /// What authorities are answered from now on. None: what they were answered before. One source alone says it.
@@ -35,6 +38,7 @@ impl Delta {
             && self.routes.is_empty()
             && self.backends.is_empty()
             && self.endpoints.is_empty()
+            && self.names.is_empty()
             && self.certificates.is_empty()
             && self.challenges.is_none()
             && self.identity.is_none()
@@ -46,6 +50,7 @@ impl Delta {
         self.routes.extend(later.routes);
         self.backends.extend(later.backends);
         self.endpoints.extend(later.endpoints);
+        self.names.extend(later.names);
         self.certificates.extend(later.certificates);
         self.challenges = later.challenges.or(self.challenges.take());
         self.identity = later.identity.or(self.identity.take());

@@ -8,8 +8,8 @@
 //!   goes away. Seniority is the order of arrival: what is live is never pushed out by what comes later.
 //! - A route is compiled when it changes and put into the tables of those of its listeners that are live.
 //!   A route without live listeners is kept, and put in when one of its listeners comes alive.
-//! - A backend's endpoints are those given by the source that defines the backend. They are swapped
-//!   inside the [`Backend`](super::Backend), without a new table.
+//! - A backend's endpoints are those given by the source that defines the backend, and those under the names that its
+//!   policy has (`names.rs`). They are swapped inside the [`Backend`](super::Backend), without a new table.
 //!
 //! The order within one delta is such that no exchange meets a half-made world: new endpoints are in
 //! place before the table that leads to them is published, and a backend is emptied only after the table
@@ -30,6 +30,7 @@ use self::listeners::{Edits, Listeners};
 use super::backend::{Backends, Swap};
 use super::destinations::Destinations;
 use super::mtls::Mtls;
+use super::names::Names;
 use super::paths::Entry;
 use super::publish::{Publisher, Readers};
 use super::rule::CompiledRoute;
@@ -56,6 +57,7 @@ pub struct Compiler {
     backends: Backends,
     destinations: Destinations,
     mtls: Mtls,
+    names: Names,
     binds: HashMap<(SocketAddr, Transport), Arc<Bind>, RandomState>,
     challenges: Option<Arc<ChallengeTable>>,
     generation: u64,
@@ -94,6 +96,7 @@ impl Compiler {
             backends: Backends::new(metrics, vantage),
             destinations: Destinations::default(),
             mtls: Mtls::default(),
+            names: Names::default(),
             binds: HashMap::default(),
             challenges: None,
             generation: 0,
@@ -111,9 +114,13 @@ impl Compiler {
         let mut applied = Applied::default();
         let (certificates, challenges) = (std::mem::take(&mut delta.certificates), delta.challenges.take());
         let identity = delta.identity.take();
+        let names = std::mem::take(&mut delta.names);
         let mut changed = self.unite(source, delta, &mut applied.rejects);
         if let Some(identity) = identity {
             self.identify(source, identity, &mut changed);
+        }
+        for (name, addresses) in names {
+            changed.backends.extend(self.names.learn(&name, addresses));
         }
 
         let mut late = Vec::new();
@@ -128,6 +135,7 @@ impl Compiler {
         for name in &changed.backends {
             let policy = self.policies.get(name).map(|claim| &*claim.value);
             self.destinations.follow(name, policy, &mut self.backends);
+            self.names.follow(name, policy);
         }
         applied
             .rejects
@@ -245,7 +253,7 @@ impl Compiler {
         for name in names {
             if let Some(policy) = self.policies.get(name) {
                 let endpoints = self.endpoints.claim_of(name, policy.source).cloned();
-                let endpoints = endpoints.unwrap_or_default();
+                let endpoints = self.names.complete(&policy.value, endpoints.unwrap_or_default());
                 let complete = self.mtls.complete(&policy.value);
                 swaps.extend(self.backends.define(name, &complete, endpoints, now));
             }

@@ -618,10 +618,8 @@ routes: [{to: 1.1.1.1:1}]
     ),
     (
         "route",
-        "to: example.com:80",
-        &[
-            r#"3:8: "example.com:80" is not the address of an endpoint (names are not resolved here: write an IP address)"#,
-        ],
+        "to: example.com:port",
+        &[r#"3:8: "example.com:port" is not where endpoints are (an endpoint has a port from 1 to 65535)"#],
     ),
     (
         "route",
@@ -947,11 +945,11 @@ routes:
     ),
     (
         "backend",
-        r#"endpoints: ["10.0.0.1", "::1:80", web:80, "10.0.0.1:0", {address: "0.0.0.0:80", weight: 0}]"#,
+        r#"endpoints: ["10.0.0.1", "::1:80", -bc:80, "10.0.0.1:0", {address: "0.0.0.0:80", weight: 0}]"#,
         &[
             r#"4:30: "10.0.0.1" is not the address of an endpoint (a port is missing: "10.0.0.1:PORT")"#,
             r#"4:42: "::1:80" is not the address of an endpoint (IPv6 addresses stand in brackets: "[::1]:80")"#,
-            r#"4:52: "web:80" is not the address of an endpoint (names are not resolved here: write an IP address)"#,
+            r#"4:52: "-bc:80" is not where endpoints are (the parts of a name have 1 to 63 letters, digits, '_' or inner '-')"#,
             r#"4:60: "10.0.0.1:0" is not the address of an endpoint (an endpoint has a port from 1 to 65535)"#,
             r#"4:84: "0.0.0.0:80" is not the address of an endpoint (did you mean "127.0.0.1:80"?)"#,
             "4:106: weight must be from 1 to 65535, not 0",

@@ -20,11 +20,11 @@ use crate::config::raw::backend::{
     RawLoadReports, RawLocality, RawProxyVersion, RawRetryBudget, RawSlowStartShape,
 };
 use crate::config::raw::text::PercentText;
-use crate::config::units;
+use crate::config::units::{self, EndpointPlace};
 use crate::model::backend::MAX_PRIORITY;
 use crate::model::{
     Backend, BackendName, BackendProtocol, Balance, Endpoint, EndpointLimits, EndpointState, HedgePolicy,
-    LoadReports, Locality, ProxyVersion, RetryBudget, SlowStartShape, World,
+    LoadReports, Locality, NamedEndpoint, ProxyVersion, RetryBudget, SlowStartShape, World,
 };
 
 /// Puts all backends and their endpoints into the world.
@@ -53,21 +53,32 @@ pub fn backends(
                 );
             }
         }
-        let endpoints = endpoints(pass, &raw.value, raw.place, raw.value.tls.is_some());
-        check_backend_name(pass, name, &endpoints);
+        let (endpoints, named) = endpoints(pass, &raw.value, raw.place, raw.value.tls.is_some());
+        check_backend_name(pass, name, &endpoints, &named);
         names.define_backend(name);
-        let backend = backend(pass, identity, name, &raw.value);
+        let mut backend = backend(pass, identity, name, &raw.value);
+        backend.named = named;
         world.endpoints.insert(backend.name.clone(), endpoints.into());
         world.backends.insert(backend.name.clone(), backend.into());
     }
 }
 
-/// A name, or the address of its only endpoint: that gives a policy to `to: ADDRESS`.
-fn check_backend_name(pass: &mut Pass, name: &Placed<String>, endpoints: &[Endpoint]) {
-    let Ok(address) = name.text().parse::<SocketAddr>() else {
+/// A name, or where its only endpoint is: that gives a policy to `to: ADDRESS`.
+fn check_backend_name(
+    pass: &mut Pass,
+    name: &Placed<String>,
+    endpoints: &[Endpoint],
+    named: &[NamedEndpoint],
+) {
+    let Ok(place) = units::endpoint_place(name.text()) else {
         return check_name(pass, "backend", name);
     };
-    if address.to_string() != name.text() || endpoints.len() != 1 || endpoints[0].address != address {
+    let is_there = match (&place, endpoints, named) {
+        (EndpointPlace::Address(address), [only], []) => only.address == *address,
+        (EndpointPlace::Named(host, port), [], [only]) => only.name == *host && only.port == *port,
+        _ => false,
+    };
+    if place.to_string() != name.text() || !is_there {
         pass.error(
             name.place,
             "a backend that is called like an address has it as its only endpoint",
@@ -150,6 +161,7 @@ fn backend(pass: &mut Pass, identity: &mtls::Known, name: &Placed<String>, raw: 
             .filter_map(|text| pass.unit(text.place(), units::endpoint_address(text.text())))
             .collect(),
         opaque: raw.opaque.as_ref().map_or(default.opaque, |opaque| opaque.value),
+        named: Vec::new(), // put in where endpoints are read
         name: default.name,
     }
 }
@@ -201,44 +213,67 @@ fn percent(pass: &mut Pass, text: Option<&PercentText>, default: u8) -> u8 {
         .unwrap_or(default)
 }
 
-fn endpoints(pass: &mut Pass, raw: &RawBackend, place: Place, is_tls: bool) -> Vec<Endpoint> {
+fn endpoints(
+    pass: &mut Pass,
+    raw: &RawBackend,
+    place: Place,
+    is_tls: bool,
+) -> (Vec<Endpoint>, Vec<NamedEndpoint>) {
     if raw.endpoints.is_empty() {
         pass.say(Diagnostic::warning(
             place,
             "a backend without endpoints answers every request with 503",
         ));
     }
-    let mut seen: HashMap<SocketAddr, Place> = HashMap::with_capacity(raw.endpoints.len());
-    let mut endpoints = Vec::with_capacity(raw.endpoints.len());
+    let mut seen: HashMap<EndpointPlace, Place> = HashMap::with_capacity(raw.endpoints.len());
+    let (mut endpoints, mut named) = (Vec::with_capacity(raw.endpoints.len()), Vec::new());
     for entry in &raw.endpoints {
-        let endpoint = match &entry.value {
-            TextOr::Text(text) => pass
-                .unit(entry.place, units::endpoint_address(text))
-                .map(Endpoint::at),
-            TextOr::Map(raw) => endpoint(pass, raw, is_tls),
+        let (text_place, text) = match &entry.value {
+            TextOr::Text(text) => (entry.place, text.as_str()),
+            TextOr::Map(raw) => (raw.address.place(), raw.address.text()),
         };
-        let Some(endpoint) = endpoint else { continue };
-        if let Some(first) = seen.insert(endpoint.address, entry.place) {
+        let map = match &entry.value {
+            TextOr::Text(_) => None,
+            TextOr::Map(raw) => Some(raw),
+        };
+        // Of a map everything is read, so that all mistakes are told at once.
+        let common = map.map(|raw| endpoint(pass, raw, is_tls));
+        let Some(at) = pass.unit(text_place, units::endpoint_place(text)) else {
+            continue;
+        };
+        if let Some(first) = seen.insert(at.clone(), entry.place) {
             pass.say(
-                Diagnostic::error(
-                    entry.place,
-                    format!("the endpoint {} is there twice", endpoint.address),
-                )
-                .hint("give one of them a weight instead")
-                .related(first, "first here"),
+                Diagnostic::error(entry.place, format!("the endpoint {at} is there twice"))
+                    .hint("give one of them a weight instead")
+                    .related(first, "first here"),
             );
         }
-        endpoints.push(endpoint);
+        match (at, common) {
+            (EndpointPlace::Address(address), common) => endpoints.push(Endpoint {
+                address,
+                ..common.unwrap_or_else(|| Endpoint::at(address))
+            }),
+            (EndpointPlace::Named(name, port), None) => named.push(NamedEndpoint::new(name, port)),
+            (EndpointPlace::Named(name, port), Some(common)) => named.push(NamedEndpoint {
+                weight: common.weight,
+                state: common.state,
+                protocol: common.protocol,
+                zone: common.zone,
+                priority: common.priority,
+                label: common.label,
+                ..NamedEndpoint::new(name, port)
+            }),
+        }
     }
-    endpoints
+    (endpoints, named)
 }
 
-fn endpoint(pass: &mut Pass, raw: &RawEndpoint, is_tls: bool) -> Option<Endpoint> {
+/// All of it but where it is.
+fn endpoint(pass: &mut Pass, raw: &RawEndpoint, is_tls: bool) -> Endpoint {
     let weight = pass.count("weight", raw.weight.as_ref(), 1, 1..=65_535);
     let priority = pass.count("priority", raw.priority.as_ref(), 0, 0..=u32::from(MAX_PRIORITY));
     let text = |text: &Option<Placed<String>>| text.as_ref().map(|text| Arc::from(text.text()));
-    let address = pass.unit(raw.address.place(), units::endpoint_address(raw.address.text()))?;
-    Some(Endpoint {
+    Endpoint {
         weight,
         state: match raw.state {
             Some(RawEndpointState::Draining) => EndpointState::Draining,
@@ -248,8 +283,8 @@ fn endpoint(pass: &mut Pass, raw: &RawEndpoint, is_tls: bool) -> Option<Endpoint
         zone: text(&raw.zone),
         priority: u8::try_from(priority).unwrap_or(MAX_PRIORITY),
         label: text(&raw.label),
-        ..Endpoint::at(address)
-    })
+        ..Endpoint::at(SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
 }
 
 fn limits(pass: &mut Pass, raw: Option<&RawEndpointLimits>) -> EndpointLimits {

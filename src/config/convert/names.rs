@@ -1,13 +1,12 @@
 //! Names and what refers to them: which are well formed, which dangle, which nobody uses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use super::Pass;
 use crate::config::diagnostic::{Diagnostic, suggestion};
 use crate::config::place::{Place, Placed};
-use crate::config::units;
-use crate::model::{Backend, BackendName, Endpoint, Listener, ListenerKind, ListenerName, World};
+use crate::config::units::{self, EndpointPlace};
+use crate::model::{Backend, BackendName, Listener, ListenerKind, ListenerName, World};
 
 /// Longest name. Names are labels of metrics and keys of the access log.
 const MAX_NAME: usize = 100;
@@ -137,8 +136,8 @@ impl Names {
             self.used.insert(text.to_owned());
             return BackendName::new(text);
         }
-        match units::endpoint_address(text) {
-            Ok(address) => self.backend_at(address, world),
+        match units::endpoint_place(text) {
+            Ok(place) => self.backend_at(place, world),
             // Nothing more is shown, so that nothing needs to be looked for.
             Err(_) if pass.found.is_full() => BackendName::new(text),
             Err(error) => {
@@ -159,16 +158,14 @@ impl Names {
     }
 
     /// The backend without a name, for an address that a route names directly.
-    fn backend_at(&mut self, address: SocketAddr, world: &mut World) -> BackendName {
-        let name = BackendName::new(address.to_string());
-        self.used.insert(address.to_string());
+    fn backend_at(&mut self, place: EndpointPlace, world: &mut World) -> BackendName {
+        let name = BackendName::new(place.to_string());
+        self.used.insert(place.to_string());
         if !self.backends.contains_key(name.as_str()) && !world.backends.contains_key(&name) {
-            world
-                .backends
-                .insert(name.clone(), Backend::new(name.clone()).into());
-            world
-                .endpoints
-                .insert(name.clone(), [Endpoint::at(address)].into());
+            let (mut backend, mut endpoints) = (Backend::new(name.clone()), Vec::new());
+            place.put_into(&mut backend, &mut endpoints);
+            world.backends.insert(name.clone(), backend.into());
+            world.endpoints.insert(name.clone(), endpoints.into());
         }
         name
     }

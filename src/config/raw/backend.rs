@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use super::mtls::RawOutboundMtls;
 use super::text::{
-    AffinityText, ConcurrencyText, DurationOrNone, DurationText, EndpointAddress, ExcessText, HashText,
-    PercentText, StatusRanges,
+    AffinityText, ConcurrencyText, DurationOrNone, DurationText, EndpointAddress, EndpointPlaceText,
+    ExcessText, HashText, PercentText, StatusRanges,
 };
 use super::tls::RawUpstreamTls;
 use crate::config::place::{Placed, PlacedMap, TextOr};
@@ -15,7 +15,7 @@ use crate::config::place::{Placed, PlacedMap, TextOr};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawBackend {
-    /// Its endpoints: `10.0.0.1:3000`, or `{address: 10.0.0.1:3000, weight: 2, zone: a}`.
+    /// Its endpoints: `10.0.0.1:3000`, `app.internal:3000`, or `{address: 10.0.0.1:3000, weight: 2, zone: a}`.
     pub endpoints: Vec<Placed<TextOr<RawEndpoint>>>,
     /// What is spoken with the endpoints. Default: h1, with `tls` auto.
     pub protocol: Option<Placed<RawBackendProtocol>>,
@@ -83,8 +83,8 @@ pub enum RawProxyVersion {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawEndpoint {
-    /// Where it is.
-    pub address: EndpointAddress,
+    /// Where it is, or under which name; of a name each address is an endpoint.
+    pub address: EndpointPlaceText,
     /// Its share beside the others. Default: 1.
     pub weight: Option<Placed<u32>>,
     /// `active`, or `draining`: used only when no endpoint is active. Default: active.

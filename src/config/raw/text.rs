@@ -71,6 +71,11 @@ text!(
     { "type": "string", "pattern": "^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[0-9]+$" }
 );
 text!(
+    /// An IP address or a name, with a port: `10.0.0.1:3000`, `app.internal:3000`, `[fd00::1]:3000` (quoted).
+    EndpointPlaceText,
+    { "type": "string", "pattern": "^([0-9A-Za-z._-]+|\\[[0-9a-fA-F:.]+\\]):[0-9]+$" }
+);
+text!(
     /// A network: `10.0.0.0/8`, `fd00::/8`, or one address.
     NetworkText,
     { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$" }

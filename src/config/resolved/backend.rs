@@ -1,11 +1,13 @@
 //! Backends with every default filled in.
 
+use std::net::IpAddr;
+
 use super::yaml::{Fields, Yaml};
 use super::{fields, list, mtls, text, time, time_or_none, tls, word};
 use crate::config::units::{show_concurrency, show_excess, show_status_ranges};
 use crate::model::{
     ActiveCheck, Affinity, AffinityBy, AffinityMode, Backend, BackendProtocol, CheckKind, Comparable,
-    Concurrency, Ejection, Endpoint, EndpointState, HedgePolicy,
+    Concurrency, Ejection, Endpoint, EndpointState, HedgePolicy, NamedEndpoint,
 };
 
 fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
@@ -19,6 +21,11 @@ fn protocol(protocol: BackendProtocol, is_tls: bool) -> Yaml {
 
 /// A backend with everything that it is.
 pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
+    let given = endpoints.iter().map(|one| (one.address.to_string(), one.clone()));
+    // Whatever the address: what they have in common is shown.
+    let shape = |one: &NamedEndpoint| one.at(IpAddr::from([0, 0, 0, 0]));
+    let named = backend.named.iter().map(|one| (one.to_string(), shape(one)));
+    let all: Vec<_> = given.chain(named).collect();
     let limits = Fields::default()
         .with("max_connections", word(backend.limits.max_connections))
         .with("max_in_flight", word(backend.limits.max_in_flight))
@@ -39,7 +46,7 @@ pub fn backend(backend: &Backend, endpoints: &[Endpoint]) -> Yaml {
     Fields::default()
         .with(
             "endpoints",
-            list(endpoints, |one| endpoint(one, backend.tls.is_some())),
+            list(&all, |(place, one)| endpoint(place, one, backend.tls.is_some())),
         )
         .with("protocol", protocol(backend.protocol, backend.tls.is_some()))
         .maybe("tls", backend.tls.as_deref().map(tls::upstream))
@@ -128,13 +135,13 @@ fn affinity(affinity: &Affinity) -> Yaml {
         .yaml()
 }
 
-fn endpoint(endpoint: &Endpoint, is_tls: bool) -> Yaml {
+fn endpoint(place: &str, endpoint: &Endpoint, is_tls: bool) -> Yaml {
     let state = match endpoint.state {
         EndpointState::Active => "active",
         EndpointState::Draining => "draining",
     };
     Fields::default()
-        .with("address", text(endpoint.address.to_string()))
+        .with("address", text(place))
         .with("weight", word(endpoint.weight))
         .with("state", word(state))
         .with("priority", word(endpoint.priority))

@@ -1,10 +1,12 @@
 //! Addresses and networks, and what is probably meant by a text that is none.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::{UnitError, fail};
+use crate::model::{Backend, DnsName, Endpoint, NamedEndpoint};
 
 /// Reads where to listen: `:8080` and `*:8080` are every IPv4 address, `[::]:8080` every IPv6 one.
 /// Port 0 asks the kernel for a free one.
@@ -29,7 +31,52 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, UnitError> {
     )
 }
 
-/// Reads where an endpoint is: an IP address with a port other than 0.
+/// Where endpoints are: at an address, or at those that a name has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointPlace {
+    /// One endpoint.
+    Address(SocketAddr),
+    /// As many as the name has addresses.
+    Named(DnsName, u16),
+}
+
+impl EndpointPlace {
+    /// Gives a backend what is there.
+    pub fn put_into(self, backend: &mut Backend, endpoints: &mut Vec<Endpoint>) {
+        match self {
+            Self::Address(address) => endpoints.push(Endpoint::at(address)),
+            Self::Named(name, port) => backend.named.push(NamedEndpoint::new(name, port)),
+        }
+    }
+}
+
+impl fmt::Display for EndpointPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(formatter, "{address}"),
+            Self::Named(name, port) => write!(formatter, "{name}:{port}"),
+        }
+    }
+}
+
+/// Reads where endpoints are: an IP address or a name, with a port other than 0.
+pub fn endpoint_place(text: &str) -> Result<EndpointPlace, UnitError> {
+    let named = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.contains([':', '[', '/']));
+    let Some((host, port)) = named.filter(|(host, _)| host.bytes().any(|byte| byte.is_ascii_alphabetic()))
+    else {
+        return endpoint_address(text).map(EndpointPlace::Address);
+    };
+    const WHAT: &str = "where endpoints are";
+    match (DnsName::parse(host), port_of(port)) {
+        (Err(error), _) => fail(text, WHAT, error.to_string()),
+        (_, None | Some(0)) => fail(text, WHAT, "an endpoint has a port from 1 to 65535"),
+        (Ok(name), Some(port)) => Ok(EndpointPlace::Named(name, port)),
+    }
+}
+
+/// Reads the address of an endpoint: an IP address with a port other than 0.
 pub fn endpoint_address(text: &str) -> Result<SocketAddr, UnitError> {
     const WHAT: &str = "the address of an endpoint";
     match text.parse::<SocketAddr>() {
@@ -78,7 +125,7 @@ fn address_hint(text: &str) -> Option<String> {
     }
     host.bytes()
         .any(|byte| byte.is_ascii_alphabetic())
-        .then(|| "names are not resolved here: write an IP address".to_owned())
+        .then(|| "no name can stand here: write an IP address".to_owned())
 }
 
 fn port_of(text: &str) -> Option<u16> {
@@ -113,6 +160,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn places() {
+        for (text, expected) in [
+            ("10.0.0.1:80", Ok("10.0.0.1:80")),
+            ("[fd00::1]:80", Ok("[fd00::1]:80")),
+            ("App.Internal:80", Ok("app.internal:80")),
+            ("localhost:1", Ok("localhost:1")),
+            ("app:0", Err("an endpoint has a port from 1 to 65535")),
+            ("app:http", Err("an endpoint has a port from 1 to 65535")),
+            (
+                "-a.example:80",
+                Err("the parts of a name have 1 to 63 letters, digits, '_' or inner '-'"),
+            ),
+            ("http://app:80", Err("write it without http://: \"app:80\"")),
+            (
+                "fd00::1:80",
+                Err("IPv6 addresses stand in brackets: \"[fd00::1]:80\""),
+            ),
+            ("10.0.0.1", Err("a port is missing: \"10.0.0.1:PORT\"")),
+            ("10.0.0:80", Err("write an IP address with a port: 10.0.0.1:3000")),
+            ("app", Err("write an IP address with a port: 10.0.0.1:3000")),
+        ] {
+            let place = endpoint_place(text);
+            let shown = place.as_ref().map(ToString::to_string);
+            let shown = shown.as_deref().map_err(|error| error.hint.as_str());
+            assert_eq!(shown, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn addresses() {
         for (text, expected) in [
             (":8080", "0.0.0.0:8080"),
@@ -133,7 +209,7 @@ mod tests {
             ("[::1]", "a port is missing: \"[::1]:PORT\""),
             ("1.2.3.4", "a port is missing: \"1.2.3.4:PORT\""),
             ("localhost:80", "did you mean \"127.0.0.1:80\"?"),
-            ("a.example:80", "names are not resolved here: write an IP address"),
+            ("a.example:80", "no name can stand here: write an IP address"),
             ("http://1.2.3.4:80", "write it without http://: \"1.2.3.4:80\""),
             ("é", "write \":8080\", \"127.0.0.1:8080\" or \"[::1]:8080\""),
             (":+80", "write \":8080\", \"127.0.0.1:8080\" or \"[::1]:8080\""),
