@@ -6,10 +6,27 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from cluster import *
 
 FLIPS = 300
+RELAY = "10.99.250.3"
 
 setup()
 apply(deployment("web", 2) + deployment("steady", 1) + gateway("edge", GATEWAY) + route("web", "web", "web.example")
       + route("steady", "steady", "steady.example") + ingress("web", "web", "ingress.example"))
+apply(f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: relay}}
+spec:
+  gatewayClassName: tidegate
+  addresses: [{{type: IPAddress, value: {RELAY}}}]
+  listeners: [{{name: tcp, port: 7000, protocol: TCP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {{name: web}}
+spec:
+  parentRefs: [{{name: relay}}]
+  rules: [{{backendRefs: [{{name: web, port: 80}}]}}]
+""")
 tidegate = Tidegate()
 print(f"ready {tidegate.ready() * 1000:.0f} ms after its start")
 for address, host in ((GATEWAY, "web.example"), (INGRESS, "ingress.example")):
@@ -46,9 +63,10 @@ def scale(replicas):
     print(f"{replicas} pods {time.monotonic() - since:.1f} s after the scaling", flush=True)
 
 
+until("TCP to be relayed", lambda: get(RELAY, "any.example", port=7000)[0] == 200)
 until("steady.example to be served", lambda: get(GATEWAY, "steady.example")[0] == 200)
 everything = subprocess.Popen([os.environ["LOAD"], "-http", f"{GATEWAY}:80", "-host", "web.example", "-steady", "steady.example",
-                               "-rate", os.environ.get("RATE", "1000")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                               "-tcp", f"{RELAY}:7000", "-rate", os.environ.get("RATE", "1000")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 ingress_load = Load(INGRESS, "ingress.example")
 ingress_load.start()
 since = time.monotonic()
