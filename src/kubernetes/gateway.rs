@@ -17,11 +17,12 @@ use ipnet::IpNet;
 use listener::{Claim, Owner, is_insecure, listener};
 pub use namespaces::AllowedNamespaces;
 
+use crate::kubernetes::certificates;
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::objects::{Gateway, Id, Key, Kind, ListenerSet, Object};
-use crate::kubernetes::service::Traffic;
+use crate::kubernetes::service::Way;
 use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
-use crate::model::{HostPattern, Listener, ListenerName, Transport};
+use crate::model::{Certificate, HostPattern, Listener, ListenerName, Transport};
 
 /// The group of the Gateway API.
 pub const GROUP: &str = "gateway.networking.k8s.io";
@@ -41,6 +42,8 @@ pub struct Gateways {
     pub attached_sets: BTreeMap<Id, usize>,
     /// Gateways that take any client certificate somewhere.
     pub insecure: BTreeSet<Id>,
+    /// What Gateways show to endpoints that ask.
+    pub identities: BTreeMap<Id, Arc<Certificate>>,
     /// What is wrong, by object.
     pub complaints: BTreeMap<Key, Vec<Complaint>>,
 }
@@ -72,8 +75,8 @@ pub struct ListenerView {
     pub namespaces: AllowedNamespaces,
     /// The kinds of routes that may attach.
     pub kinds: Vec<Kind>,
-    /// What passes through it.
-    pub traffic: Traffic,
+    /// How it leads to endpoints.
+    pub way: Way,
     /// What it is in the model, one for each address; also while it is not served, because routes attach all the same.
     pub names: Vec<ListenerName>,
     /// Why it is not served.
@@ -119,8 +122,13 @@ pub fn gateways(
             Some(pool) => give(&key.id, pool, &mut all.given, &mut complaints),
             None => addresses(gateway, settings, &mut complaints),
         };
+        let identity = identity(key, gateway, store, &mut complaints).map(|certificate| {
+            all.identities.insert(key.id.clone(), certificate);
+            Arc::new(key.id.clone())
+        });
         let owner = Owner {
             key,
+            identity: identity.as_ref(),
             listeners: &gateway.spec.listeners,
             frontend: &gateway.spec.tls.frontend,
             gateway: key,
@@ -184,7 +192,7 @@ impl Gateways {
             self.listeners.extend(listeners);
             if view.refusal.is_none() {
                 served += 1;
-                ports.insert((view.port, view.traffic.transport()));
+                ports.insert((view.port, view.way.traffic.transport()));
                 claims.extend(Claim::of(owner.key, spec));
             }
             views.push(view);
@@ -217,6 +225,27 @@ fn sets(store: &Store) -> BTreeMap<Id, Vec<(&Key, &ListenerSet)>> {
         sets.sort_by_key(|(key, set)| (set.metadata.created, &key.id));
     }
     sets
+}
+
+/// What a Gateway shows to endpoints; none when it has nothing, or nothing that can be used.
+fn identity(
+    key: &Key,
+    gateway: &Gateway,
+    store: &Store,
+    complaints: &mut Vec<Complaint>,
+) -> Option<Arc<Certificate>> {
+    let wanted = gateway.spec.tls.backend.client_certificate_ref.as_ref()?;
+    let complain = |complaint: Complaint| {
+        let reason = match complaint.condition() {
+            Some(("InvalidCertificateRef", message)) => format!("InvalidClientCertificateRef: {message}"),
+            _ => complaint.reason,
+        };
+        let field = format!("spec.tls.backend.clientCertificateRef{}", complaint.field);
+        complaints.push(Complaint::new(field, reason));
+    };
+    certificates::of_listener(key, wanted, store)
+        .map_err(complain)
+        .ok()
 }
 
 /// Whether a Gateway lets a ListenerSet attach; or why not.

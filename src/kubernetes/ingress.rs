@@ -584,7 +584,7 @@ fn target(
     match find_port(store, &service, &port, Traffic::Requests) {
         Ok(found) => {
             let port = PortUse::requests(found.port.0);
-            let name = backend_name(&service, port);
+            let name = backend_name(&service, &port);
             findings.on.uses.insert((service, port));
             BackendTarget::Backend(name)
         }
@@ -594,7 +594,7 @@ fn target(
                 format!("{reason}; its requests are answered with 503"),
             );
             BackendTarget::Backend(match port {
-                PortRef::Number(number) => backend_name(&service, PortUse::requests(number)),
+                PortRef::Number(number) => backend_name(&service, &PortUse::requests(number)),
                 PortRef::Name(name) => format!("{service}:{name}").as_str().into(),
             })
         }

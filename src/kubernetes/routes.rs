@@ -14,6 +14,7 @@ mod reference;
 pub mod services;
 mod stream;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,10 +27,10 @@ pub use stream::of_stream;
 use crate::kubernetes::gateway::Gateways;
 use crate::kubernetes::index::{Complaint, Findings, Store};
 use crate::kubernetes::objects::{
-    BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, ParentRef,
+    BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, Kind, ParentRef,
     RouteRetry, RouteTimeouts, parse_duration,
 };
-use crate::kubernetes::service::{Traffic, backend_name};
+use crate::kubernetes::service::{Traffic, Way, backend_name};
 use crate::model::{
     BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
     WeightedBackend,
@@ -53,6 +54,8 @@ pub struct Surroundings<'index> {
     pub gateways: &'index Gateways,
     /// Whose requests to Services are asked about; none: parents are Gateways and ListenerSets.
     pub clients: Option<Clients<'index>>,
+    /// How the listeners in question lead to endpoints.
+    pub way: &'index Way,
 }
 
 /// The route that an HTTPRoute is, if it is attached to anything that is ours.
@@ -69,7 +72,7 @@ pub fn of_http(
         hostnames: &object.spec.hostnames,
         created: object.metadata.created,
     };
-    route(key, wish, around, findings, |findings| {
+    route(key, wish, around, findings, |around, findings| {
         let rules = specs.iter().enumerate();
         rules
             .filter_map(|(at, spec)| http_rule(key, spec, &format!("spec.rules[{at}]"), around, findings))
@@ -90,7 +93,7 @@ pub fn of_grpc(
         hostnames: &object.spec.hostnames,
         created: object.metadata.created,
     };
-    route(key, wish, around, findings, |findings| {
+    route(key, wish, around, findings, |around, findings| {
         let rules = object.spec.rules.iter().enumerate();
         rules
             .filter_map(|(at, spec)| grpc_rule(key, spec, &format!("spec.rules[{at}]"), around, findings))
@@ -106,44 +109,63 @@ struct Wish<'object> {
     created: u64,
 }
 
+/// The routes that a route object is: one for each way in which its listeners lead to endpoints, nearly always one.
 fn route(
     key: &Key,
     wish: Wish<'_>,
     around: Surroundings<'_>,
     findings: &mut Findings,
-    rules: impl FnOnce(&mut Findings) -> Vec<Arc<Rule>>,
+    rules: impl Fn(Surroundings<'_>, &mut Findings) -> Vec<Arc<Rule>>,
 ) -> Vec<Route> {
     let (hostnames, listeners) = match around.clients {
         None => {
             let hostnames = hostnames(wish.hostnames, findings);
             let listeners = attach::listeners(key, wish.parents, &hostnames, around, findings);
-            (hostnames, listeners.into_keys().collect())
+            (hostnames, attach::by_way(listeners))
         }
         Some(clients) => {
             let listeners = services::listeners(key, wish.parents, clients, around, findings);
-            (vec![HostPattern::Any], listeners)
+            let found = Some((Way::REQUESTS, listeners)).filter(|(_, listeners)| !listeners.is_empty());
+            (vec![HostPattern::Any], found.into_iter().collect())
         }
     };
     if listeners.is_empty() || hostnames.is_empty() {
         // a route that is not attached has no say in what is used
         return Vec::new();
     }
-    let rules = rules(findings);
-    if rules.is_empty() {
-        findings.complain(
-            "spec.rules",
-            "UnsupportedValue: no rule is left, so the route is left out",
-        );
-        return Vec::new();
+    let mut routes = Vec::with_capacity(1);
+    for (way, listeners) in listeners {
+        let rules = rules(Surroundings { way: &way, ..around }, findings);
+        if rules.is_empty() {
+            findings.complain(
+                "spec.rules",
+                "UnsupportedValue: no rule is left, so the route is left out",
+            );
+            return Vec::new();
+        }
+        routes.push(Route {
+            name: route_name(key, &way),
+            listeners,
+            hostnames: hostnames.clone(),
+            rules,
+            created: wish.created,
+            order: 0, // the name decides: its order is that of `namespace/name`
+        });
     }
-    vec![Route {
-        name: RouteName::new(format!("{}/{}", key.kind.name(), key.id)),
-        listeners,
-        hostnames,
-        rules,
-        created: wish.created,
-        order: 0, // the name decides: its order is that of `namespace/name`
-    }]
+    routes
+}
+
+/// What a route object is called in the model. What comes behind its name begins with a space, which is before all that names may
+/// have, so that the order stays that of names.
+fn route_name(key: &Key, way: &Way) -> RouteName {
+    let mut name = format!("{}/{}", key.kind.name(), key.id);
+    if (key.kind, way.traffic) == (Kind::TlsRoute, Traffic::Bytes) {
+        name.push_str(" (terminated)");
+    }
+    if let Some(gateway) = &way.identity {
+        let _ = write!(name, " as {gateway}"); // a String takes everything
+    }
+    RouteName::new(name)
 }
 
 /// The hostnames of a route; empty when it gives only bad ones (it must not become a route for all).
@@ -261,8 +283,7 @@ fn lead(
     match filters::read(key, filters, &below, &rule.matches, around, findings) {
         Ok(filters) => {
             rule.filters = filters;
-            let traffic = Traffic::Requests;
-            rule.backends = backends(key, backend_refs, field, &rule.matches, traffic, around, findings);
+            rule.backends = backends(key, backend_refs, field, &rule.matches, around, findings);
         }
         Err(complaint) => {
             let reason = format!(
@@ -285,7 +306,6 @@ fn backends(
     backend_refs: &[BackendRef],
     field: &str,
     matches: &[Match],
-    traffic: Traffic,
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Vec<WeightedBackend> {
@@ -303,13 +323,13 @@ fn backends(
                 0
             }
         };
-        let resolved = reference::resolve(key, wanted, traffic, around, findings);
+        let resolved = reference::resolve(key, wanted, around, findings);
         let (target, filters) = match resolved {
             Ok((service, port)) => {
                 let below = format!("{field}.filters");
                 match filters::read(key, &wanted.filters, &below, matches, around, findings) {
                     Ok(filters) => {
-                        let target = BackendTarget::Backend(backend_name(&service, port));
+                        let target = BackendTarget::Backend(backend_name(&service, &port));
                         findings.on.uses.insert((service, port));
                         (target, filters)
                     }

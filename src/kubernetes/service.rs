@@ -1,10 +1,13 @@
 //! Services: which port a reference means, what is spoken there, and the policy that annotations give.
 //!
 //! Every port of a Service that a route uses is one backend, `namespace/service:port`, and another one for what is not read
-//! (`…/tcp`, `…/tls`, `…/udp`): TLS, protocol and what is learnt of the endpoints are not the same there. A bad annotation is
-//! left out, with the default in its place.
+//! (`…/tcp`, `…/tls`, `…/udp`): TLS, protocol and what is learnt of the endpoints are not the same there. Another one it is for
+//! each Gateway that shows endpoints a certificate (`…@namespace/gateway`). A bad annotation is left out, with the default in its
+//! place.
 
+use std::fmt::Write as _;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kubernetes::index::{Complaint, Store};
@@ -68,33 +71,54 @@ impl Traffic {
     }
 }
 
-/// A port of a Service, and for what it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// How a listener leads to endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    /// What passes.
+    pub traffic: Traffic,
+    /// The Gateway whose certificate is shown to endpoints that ask who we are over TLS. None: no certificate is.
+    pub identity: Option<Arc<Id>>,
+}
+
+impl Way {
+    /// Requests, and no certificate.
+    pub const REQUESTS: Self = Self {
+        traffic: Traffic::Requests,
+        identity: None,
+    };
+}
+
+/// A port of a Service, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortUse {
     /// The Service's own number, of the ports with that transport.
     pub port: u16,
-    /// For what.
-    pub traffic: Traffic,
+    /// How.
+    pub way: Way,
 }
 
 impl PortUse {
-    /// For requests.
+    /// For requests, with no certificate of ours.
     pub fn requests(port: u16) -> Self {
         Self {
             port,
-            traffic: Traffic::Requests,
+            way: Way::REQUESTS,
         }
     }
 }
 
 /// The name of the backend that a Service's port is.
-pub fn backend_name(id: &Id, PortUse { port, traffic }: PortUse) -> BackendName {
-    BackendName::new(match traffic {
+pub fn backend_name(id: &Id, PortUse { port, way }: &PortUse) -> BackendName {
+    let mut name = match way.traffic {
         Traffic::Requests => format!("{id}:{port}"),
         Traffic::Bytes => format!("{id}:{port}/tcp"),
         Traffic::Tls => format!("{id}:{port}/tls"),
         Traffic::Datagrams => format!("{id}:{port}/udp"),
-    })
+    };
+    if let Some(gateway) = &way.identity {
+        let _ = write!(name, "@{gateway}"); // a String takes everything
+    }
+    BackendName::new(name)
 }
 
 /// The port of a Service that is meant, or why there is none that can be spoken with.
@@ -236,17 +260,17 @@ pub fn policy(
     id: &Id,
     service: &Service,
     port: &ServicePort,
-    traffic: Traffic,
+    way: &Way,
     by_grpc: bool,
     wish: Option<&Upstream>,
 ) -> Policy {
     let port_use = PortUse {
         port: port.port.0,
-        traffic,
+        way: way.clone(),
     };
-    let mut backend = Backend::new(backend_name(id, port_use));
+    let mut backend = Backend::new(backend_name(id, &port_use));
     match app_protocol(port.app_protocol.as_deref()) {
-        _ if traffic != Traffic::Requests => {}
+        _ if way.traffic != Traffic::Requests => {}
         AppProtocol::Speak(protocol) => backend.protocol = protocol,
         AppProtocol::Unsaid | AppProtocol::Unspeakable if by_grpc => backend.protocol = BackendProtocol::H2c,
         AppProtocol::Unsaid | AppProtocol::Unspeakable => {}
@@ -270,7 +294,7 @@ pub fn policy(
         }
     }
     // Datagrams have no TLS.
-    if traffic.transport() == Transport::Tcp {
+    if way.traffic.transport() == Transport::Tcp {
         policy.backend.mtls = mtls(id, service, &mut policy.complaints);
     }
     policy

@@ -4,8 +4,8 @@ use data_encoding::BASE64;
 
 use crate::kubernetes::Kind;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE};
-use crate::model::Filter;
 use crate::model::tls::test_pair;
+use crate::model::{BackendTarget, Filter};
 
 const INGRESS: &str = "
 apiVersion: networking.k8s.io/v1
@@ -260,4 +260,73 @@ fn a_gateway_gets_certificates_by_acme_where_that_is_said() {
     );
     fixture.apply(&plain);
     assert_eq!(names(&fixture), None);
+}
+
+#[test]
+fn a_gateway_shows_endpoints_its_certificate_and_others_do_not() {
+    let policy = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: web}]
+  validation: {wellKnownCACertificates: System, hostname: web.example}
+";
+    let gateway = |name: &str, address: &str, tls: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec:\n  \
+             gatewayClassName: tidegate\n  addresses: [{{value: {address}}}]\n  tls: {tls}\n  listeners: [{{name: http, port: 80, protocol: HTTP}}]\n"
+        )
+    };
+    let route = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec: {parentRefs: [{name: known}, {name: plain}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+";
+    let shows = "{backend: {clientCertificateRef: {name: me}}}";
+    let mut fixture = Fixture::new(
+        &(web().to_owned()
+            + policy
+            + route
+            + &secret("default", "me", "me.example")
+            + &gateway("known", "127.0.0.1", shows)
+            + &gateway("plain", "127.0.0.2", "null")),
+    );
+    assert_eq!(fixture.rejects(), [""; 0]);
+    assert_eq!(
+        fixture.routes(),
+        ["HTTPRoute/default/r", "HTTPRoute/default/r as default/known"]
+    );
+    let shown = |fixture: &Fixture, backend: &str| -> Option<String> {
+        let tls = fixture.world.backends[backend].tls.as_ref().unwrap();
+        tls.certificate.as_ref().map(|shown| shown.names()[0].to_string())
+    };
+    assert_eq!(shown(&fixture, "default/web:80"), None);
+    let own = "default/web:80@default/known";
+    assert_eq!(shown(&fixture, own).as_deref(), Some("me.example"));
+    let leads = |route: &str| fixture.world.routes[route].rules[0].backends[0].target.clone();
+    assert_eq!(
+        leads("HTTPRoute/default/r as default/known"),
+        BackendTarget::Backend(own.into())
+    );
+
+    // Another certificate is shown at once, and only what shows it changes.
+    let delta = fixture.apply(&secret("default", "me", "new.example"));
+    assert_eq!((delta.backends.len(), delta.routes.len()), (1, 0));
+    assert_eq!(shown(&fixture, own).as_deref(), Some("new.example"));
+    let delta = fixture.apply(&secret("default", "other", "other.example"));
+    assert!(delta.is_empty(), "{delta:?}");
+
+    // Without it the Gateway goes on as one that has none.
+    fixture.delete(Kind::Secret, "default", "me");
+    assert_eq!(
+        fixture.rejects(),
+        [
+            "test: Gateway default/known: spec.tls.backend.clientCertificateRef: InvalidClientCertificateRef: Secret \
+          default/me is not there"
+        ]
+    );
+    assert_eq!(fixture.routes(), ["HTTPRoute/default/r"]);
+    assert_eq!(fixture.world.backends.len(), 1);
 }

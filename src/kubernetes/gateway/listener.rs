@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::{AllowedNamespaces, GROUP, ListenerView};
 use crate::kubernetes::index::{Complaint, Store};
-use crate::kubernetes::objects::{ClientValidation, FrontendTls, GatewayListener, Key, Kind, RouteGroupKind};
-use crate::kubernetes::service::Traffic;
+use crate::kubernetes::objects::{
+    ClientValidation, FrontendTls, GatewayListener, Id, Key, Kind, RouteGroupKind,
+};
+use crate::kubernetes::service::{Traffic, Way};
 use crate::kubernetes::{certificates, trust};
 use crate::model::tls::{ClientAuth, ClientAuthMode};
 use crate::model::{
@@ -20,6 +22,8 @@ use crate::model::{
 pub(super) struct Owner<'all> {
     /// A Gateway or ListenerSet.
     pub key: &'all Key,
+    /// The Gateway's id, if it shows endpoints a certificate.
+    pub identity: Option<&'all Arc<Id>>,
     /// All of its listeners.
     pub listeners: &'all [GatewayListener],
     /// How clients of HTTPS listeners identify themselves.
@@ -110,7 +114,10 @@ pub(super) fn listener(
         hostname: hostname.clone().unwrap_or(HostPattern::Any),
         namespaces,
         kinds,
-        traffic: traffic(spec),
+        way: Way {
+            traffic: traffic(spec),
+            identity: owner.identity.filter(|_| traffic(spec).may_have_tls()).cloned(),
+        },
         names: (0..addresses.len().max(1)).map(name).collect(),
         refusal: None,
     };

@@ -77,7 +77,15 @@ impl Dependents {
     /// The ports of a Service that are used and for what, and whether GRPCRoutes are among those who use them.
     pub fn used_ports(&self, id: &Id) -> impl Iterator<Item = (PortUse, bool)> + '_ {
         let ports = self.ports.get(id).into_iter().flatten();
-        ports.map(|(port, users)| (*port, users.grpc > 0))
+        ports.map(|(port, users)| (port.clone(), users.grpc > 0))
+    }
+
+    /// The Services to which a Gateway leads with its own certificate. Looks at all that are used.
+    pub fn shown_certificate_of(&self, gateway: &Id) -> impl Iterator<Item = &Id> {
+        let is_shown = |port: &PortUse| port.way.identity.as_deref() == Some(gateway);
+        let all = self.ports.iter();
+        all.filter(move |(_, ports)| ports.keys().any(is_shown))
+            .map(|(id, _)| id)
     }
 
     /// See [`Index::compact`](super::Index::compact).
@@ -111,7 +119,7 @@ impl Dependents {
                 .ports
                 .entry(id.clone())
                 .or_default()
-                .entry(*port)
+                .entry(port.clone())
                 .or_default();
             users.all += 1;
             users.grpc += grpc;

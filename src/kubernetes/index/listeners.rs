@@ -57,6 +57,13 @@ impl Index {
         for key in &changed {
             dirty.routes.extend(self.dependents.of_parent(key));
         }
+        for id in now.identities.keys().chain(next.identities.keys()) {
+            if now.identities.get(id) != next.identities.get(id) {
+                dirty
+                    .services
+                    .extend(self.dependents.shown_certificate_of(id).cloned());
+            }
+        }
         for name in now
             .listeners
             .keys()

@@ -10,7 +10,7 @@ use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{EndpointSlice, Id, Key, Kind, Object, ServicePort};
 use crate::kubernetes::routes::Surroundings;
 use crate::kubernetes::routes::services::Clients;
-use crate::kubernetes::service::PortUse;
+use crate::kubernetes::service::{PortUse, Way};
 use crate::kubernetes::{endpoint_slice, ingress, routes, service};
 use crate::model::{Backend, Delta, Endpoint, Route, Transport};
 
@@ -79,6 +79,7 @@ impl Index {
             store: &self.store,
             gateways: &self.gateways,
             clients,
+            way: &Way::REQUESTS,
         };
         match self.store.get(key) {
             Some(Object::HttpRoute(object)) => routes::of_http(key, object, around, findings),
@@ -199,7 +200,7 @@ impl Index {
                 ports: BTreeSet::new(),
                 upstream: Arc::clone(&upstream),
             });
-            wish.ports.insert(*port);
+            wish.ports.insert(port.clone());
             services.insert(id.clone());
         }
     }
@@ -241,10 +242,7 @@ impl Index {
                 false => self.dependents.used_ports(id).collect(),
             };
             for (port_use, by_grpc) in ports {
-                let PortUse {
-                    port: number,
-                    traffic,
-                } = port_use;
+                let (number, traffic) = (port_use.port, port_use.way.traffic);
                 let is_meant = |port: &&ServicePort| {
                     port.transport() == Some(traffic.transport()) && port.port.0 == number
                 };
@@ -260,7 +258,7 @@ impl Index {
                     id,
                     object,
                     port,
-                    traffic,
+                    &port_use.way,
                     by_grpc,
                     wish.map(|(_, wish)| &*wish.upstream),
                 );
@@ -283,7 +281,11 @@ impl Index {
                 let tls = policies.and_then(|policies| policies.of_port(&id.name, &port.name));
                 // Where sidecars speak mTLS, that is the TLS: what is inside is for the app.
                 if let Some(Ok(tls)) = tls.filter(|_| policy.backend.mtls.is_none()) {
-                    policy.backend.tls = Some(Arc::clone(tls));
+                    let identity = port_use.way.identity.as_ref();
+                    let certificate = identity.and_then(|gateway| self.gateways.identities.get(&**gateway));
+                    // A certificate that the library does not take is refused when it is read.
+                    let shown = certificate.and_then(|certificate| tls.showing(certificate).ok());
+                    policy.backend.tls = Some(shown.map_or_else(|| Arc::clone(tls), Arc::new));
                     policy.backend.protocol = service::over_tls(policy.backend.protocol, port);
                 }
                 let endpoints = endpoint_slice::endpoints(
@@ -302,10 +304,8 @@ impl Index {
                         complaints.push(complaint);
                     }
                 }
-                kept.insert(
-                    port_use,
-                    publish(old.remove(&port_use), policy.backend, endpoints, delta),
-                );
+                let before = old.remove(&port_use);
+                kept.insert(port_use, publish(before, policy.backend, endpoints, delta));
             }
         }
         for Published { backend, .. } in old.into_values() {

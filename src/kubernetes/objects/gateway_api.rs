@@ -80,6 +80,16 @@ pub struct AllowedListeners {
 pub struct GatewayTlsSpec {
     #[serde(deserialize_with = "or_default")]
     pub frontend: FrontendTls,
+    #[serde(deserialize_with = "or_default")]
+    pub backend: GatewayBackendTls,
+}
+
+/// How a Gateway shows endpoints who it is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayBackendTls {
+    /// A Secret, with what is shown to endpoints that ask.
+    pub client_certificate_ref: Option<SecretRef>,
 }
 
 /// How clients of HTTPS listeners identify themselves: of all, or of those with a port.

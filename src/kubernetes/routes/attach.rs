@@ -7,10 +7,10 @@ use super::Surroundings;
 use crate::kubernetes::gateway::{GROUP, ListenerView};
 use crate::kubernetes::index::Findings;
 use crate::kubernetes::objects::{Id, Key, Kind, ParentRef};
-use crate::kubernetes::service::Traffic;
+use crate::kubernetes::service::Way;
 use crate::model::{HostPattern, ListenerName};
 
-/// The listeners that take a route, and what they carry.
+/// The listeners that take a route, and how they lead on.
 ///
 /// Parents that are not ours are left alone. One of ours that does not take the route is a complaint
 /// with the reason that the Gateway API gives the route's `Accepted` condition.
@@ -20,7 +20,7 @@ pub fn listeners(
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
     findings: &mut Findings,
-) -> BTreeMap<ListenerName, Traffic> {
+) -> BTreeMap<ListenerName, Way> {
     let mut attached = BTreeMap::new();
     for (at, parent) in parents.iter().enumerate() {
         let Some(key) = parent_key(&route.id, parent) else {
@@ -41,6 +41,15 @@ pub fn listeners(
         findings.complain(format!("spec.parentRefs[{at}]"), refusal);
     }
     attached
+}
+
+/// The listeners by the way in which they lead on.
+pub fn by_way(listeners: BTreeMap<ListenerName, Way>) -> BTreeMap<Way, Vec<ListenerName>> {
+    let mut by_way: BTreeMap<Way, Vec<ListenerName>> = BTreeMap::new();
+    for (name, way) in listeners {
+        by_way.entry(way).or_default().push(name);
+    }
+    by_way
 }
 
 /// What a route wants to attach to, if it is of a kind that has listeners.
@@ -70,7 +79,7 @@ fn taking(
     views: &[ListenerView],
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
-) -> Result<Vec<(ListenerName, Traffic)>, String> {
+) -> Result<Vec<(ListenerName, Way)>, String> {
     let named: Vec<&ListenerView> = views
         .iter()
         .filter(|view| {
@@ -110,14 +119,14 @@ fn taking(
             route.id.namespace
         ));
     }
-    let names: Vec<(ListenerName, Traffic)> = allowed
+    let names: Vec<(ListenerName, Way)> = allowed
         .into_iter()
         .filter(|view| {
             hostnames
                 .iter()
                 .any(|hostname| view.hostname.intersect(hostname).is_some())
         })
-        .flat_map(|view| view.names.iter().map(|name| (name.clone(), view.traffic)))
+        .flat_map(|view| view.names.iter().map(|name| (name.clone(), view.way.clone())))
         .collect();
     if names.is_empty() && !hostnames.is_empty() {
         return Err(format!(

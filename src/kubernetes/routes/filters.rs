@@ -11,7 +11,7 @@ use crate::kubernetes::objects::{
     HeaderModifier, HeaderValuePair, HttpRouteFilter, Key, Kind, PathModifier, RequestMirror,
     RequestRedirect, UrlRewrite,
 };
-use crate::kubernetes::service::{Traffic, backend_name};
+use crate::kubernetes::service::backend_name;
 use crate::model::{
     Filter, Fraction, HeaderEdits, HostPattern, Match, Mirror, PathMatch, PathRewrite, Redirect, Rewrite,
 };
@@ -305,9 +305,9 @@ fn mirror(
         (None, Some(spec)) => fraction(spec.numerator, spec.denominator.unwrap_or(100), ".fraction")?,
     };
     let wanted = &spec.backend_ref;
-    let (service, port) = reference::resolve(route, wanted, Traffic::Requests, around, findings)
+    let (service, port) = reference::resolve(route, wanted, around, findings)
         .map_err(|complaint| complaint.under(".backendRef"))?;
-    let backend = backend_name(&service, port);
+    let backend = backend_name(&service, &port);
     findings.on.uses.insert((service, port));
     Ok(Mirror { backend, fraction })
 }

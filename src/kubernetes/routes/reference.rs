@@ -6,7 +6,7 @@ use super::Surroundings;
 use crate::kubernetes::gateway::GROUP;
 use crate::kubernetes::index::{Complaint, Findings, Store};
 use crate::kubernetes::objects::{BackendRef, Id, Key, PortRef};
-use crate::kubernetes::service::{PortUse, Traffic, find_port};
+use crate::kubernetes::service::{PortUse, find_port};
 
 /// The Service and port that are meant, or why they are not to be had; the complaint's field is below
 /// the reference's.
@@ -16,7 +16,6 @@ use crate::kubernetes::service::{PortUse, Traffic, find_port};
 pub fn resolve(
     route: &Key,
     wanted: &BackendRef,
-    traffic: Traffic,
     around: Surroundings<'_>,
     findings: &mut Findings,
 ) -> Result<(Id, PortUse), Complaint> {
@@ -32,7 +31,7 @@ pub fn resolve(
     }
     let namespace = wanted.namespace.as_ref().unwrap_or(&route.id.namespace);
     let service = Id::new(Arc::clone(namespace), Arc::clone(&wanted.name));
-    let store = around.store;
+    let Surroundings { store, way, .. } = around;
     if *namespace != route.id.namespace && around.clients.is_none() {
         findings.on.granting.insert(Arc::clone(namespace));
         if !is_granted(route, &service, store) {
@@ -55,10 +54,11 @@ pub fn resolve(
         ));
     };
     findings.on.services.insert(service.clone());
-    find_port(store, &service, &PortRef::Number(port.0), traffic)
+    find_port(store, &service, &PortRef::Number(port.0), way.traffic)
         .map(|found| {
             let port = found.port.0;
-            (service, PortUse { port, traffic })
+            let way = way.clone();
+            (service, PortUse { port, way })
         })
         .map_err(|reason| Complaint::new("", reason))
 }

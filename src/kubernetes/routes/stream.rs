@@ -7,16 +7,14 @@
 //! A TLSRoute may be attached to listeners that end TLS and to others that pass it on. To the endpoints that is something else,
 //! so it is two routes of the model then, with backends of their own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Surroundings, attach, backends, hostnames};
+use super::{Surroundings, attach, backends, hostnames, route_name};
 use crate::kubernetes::index::Findings;
-use crate::kubernetes::objects::{Key, Kind, StreamRoute};
-use crate::kubernetes::service::Traffic;
-use crate::model::{ListenerName, Match, Route, RouteName, Rule};
+use crate::kubernetes::objects::{Key, StreamRoute};
+use crate::model::{Match, Route, Rule};
 
-/// The routes that a TLSRoute, TCPRoute or UDPRoute is: one for each way in which its listeners carry what comes.
+/// The routes that a TLSRoute, TCPRoute or UDPRoute is: one for each way in which its listeners lead to endpoints.
 pub fn of_stream(
     key: &Key,
     object: &StreamRoute,
@@ -43,20 +41,9 @@ pub fn of_stream(
             "UnsupportedValue: nothing tells connections apart, so only the first rule counts",
         );
     }
-    let mut listeners: BTreeMap<Traffic, Vec<ListenerName>> = BTreeMap::new();
-    for (name, traffic) in attached {
-        listeners.entry(traffic).or_default().push(name);
-    }
-    let route = |(traffic, listeners)| {
-        let backends = backends(
-            key,
-            &first.backend_refs,
-            "spec.rules[0]",
-            &[],
-            traffic,
-            around,
-            findings,
-        );
+    let route = |(way, listeners)| {
+        let around = Surroundings { way: &way, ..around };
+        let backends = backends(key, &first.backend_refs, "spec.rules[0]", &[], around, findings);
         let rule = Rule {
             name: first.name.clone(),
             matches: vec![Match::default()],
@@ -64,7 +51,7 @@ pub fn of_stream(
             ..Rule::default()
         };
         Route {
-            name: name(key, traffic),
+            name: route_name(key, &way),
             listeners,
             hostnames: hostnames.clone(),
             rules: vec![Arc::new(rule)],
@@ -72,13 +59,5 @@ pub fn of_stream(
             order: 0, // the name decides: its order is that of `namespace/name`
         }
     };
-    listeners.into_iter().map(route).collect()
-}
-
-fn name(key: &Key, traffic: Traffic) -> RouteName {
-    let suffix = match (key.kind, traffic) {
-        (Kind::TlsRoute, Traffic::Bytes) => "/terminated",
-        _ => "",
-    };
-    RouteName::new(format!("{}/{}{suffix}", key.kind.name(), key.id))
+    attach::by_way(attached).into_iter().map(route).collect()
 }

@@ -76,6 +76,20 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
     }
     debug_assert_eq!(gateway.spec.listeners.len(), views.len());
     let mut conditions = vec![accepted, programmed];
+    if gateway.spec.tls.backend.client_certificate_ref.is_some() {
+        let complaint = complaints
+            .iter()
+            .find(|complaint| complaint.field.starts_with("spec.tls.backend"));
+        conditions.push(match complaint.and_then(Complaint::condition) {
+            Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message),
+            None => Condition::new(
+                "ResolvedRefs",
+                true,
+                "ResolvedRefs",
+                "what it shows endpoints is there",
+            ),
+        });
+    }
     if outcome.gateways.insecure.contains(&key.id) {
         conditions.push(Condition::new(
             "InsecureFrontendValidationMode",

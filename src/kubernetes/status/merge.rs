@@ -135,12 +135,19 @@ fn entries(
     Value::Array(next)
 }
 
+/// Conditions of ours that are not always there: when nothing is to be said, they go.
+const PASSING: &[&str] = &[
+    "InsecureFrontendValidationMode",
+    "PartiallyInvalid",
+    "ResolvedRefs",
+];
+
 /// Conditions as the API has them, each with the time since when it has its status. Types that are not ours stay.
 fn dress(conditions: &[Condition], before: Option<&Value>, generation: i64, now: &str) -> Value {
     let known = before.and_then(Value::as_array);
     let foreign = known.into_iter().flatten().filter(|known| {
         !conditions.iter().any(|condition| known["type"] == condition.kind)
-            && known["type"] != "PartiallyInvalid"
+            && !PASSING.iter().any(|kind| known["type"] == *kind)
     });
     let ours = conditions.iter().map(|condition| {
         let status = if condition.is_true { "True" } else { "False" };

@@ -154,6 +154,37 @@ fn an_address_that_cannot_be_bound_is_told_and_left_out() {
 }
 
 #[test]
+fn what_a_gateway_shows_endpoints_is_told_while_there_is_something() {
+    let with = WEB_AND_EDGE.replace(
+        "  listeners:",
+        "  tls: {backend: {clientCertificateRef: {name: none}}}\n  listeners:",
+    );
+    let mut fixture = fixture(&with);
+    let serving = bound(&["10.0.0.1:80"]);
+    let status = written(&fixture, Kind::Gateway, "edge", &serving);
+    assert_eq!(
+        conditions(&status),
+        [
+            "Accepted=True Accepted",
+            "Programmed=True Programmed",
+            "ResolvedRefs=False InvalidClientCertificateRef",
+        ]
+    );
+    fixture.apply(WEB_AND_EDGE);
+    let next = of(
+        &key(Kind::Gateway, "default", "edge"),
+        fixture.index.outcome(),
+        &serving,
+    )
+    .unwrap();
+    let next = merge(&next, &status, NOW).unwrap();
+    assert_eq!(
+        conditions(&next),
+        ["Accepted=True Accepted", "Programmed=True Programmed"]
+    );
+}
+
+#[test]
 fn listeners_that_cannot_be_served_say_why() {
     for (listeners, gateway, first) in [
         (

@@ -133,6 +133,20 @@ impl UpstreamTls {
         })
     }
 
+    /// The same, with a certificate that is shown to endpoints that ask.
+    ///
+    /// # Errors
+    /// The library refuses it.
+    pub fn showing(&self, certificate: &Arc<Certificate>) -> Result<Self, UpstreamTlsError> {
+        Self::new(
+            &self.hostname.to_str(),
+            self.roots.clone(),
+            self.names.clone(),
+            Some(Arc::clone(certificate)),
+            self.versions,
+        )
+    }
+
     /// Its number in this process; another one for each that was made.
     pub fn id(&self) -> u64 {
         self.id

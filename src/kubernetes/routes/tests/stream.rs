@@ -133,7 +133,7 @@ fn tls_is_ended_or_passed_on_as_the_listener_says() {
         routes(&fixture),
         [
             "TLSRoute/default/both at default/edge/pass for a.example+x.b.example to default/db:53/tls*1",
-            "TLSRoute/default/both/terminated at default/edge/open for a.example+x.b.example to default/db:53/tcp*1",
+            "TLSRoute/default/both (terminated) at default/edge/open for a.example+x.b.example to default/db:53/tcp*1",
             "TLSRoute/default/one at default/edge/pass for *.b.example to default/db:53/tls*1",
         ]
     );
