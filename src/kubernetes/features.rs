@@ -75,13 +75,12 @@ const MESH_FEATURES: &[&str] = &[
     "MeshHTTPRouteSchemeRedirect",
 ];
 
-/// Those that only the experimental channel has.
+/// Those whose fields only the experimental channel has. (TLSRouteModeMixed is experimental too, and has no fields.)
 const EXPERIMENTAL: &[&str] = &[
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteRetry",
     "HTTPRouteRetryBackendTimeout",
     "HTTPRouteRetryConnectionError",
-    "TLSRouteModeMixed",
 ];
 
 /// The last minor version of 1 that is known.
