@@ -155,7 +155,7 @@ def start(p):
     program = ["/usr/local/bin/server"] if is_root else ["/app"]
     with open(f"{RUN}/pods/{m['namespace']}_{m['name']}.json", "w") as file:
         json.dump({"prefix": inside + chroot, "env": [f"{name}={value}" for name, value in env.items()]}, file)
-    port = 53 if exe.endswith("/coredns") else 8080 if is_root else 3000
+    port = 53 if exe.endswith("/coredns") else 1883 if "mosquitto" in c["image"] else 8080 if is_root else 3000
     if "UDP_ECHO_SERVER" in env:
         port = None
     app = [*inside, *named(m["name"]), *chroot, *program, *c.get("args", [])]

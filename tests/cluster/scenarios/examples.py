@@ -1,4 +1,5 @@
-"""deploy/cluster-examples, applied and called: a pair of services, a WebSocket, canaries, a StatefulSet, and more pods under load."""
+"""deploy/cluster-examples, applied and called: a pair of services, a WebSocket, canaries, a StatefulSet, MQTT over TCP, DNS
+over UDP, and more pods under load."""
 import collections, http.client, json, pathlib, socket, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -50,6 +51,51 @@ if set(pods(20, "shop-ingress.example", to=INGRESS, x_canary="never")) != {"shop
 users = {user: pods(5, "store.example", x_user=f"u{user}") for user in range(60)}
 if any(len(seen) != 1 for seen in users.values()) or len({pod for seen in users.values() for pod in seen}) != 3:
     sys.exit(f"users and their pods: {users}")
+
+# MQTT 3.1.1: one client hears what another says (CONNECT, SUBSCRIBE, PUBLISH with quality 0).
+def mqtt(name):
+    client = socket.create_connection((address, 1883), 10)
+    client.sendall(bytes([0x10, 12 + len(name), 0, 4]) + b"MQTT" + bytes([4, 2, 0, 60, 0, len(name)]) + name)
+    if (answer := client.recv(4)) != b"\x20\x02\x00\x00":
+        sys.exit(f"MQTT: {answer}")
+    return client
+
+
+def broker():
+    try:
+        mqtt(b"probe").close()
+        return True
+    except OSError:
+        return False
+
+
+until("the broker to be there", broker)
+listener, speaker = mqtt(b"listener"), mqtt(b"speaker")
+listener.sendall(b"\x82\x0c\x00\x01\x00\x07weather\x00")
+if (answer := listener.recv(5)) != b"\x90\x03\x00\x01\x00":
+    sys.exit(f"MQTT's SUBACK: {answer}")
+speaker.sendall(b"\x30\x0c\x00\x07weatherfog")
+if (heard := listener.recv(64)) != b"\x30\x0c\x00\x07weatherfog":
+    sys.exit(f"MQTT: {heard}")
+listener.close(), speaker.close()
+print("MQTT goes through")
+
+# DNS (RFC 1035 §4): a question for whoami.example's address, and the same number in the answer.
+def resolve(number):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.sendto(number.to_bytes(2, "big") + b"\x01\x00\x00\x01\0\0\0\0\0\0\x06whoami\x07example\0\0\x01\0\x01", (address, 53))
+        try:
+            return client.recv(512)
+        except OSError:
+            return b""
+
+
+until("DNS to be answered", lambda: resolve(1))
+answers = [resolve(number) for number in range(100)]
+if bad := [number for number, answer in enumerate(answers) if answer[:2] != number.to_bytes(2, "big") or not answer[2] & 0x80]:
+    sys.exit(f"{len(bad)} of 100 questions had no answer: {bad[:5]}")
+print("100 DNS questions were answered")
 
 # A WebSocket that lives through a change of its route's endpoints.
 chat = socket.create_connection((INGRESS, 80), 10)
