@@ -235,6 +235,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`log.access`", "RawAccessLog"),
     ("`drain`", "RawDrain"),
     ("`listeners`, by name", "RawListener"),
+    ("`dns`", "RawDns"),
     ("`acme`", "RawAcme"),
     ("`acme.dns_hook`", "RawDnsHook"),
     ("`acme.external_account`", "RawExternalAccount"),
