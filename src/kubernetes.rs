@@ -82,6 +82,9 @@ pub struct Settings {
     pub services_only: bool,
     /// What is done with routes whose parents are Services.
     pub mesh: Mesh,
+    /// Whether Services of the type ExternalName are followed. Who may write one reaches whatever Tidegate reaches, also in namespaces
+    /// and networks that are not theirs (CVE-2021-25740).
+    pub external_names: bool,
 }
 
 /// What is done with routes whose parents are Services.
@@ -126,6 +129,7 @@ impl Default for Settings {
             class_by_name: true,
             services_only: false,
             mesh: Mesh::Off,
+            external_names: false,
         }
     }
 }

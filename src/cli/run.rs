@@ -52,6 +52,9 @@ pub struct RunArgs {
     /// Addresses of this host, of which every Gateway without one gets its own: `10.0.250.0/24`.
     #[arg(long, value_name = "NETWORK", conflicts_with = "gateway_address")]
     gateway_pool: Option<ipnet::IpNet>,
+    /// Follow Services of the type ExternalName. Who may write one then reaches whatever Tidegate reaches.
+    #[arg(long)]
+    external_names: bool,
     /// Data-plane threads; as many as there are cores for the process if not given.
     #[arg(short, long)]
     workers: Option<usize>,
@@ -93,6 +96,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         ingress_tls_address: args.ingress_tls_address,
         gateway_address: args.gateway_address,
         gateway_pool: args.gateway_pool,
+        external_names: args.external_names,
         ..kubernetes::Settings::default()
     };
     if let Some(directory) = args.manifests.clone().or_else(|| settings.manifests.clone()) {

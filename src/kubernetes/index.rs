@@ -105,10 +105,12 @@ struct Dirty {
 impl Index {
     /// An empty index. `source` is the name that rejects carry.
     pub fn new(source: SourceName, settings: Settings) -> Self {
+        let mut store = Store::default();
+        store.external_names = settings.external_names;
         Self {
             source,
             settings,
-            store: Store::default(),
+            store,
             dirty: Dirty::default(),
             gateways: Gateways::default(),
             ingress_listeners: [None, None],

@@ -15,7 +15,7 @@ use crate::kubernetes::nginx::Upstream;
 use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort, parse_duration};
 use crate::model::{
     Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
-    Ejection, HashKey, Locality, PeerName, Peers, Transport,
+    DnsName, Ejection, HashKey, Locality, NamedEndpoint, PeerName, Peers, Transport,
 };
 
 /// Prefix of all annotations that are ours.
@@ -131,10 +131,13 @@ pub fn find_port<'store>(
     let service = store
         .service(id)
         .ok_or_else(|| format!("BackendNotFound: there is no Service {id}"))?;
-    if service.spec.r#type.as_deref() == Some("ExternalName") {
-        return Err(format!(
-            "UnsupportedValue: Service {id} is of type ExternalName, which is not available in this version"
-        ));
+    if service.is_external() {
+        if !store.external_names {
+            return Err(format!(
+                "UnsupportedValue: Service {id} is of type ExternalName; only with --external-names is it followed"
+            ));
+        }
+        external_name(service).map_err(|reason| format!("UnsupportedValue: Service {id}: {reason}"))?;
     }
     let is_meant = |port: &&ServicePort| match wanted {
         PortRef::Number(number) => port.port.0 == *number,
@@ -176,6 +179,12 @@ pub fn find_port<'store>(
         }
         _ => Ok(port),
     }
+}
+
+/// The name that a Service of the type ExternalName stands for.
+fn external_name(service: &Service) -> Result<DnsName, String> {
+    let name = service.spec.external_name.as_deref().unwrap_or_default();
+    DnsName::parse(name).map_err(|error| format!("externalName {name:?}: {error}"))
 }
 
 /// Whether there is a policy for the TLS to a Service's endpoints.
@@ -279,6 +288,17 @@ pub fn policy(
         wish.apply(&mut backend);
     }
     backend.opaque = port.app_protocol.as_deref() == Some("tcp");
+    if backend.affinity.is_none() && service.spec.session_affinity.as_deref() == Some("ClientIP") {
+        backend.affinity = Some(Affinity {
+            by: AffinityBy::Source,
+            mode: AffinityMode::Strong,
+        });
+    }
+    if service.is_external()
+        && let Ok(name) = external_name(service)
+    {
+        backend.named = vec![NamedEndpoint::new(name, port.port.0)];
+    }
     let mut policy = Policy {
         backend,
         protocol_is_forced: wish.is_some_and(Upstream::has_protocol),
@@ -494,6 +514,71 @@ mod tests {
         });
         assert_eq!(*fixture.world.backends["default/web:80"], expected);
         assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_client_stays_where_its_service_says_so() {
+        let by_source = Some(Affinity {
+            by: AffinityBy::Source,
+            mode: AffinityMode::Strong,
+        });
+        let service = |spec: &str, annotations: &str| {
+            let service = format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, annotations: {{{annotations}}}}}\nspec: {{ports: [{{port: 80}}], {spec}}}\n---\n"
+            );
+            let fixture = Fixture::new(&(WEB_AND_EDGE.to_owned() + &service + &route_with_rule("")));
+            fixture.world.backends["default/web:80"].affinity.clone()
+        };
+        assert_eq!(service("sessionAffinity: ClientIP", ""), by_source);
+        assert_eq!(service("sessionAffinity: None", ""), None);
+        let header = service(
+            "sessionAffinity: ClientIP",
+            "tidegate.dev/affinity: 'header:x-user'",
+        );
+        assert_eq!(header.unwrap().by, AffinityBy::Header("x-user".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_name_outside_is_followed_where_that_is_asked_for() {
+        let world = |external_names, name: &str| {
+            let service = format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{type: ExternalName, externalName: '{name}', ports: [{{port: 80}}]}}\n---\n"
+            );
+            let settings = crate::kubernetes::Settings {
+                external_names,
+                ..crate::kubernetes::Settings::default()
+            };
+            let yaml = WEB_AND_EDGE.to_owned() + &service + &route_with_rule("");
+            let fixture = Fixture::with(settings, &yaml);
+            let backend = fixture.world.backends.get("default/web:80");
+            let named: Option<Vec<String>> =
+                backend.map(|backend| backend.named.iter().map(ToString::to_string).collect());
+            (named.unwrap_or_default(), fixture.rejects())
+        };
+        let (named, rejects) = world(true, "Shop.Example.com");
+        assert_eq!(
+            (&named[..], rejects.len()),
+            (&["shop.example.com:80".to_owned()][..], 0)
+        );
+        for (external_names, name, reason) in [
+            (
+                false,
+                "shop.example.com",
+                "only with --external-names is it followed",
+            ),
+            (
+                true,
+                "10.0.0.1",
+                "externalName \"10.0.0.1\": it is neither an address nor a name",
+            ),
+        ] {
+            let (named, rejects) = world(external_names, name);
+            assert_eq!(named, Vec::<String>::new());
+            assert!(
+                rejects.iter().any(|reject| reject.contains(reason)),
+                "{rejects:?}"
+            );
+        }
     }
 
     #[test]

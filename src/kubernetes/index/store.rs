@@ -15,6 +15,8 @@ pub struct Store {
     objects: BTreeMap<Key, Object>,
     /// The Ingresses that are canaries of others. There are few; others would have to be searched for them.
     canaries: BTreeSet<Id>,
+    /// Whether Services of the type ExternalName may lead anywhere.
+    pub external_names: bool,
 }
 
 macro_rules! getters {

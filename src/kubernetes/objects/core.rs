@@ -40,6 +40,12 @@ pub struct ServiceSpec {
     /// The first of them, all that older or hand-written objects have.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<Box<str>>,
+    /// The name that it stands for, where its type is `ExternalName`.
+    #[serde(rename = "externalName")]
+    pub external_name: Option<Box<str>>,
+    /// `ClientIP`: what one client asks goes to one endpoint.
+    #[serde(rename = "sessionAffinity")]
+    pub session_affinity: Option<Box<str>>,
     /// Addresses outside of the cluster that lead to it.
     #[serde(rename = "externalIPs", deserialize_with = "or_default")]
     pub external_ips: Box<[Box<str>]>,

@@ -108,6 +108,9 @@ spec:
         {{- if .Values.mesh }}
         - --mesh
         {{- end }}
+        {{- if .Values.externalNames }}
+        - --external-names
+        {{- end }}
         {{- if .Values.statusAddress }}
         - --status-address={{ .Values.statusAddress }}
         {{- else if include "tidegate.publishService" . }}
