@@ -432,7 +432,7 @@ fn values_are_used_and_in_the_schema() {
 #[test]
 fn alerts_are_about_metrics_that_there_are() {
     let alerts = read("helm/tidegate/files/alerts.yaml");
-    let families = fs::read_to_string(root().join("../src/telemetry/exposition.rs")).unwrap();
+    let families = fs::read_to_string(root().join("../src/telemetry/exposition/families.rs")).unwrap();
     let mut seen = 0;
     for rule in yaml(&alerts).as_array().unwrap() {
         let expression = rule["expr"].as_str().unwrap();

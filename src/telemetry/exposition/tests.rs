@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::histogram::EXPOSED;
+use super::super::metrics::Concurrency;
 use super::super::Outcome;
 use super::*;
 
