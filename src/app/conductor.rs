@@ -87,8 +87,10 @@ impl Conductor {
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
         self.live.follow(&delta);
         self.desk.follow(source, &delta);
-        self.names.follow(source, &delta);
         let applied = self.compiler.apply(source, delta, self.clock.now());
+        if let Some(names) = applied.names {
+            self.names.want(names);
+        }
         let news = applied.rejects.iter().chain(rejects.iter().flatten());
         news.for_each(|reject| tracing::warn!("left out: {reject}"));
         if let Some(rejects) = rejects {

@@ -1,14 +1,14 @@
-//! Names of endpoints, between the backends of all sources that have them, the resolver, the conductor that makes the
-//! answers live, and those who ask how things stand.
+//! Names of endpoints, between the conductor, which knows the wanted ones and makes the answers live, the resolver, and those
+//! who ask how things stand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::conductor::Message;
-use crate::model::{BackendName, Delta, DnsName, SourceName};
+use crate::model::{Delta, DnsName, SourceName};
 use crate::telemetry::gates::Gates;
 use crate::upstream::resolve::{self, News, Standing};
 
@@ -19,9 +19,8 @@ const GATE: &str = "names";
 /// News of the resolver that wait for the conductor, at most; the resolver waits with more.
 const MAX_NEWS: usize = 64;
 
-/// Collects which names are wanted.
+/// Which names are wanted, and how often they are asked for.
 pub(super) struct NameDesk {
-    by_backend: Mutex<BTreeMap<(SourceName, BackendName), BTreeSet<DnsName>>>,
     wanted: watch::Sender<BTreeSet<DnsName>>,
     refresh: watch::Sender<Duration>,
 }
@@ -30,7 +29,6 @@ impl NameDesk {
     /// Each name is asked for again after `refresh`.
     pub(super) fn new(refresh: Duration) -> Self {
         Self {
-            by_backend: Mutex::default(),
             wanted: watch::Sender::new(BTreeSet::new()),
             refresh: watch::Sender::new(refresh),
         }
@@ -41,31 +39,9 @@ impl NameDesk {
         self.refresh.send_replace(refresh);
     }
 
-    /// Follows the backends of a source.
-    pub(super) fn follow(&self, source: &SourceName, delta: &Delta) {
-        if delta.backends.is_empty() {
-            return;
-        }
-        let mut by_backend = self.by_backend.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = false;
-        for (name, backend) in &delta.backends {
-            let key = (source.clone(), name.clone());
-            let named = backend.iter().flat_map(|backend| &backend.named);
-            let names: BTreeSet<_> = named.map(|endpoint| endpoint.name.clone()).collect();
-            changed |= if names.is_empty() {
-                by_backend.remove(&key).is_some()
-            } else {
-                by_backend.insert(key, names.clone()) != Some(names)
-            };
-        }
-        if changed {
-            let names = by_backend.values().flatten().cloned().collect();
-            self.wanted.send_if_modified(|wanted| {
-                let other = *wanted != names;
-                *wanted = names;
-                other
-            });
-        }
+    /// These are wanted from now on, and no others.
+    pub(super) fn want(&self, names: BTreeSet<DnsName>) {
+        self.wanted.send_replace(names);
     }
 }
 

@@ -38,8 +38,8 @@ use super::union::{Claimed, SourceIndex, Union};
 use super::{Bind, ChallengeTable, Snapshot};
 use crate::balance::{Micros, Vantage};
 use crate::model::{
-    self, BackendName, Delta, Endpoint, HostPattern, Identity, Listener, ListenerName, Opening, Reject,
-    Route, RouteName, SourceName, Transport,
+    self, BackendName, Delta, DnsName, Endpoint, HostPattern, Identity, Listener, ListenerName, Opening,
+    Reject, Route, RouteName, SourceName, Transport,
 };
 use crate::telemetry::Metrics;
 
@@ -74,6 +74,8 @@ pub struct Applied {
     pub published: Option<u64>,
     /// Backends whose policy or endpoints are other than before.
     pub backends_changed: Vec<BackendName>,
+    /// All names that endpoints are known by, if these are others than before.
+    pub names: Option<BTreeSet<DnsName>>,
 }
 
 impl Compiler {
@@ -132,11 +134,13 @@ impl Compiler {
                 swap.make();
             }
         }
+        let mut names_changed = false;
         for name in &changed.backends {
             let policy = self.policies.get(name).map(|claim| &*claim.value);
             self.destinations.follow(name, policy, &mut self.backends);
-            self.names.follow(name, policy);
+            names_changed |= self.names.follow(name, policy);
         }
+        applied.names = names_changed.then(|| self.names.wanted());
         applied
             .rejects
             .extend(self.address_rejects(|name| changed.backends.contains(name)));

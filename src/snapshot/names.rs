@@ -15,11 +15,17 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Follows which names a backend uses; none: the backend is gone.
-    pub(super) fn follow(&mut self, backend: &BackendName, policy: Option<&Backend>) {
+    /// All that some backend uses.
+    pub(super) fn wanted(&self) -> BTreeSet<DnsName> {
+        self.users.keys().cloned().collect()
+    }
+
+    /// Follows which names a backend uses; none: the backend is gone. Tells whether that is other than before.
+    pub(super) fn follow(&mut self, backend: &BackendName, policy: Option<&Backend>) -> bool {
         let named = policy.into_iter().flat_map(|policy| &policy.named);
         let now: BTreeSet<_> = named.map(|endpoint| endpoint.name.clone()).collect();
         let before = self.used.remove(backend).unwrap_or_default();
+        let differs = before != now;
         for name in before.difference(&now) {
             if let Some(users) = self.users.get_mut(name) {
                 users.remove(backend);
@@ -37,6 +43,7 @@ impl Names {
         if !now.is_empty() {
             self.used.insert(backend.clone(), now);
         }
+        differs
     }
 
     /// A name means these addresses from now on; none: nothing. Returns whose endpoints are others now.
@@ -105,8 +112,10 @@ mod tests {
             backend("shop", &[("a", 80)]),
             backend("both", &[("a", 1), ("b", 1)]),
         );
-        names.follow(&shop.name, Some(&shop));
-        names.follow(&both.name, Some(&both));
+        assert!(names.follow(&shop.name, Some(&shop)));
+        assert!(names.follow(&both.name, Some(&both)));
+        assert!(!names.follow(&both.name, Some(&both)));
+        assert_eq!(names.wanted(), BTreeSet::from([name("a"), name("b")]));
 
         assert_eq!(
             users(names.learn(&name("a"), addresses(&["10.0.0.1", "10.0.0.2"]))),

@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
 use super::spiffe::{PeerName, SpiffeError, SpiffeId};
+use super::trust::verify_chain;
 use super::{Certificate, TrustBundle, TrustError, provider};
 use crate::model::BackendProtocol;
 
@@ -260,15 +261,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(own)?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            self.trust.roots(),
-            others,
-            now,
-            algorithms,
-        )?;
+        verify_chain(self.trust.roots(), own, others, now)?;
         self.admit(own)?;
         Ok(ServerCertVerified::assertion())
     }

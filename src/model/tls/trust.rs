@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{Error, RootCertStore};
 
 use super::certificate::pem_error;
+use super::provider;
 
 /// Root certificates that are trusted for something; at least one.
 #[derive(Clone)]
@@ -93,6 +95,22 @@ impl TrustBundle {
     pub fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
+}
+
+/// Checks that a server's certificate was signed by one of the roots, and is valid now. Its names are not looked at.
+///
+/// # Errors
+/// It was not, is not, or cannot be read.
+pub(super) fn verify_chain<'c>(
+    roots: &RootCertStore,
+    own: &'c CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<ParsedCertificate<'c>, Error> {
+    let parsed = ParsedCertificate::try_from(own)?;
+    let algorithms = provider().signature_verification_algorithms.all;
+    rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, roots, others, now, algorithms)?;
+    Ok(parsed)
 }
 
 impl PartialEq for TrustBundle {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::mtls::{Identity, Inner, PeerVerifier, Peers};
+use super::trust::verify_chain;
 use super::{Certificate, Subject, SubjectName, TlsVersion, TlsVersions, TrustBundle, provider};
 use crate::model::{BackendProtocol, HostPattern};
 
@@ -239,15 +239,7 @@ impl ServerCertVerifier for OneOf {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(own)?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            others,
-            now,
-            algorithms,
-        )?;
+        let parsed = verify_chain(&self.roots, own, others, now)?;
         let subject = Subject::of(own).ok_or(CertificateError::BadEncoding)?;
         let has = |name: &SubjectName| match name {
             // A certificate for a wildcard is for the name too.

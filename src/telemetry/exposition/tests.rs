@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::Outcome;
 use super::super::histogram::EXPOSED;
 use super::super::metrics::Concurrency;
-use super::super::Outcome;
 use super::*;
 
 #[derive(Debug, Clone, PartialEq)]
