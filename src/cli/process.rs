@@ -72,6 +72,13 @@ pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// The zone that the environment says the process is in.
+pub fn zone() -> Option<String> {
+    std::env::var("TIDEGATE_ZONE")
+        .ok()
+        .filter(|zone| !zone.is_empty())
+}
+
 /// Of the Kubernetes client nothing: it tells each refused connection, for each kind and attempt, without a name or an address. What
 /// cannot be followed is told once, by us.
 const DEFAULT_LOG: &str = "info,kube_client=off";

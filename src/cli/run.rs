@@ -84,12 +84,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         sources.push(Source::File(path.clone()));
     }
     settings.workers = args.workers.or(settings.workers);
-    let of_environment = || {
-        std::env::var("TIDEGATE_ZONE")
-            .ok()
-            .filter(|zone| !zone.is_empty())
-    };
-    settings.zone = args.zone.clone().or_else(of_environment).or(settings.zone);
+    settings.zone = args.zone.clone().or_else(process::zone).or(settings.zone);
     settings.admin.address = args.admin.or(settings.admin.address);
     let kubernetes = kubernetes::Settings {
         ingress_address: args.ingress_address,

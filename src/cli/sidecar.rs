@@ -146,14 +146,9 @@ fn serve(args: &ServeArgs) -> ExitCode {
         super::complain(&format!("{why}\n"));
         return ExitCode::from(super::UNREADABLE);
     }
-    let of_environment = || {
-        std::env::var("TIDEGATE_ZONE")
-            .ok()
-            .filter(|zone| !zone.is_empty())
-    };
     let mut settings = Settings {
         workers: Some(args.workers),
-        zone: args.zone.clone().or_else(of_environment),
+        zone: args.zone.clone().or_else(process::zone),
         ..Settings::default()
     };
     settings.admin.address = Some(args.admin);

@@ -26,7 +26,7 @@ use super::patch::{Decision, Template, decide, is_settled};
 use super::pod::{Namespace, Pod};
 use super::review::{self, Question};
 use crate::kubernetes::ask;
-use crate::model::tls::provider;
+use crate::model::tls::{TlsVersions, provider};
 use crate::telemetry::metrics::{Injection, Metrics};
 
 /// Where the API server asks.
@@ -77,7 +77,7 @@ impl ResolvesServerCert for Shown {
 /// The library's.
 pub fn tls(shown: watch::Receiver<Option<Arc<CertifiedKey>>>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        .with_protocol_versions(TlsVersions::default().supported())?;
     let mut config = builder
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Shown(shown)));
