@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod local;
+pub mod pace;
 pub mod scratch;
 pub mod stream;
 pub mod timers;

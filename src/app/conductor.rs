@@ -16,6 +16,7 @@ use crate::balance::Clock;
 use crate::downstream::workers::Workers;
 use crate::kubernetes::Sockets;
 use crate::model::{Delta, Reject, SourceName, Transport};
+use crate::runtime::pace::Pace;
 use crate::snapshot::Compiler;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,10 +34,6 @@ pub(super) enum Message {
         done: Option<oneshot::Sender<()>>,
     },
 }
-
-/// The least time between two publications. A change after a quiet moment is live at once; those that follow closely
-/// are gathered, so that a rollout of many pods is few publications.
-const GATHER: Duration = Duration::from_millis(2);
 
 /// When an address that could not be bound is tried again, if nothing changes before.
 const BIND_AGAIN: Duration = Duration::from_secs(10);
@@ -166,7 +163,8 @@ impl Conductor {
 
     /// Follows the sources for the life of the process.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        let mut quiet_until = Instant::now();
+        // A rollout of many pods is few publications.
+        let mut pace = Pace::new();
         loop {
             let patience = match self.has_failed {
                 true => BIND_AGAIN,
@@ -183,7 +181,8 @@ impl Conductor {
                     continue;
                 }
             }
-            tokio::time::sleep_until(quiet_until).await;
+            pace.ready().await;
+            let began = Instant::now();
             while let Ok(message) = inbox.try_recv() {
                 gathered.push(message);
             }
@@ -202,7 +201,7 @@ impl Conductor {
             if let Err(error) = self.bind().await {
                 tracing::error!("{error}");
             }
-            quiet_until = Instant::now() + GATHER;
+            pace.ended(began);
             for done in waiting {
                 let _ = done.send(());
             }

@@ -1,15 +1,15 @@
 //! The owner of the index: takes what the watches say, gathers, gives out changes.
 //!
-//! A change after a quiet moment goes out at once; what follows within a millisecond is gathered, which is what one message of the
-//! API server with many events takes to come in. While nobody takes a change (the conductor publishes every 2 ms at most), what comes
-//! gathers in the index, where the same object counts once.
+//! A change after a quiet moment goes out at once; what follows closely is gathered for as long as the change before took to
+//! translate. While nobody takes a change (the conductor has a pace of its own), what comes gathers in the index, where the same
+//! object counts once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch as latest};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::events::Read;
 use super::follow::Said;
@@ -19,9 +19,7 @@ use crate::kubernetes::overview::{self, Overview};
 use crate::kubernetes::status::{self, Address, Serving, Sockets, Status, StatusAddress};
 use crate::kubernetes::{SOURCE, Settings};
 use crate::model::{Delta, Reject, SourceName};
-
-/// How long changes are gathered that follow closely on one.
-const GATHER: Duration = Duration::from_millis(1);
+use crate::runtime::pace::Pace;
 
 /// How long the API server is waited for at the start, before what was kept is served.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -366,7 +364,7 @@ pub async fn run(
     wake: Wake,
     mut sockets: latest::Receiver<Sockets>,
 ) {
-    let mut quiet_until = Instant::now();
+    let mut pace = Pace::new();
     // When what was kept is used, if the API server was not read by then.
     let mut patience = Some(Instant::now() + PATIENCE);
     let mut asked = Asked::default();
@@ -377,7 +375,7 @@ pub async fn run(
                 Some(told) => hear(&mut hub, told, &tell, &mut asked),
                 None => return,
             },
-            () = sleep_until(patience.unwrap_or(quiet_until)), if patience.is_some() => {
+            () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                 patience = None;
                 if hub.use_kept() {
                     tracing::warn!("the API server was not read; what was kept on disk is served until it is");
@@ -389,15 +387,10 @@ pub async fn run(
                 hub.bound(sockets);
             }
         }
-        loop {
-            while let Ok(told) = inbox.try_recv() {
-                hear(&mut hub, told, &tell, &mut asked);
-            }
-            match timeout_at(quiet_until, inbox.recv()).await {
-                Ok(Some(told)) => hear(&mut hub, told, &tell, &mut asked),
-                Ok(None) => return,
-                Err(_) => break,
-            }
+        pace.ready().await;
+        let began = Instant::now();
+        while let Ok(told) = inbox.try_recv() {
+            hear(&mut hub, told, &tell, &mut asked);
         }
         let change = hub.change();
         tell.send_if_modified(|health| {
@@ -421,10 +414,10 @@ pub async fn run(
             wake.findings.notify_one();
         }
         if let Some(change) = change {
+            pace.ended(began);
             if changes.send(change).await.is_err() {
                 return;
             }
-            quiet_until = Instant::now() + GATHER;
         }
     }
 }
