@@ -25,6 +25,7 @@ mod findings;
 mod listeners;
 mod outcome;
 mod policies;
+mod rivals;
 mod store;
 mod translate;
 
@@ -36,6 +37,7 @@ use destinations::Destinations;
 pub use findings::{Complaint, Findings, condition};
 pub use outcome::STATUS_KINDS;
 pub(super) use outcome::{Meshed, Outcome};
+pub use rivals::{Claim, Rank, Rivals};
 pub use store::Store;
 use translate::{Published, Wish};
 
@@ -65,6 +67,8 @@ pub struct Index {
     certificates: BTreeMap<Key, Vec<Held>>,
     /// The routes of each route object and Ingress as they last came out.
     routes: BTreeMap<Key, Vec<Arc<Route>>>,
+    /// What HTTPRoutes and GRPCRoutes claim, while there are both.
+    rivals: Rivals,
     /// How many of those Ingresses have routes.
     ingresses_served: usize,
     /// Who asks for what.
@@ -116,6 +120,7 @@ impl Index {
             ingress_listeners: [None, None],
             certificates: BTreeMap::new(),
             routes: BTreeMap::new(),
+            rivals: Rivals::default(),
             ingresses_served: 0,
             dependents: Dependents::default(),
             slices: BTreeMap::new(),
@@ -210,6 +215,7 @@ impl Index {
             self.translate_ingress(key, &mut dirty.services, &mut delta);
         }
         self.decide_listeners(&mut dirty, &mut delta);
+        self.decide_rivals(&mut dirty);
         for key in &dirty.routes {
             self.translate_route(key, &mut dirty.services, &mut delta);
         }
@@ -225,6 +231,7 @@ impl Index {
     fn is_idle(&self) -> bool {
         self.is_empty()
             && self.routes.is_empty()
+            && self.rivals.is_empty()
             && self.ingresses_served == 0
             && self.dependents.is_empty()
             && self.slices.is_empty()

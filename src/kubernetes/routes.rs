@@ -14,6 +14,7 @@ mod reference;
 pub mod services;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +26,14 @@ pub use services::service_of;
 pub use stream::of_stream;
 
 use crate::kubernetes::gateway::Gateways;
-use crate::kubernetes::index::{Complaint, Findings, Store};
+use crate::kubernetes::index::{Claim, Complaint, Findings, Rivals, Store};
 use crate::kubernetes::objects::{
-    BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, Kind, ParentRef,
-    RouteRetry, RouteTimeouts, parse_duration,
+    BackendRef, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteFilter, HttpRouteRule, Key, Kind, Object,
+    ParentRef, RouteRetry, RouteTimeouts, parse_duration,
 };
 use crate::kubernetes::service::{Traffic, Way, backend_name};
 use crate::model::{
-    BackendTarget, HostPattern, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
+    BackendTarget, HostPattern, ListenerName, Match, RetryOn, RetryPolicy, Route, RouteName, Rule, Timeouts,
     WeightedBackend,
 };
 
@@ -52,6 +53,8 @@ pub struct Surroundings<'index> {
     pub store: &'index Store,
     /// The Gateways that are ours.
     pub gateways: &'index Gateways,
+    /// Which of HTTPRoutes and GRPCRoutes are attached where both want to be.
+    pub rivals: &'index Rivals,
     /// Whose requests to Services are asked about; none: parents are Gateways and ListenerSets.
     pub clients: Option<Clients<'index>>,
     /// How the listeners in question lead to endpoints.
@@ -100,6 +103,30 @@ pub fn of_grpc(
             .map(Arc::new)
             .collect()
     })
+}
+
+/// What an HTTPRoute or GRPCRoute claims of the listeners that take it.
+pub fn claims(key: &Key, object: &Object, around: Surroundings<'_>) -> BTreeMap<ListenerName, Claim> {
+    let (parents, texts, created) = match object {
+        Object::HttpRoute(route) => (
+            &route.spec.parent_refs,
+            &route.spec.hostnames,
+            route.metadata.created,
+        ),
+        Object::GrpcRoute(route) => (
+            &route.spec.parent_refs,
+            &route.spec.hostnames,
+            route.metadata.created,
+        ),
+        _ => return BTreeMap::new(),
+    };
+    match around.clients {
+        None => {
+            let hostnames = hostnames(texts, &mut Findings::default());
+            attach::claims(key, parents, &hostnames, created, around)
+        }
+        Some(clients) => services::claims(key, parents, clients, around),
+    }
 }
 
 /// What every kind of route says of itself.

@@ -78,6 +78,7 @@ impl Index {
         let around = Surroundings {
             store: &self.store,
             gateways: &self.gateways,
+            rivals: &self.rivals,
             clients,
             way: &Way::REQUESTS,
         };

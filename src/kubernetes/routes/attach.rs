@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Surroundings;
 use crate::kubernetes::gateway::{GROUP, ListenerView};
-use crate::kubernetes::index::Findings;
+use crate::kubernetes::index::{Claim, Findings, Rank};
 use crate::kubernetes::objects::{Id, Key, Kind, ParentRef};
 use crate::kubernetes::service::Way;
 use crate::model::{HostPattern, ListenerName};
@@ -29,9 +29,18 @@ pub fn listeners(
         findings.on.parents.insert(key.clone());
         let refusal = match around.gateways.views.get(&key) {
             Some(views) => match taking(route, &key, parent, views, hostnames, around) {
-                Ok(names) => {
-                    attached.extend(names);
-                    continue;
+                Ok(taking) => {
+                    let (won, lost) = contest(route, taking, around);
+                    let Some(lost) = lost else {
+                        attached.extend(won);
+                        continue;
+                    };
+                    if !won.is_empty() {
+                        attached.extend(won);
+                        findings.complain(format!("spec.parentRefs[{at}].sectionName"), lost);
+                        continue;
+                    }
+                    lost
                 }
                 Err(refusal) => refusal,
             },
@@ -41,6 +50,65 @@ pub fn listeners(
         findings.complain(format!("spec.parentRefs[{at}]"), refusal);
     }
     attached
+}
+
+/// What a route claims of the listeners that take it.
+pub fn claims(
+    route: &Key,
+    parents: &[ParentRef],
+    hostnames: &[HostPattern],
+    created: u64,
+    around: Surroundings<'_>,
+) -> BTreeMap<ListenerName, Claim> {
+    let mut claims = BTreeMap::new();
+    for parent in parents {
+        let key = parent_key(&route.id, parent);
+        let views = key
+            .as_ref()
+            .and_then(|key| Some((key, around.gateways.views.get(key)?)));
+        let Some((key, views)) = views else {
+            continue;
+        };
+        for view in taking(route, key, parent, views, hostnames, around).unwrap_or_default() {
+            let claim = Claim {
+                rank: Rank::by_age(route, created),
+                hostnames: hostnames
+                    .iter()
+                    .filter_map(|hostname| view.hostname.intersect(hostname))
+                    .collect(),
+            };
+            claims.extend(view.names.iter().map(|name| (name.clone(), claim.clone())));
+        }
+    }
+    claims
+}
+
+/// Of the listeners that would take a route those that do, as no rival keeps it from them; and what is to be said of the
+/// others.
+fn contest(
+    route: &Key,
+    taking: Vec<&ListenerView>,
+    around: Surroundings<'_>,
+) -> (Vec<(ListenerName, Way)>, Option<String>) {
+    let mut won = Vec::with_capacity(taking.len());
+    let mut lost = None;
+    for view in taking {
+        for name in &view.names {
+            match around.rivals.refuses(route, name) {
+                None => won.push((name.clone(), view.way.clone())),
+                Some(rival) => {
+                    lost.get_or_insert_with(|| {
+                        format!(
+                            "Conflicted: {rival} goes before it and has a hostname of it at listener {}; a hostname of a \
+                             listener has HTTPRoutes or GRPCRoutes",
+                            view.section
+                        )
+                    });
+                }
+            }
+        }
+    }
+    (won, lost)
 }
 
 /// The listeners by the way in which they lead on.
@@ -72,15 +140,15 @@ pub fn parent_key(route: &Id, parent: &ParentRef) -> Option<Key> {
 /// Each listener is asked in the same order of questions; the answer of the one that got furthest is given. Whether the
 /// listener is served is not among them: a route attaches to one that waits for its certificate (Gateway API,
 /// `ListenerStatus.attachedRoutes`).
-fn taking(
+fn taking<'a>(
     route: &Key,
     key: &Key,
     parent: &ParentRef,
-    views: &[ListenerView],
+    views: &'a [ListenerView],
     hostnames: &[HostPattern],
     around: Surroundings<'_>,
-) -> Result<Vec<(ListenerName, Way)>, String> {
-    let named: Vec<&ListenerView> = views
+) -> Result<Vec<&'a ListenerView>, String> {
+    let named: Vec<&'a ListenerView> = views
         .iter()
         .filter(|view| {
             parent
@@ -104,7 +172,7 @@ fn taking(
             }
         ));
     }
-    let allowed: Vec<&ListenerView> = named
+    let allowed: Vec<&'a ListenerView> = named
         .into_iter()
         .filter(|view| view.kinds.contains(&route.kind))
         .filter(|view| {
@@ -119,19 +187,18 @@ fn taking(
             route.id.namespace
         ));
     }
-    let names: Vec<(ListenerName, Way)> = allowed
+    let taking: Vec<&'a ListenerView> = allowed
         .into_iter()
         .filter(|view| {
             hostnames
                 .iter()
                 .any(|hostname| view.hostname.intersect(hostname).is_some())
         })
-        .flat_map(|view| view.names.iter().map(|name| (name.clone(), view.way.clone())))
         .collect();
-    if names.is_empty() && !hostnames.is_empty() {
+    if taking.is_empty() && !hostnames.is_empty() {
         return Err(format!(
             "NoMatchingListenerHostname: no listener of {key} is for a hostname of the route"
         ));
     }
-    Ok(names)
+    Ok(taking)
 }

@@ -9,14 +9,14 @@
 //! apart by the address that they ask for. References to Services of other namespaces need no grant, because clients
 //! may ask those themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Surroundings;
-use crate::kubernetes::index::Findings;
+use crate::kubernetes::index::{Claim, Findings, Rank};
 use crate::kubernetes::objects::{Id, Key, Kind, ParentRef, Service, ServicePort};
-use crate::model::ListenerName;
+use crate::model::{HostPattern, ListenerName};
 
 /// The clients that routes are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,40 @@ pub fn listeners(
                     (Clients::In(namespace), Some(consumer)) => namespace == Some(consumer),
                 };
                 let names = addresses.iter().map(|address| name(&id, *address, consumer));
-                found.extend(names.filter(|_| counts));
+                let (mut lost, mut is_attached) = (None, false);
+                for name in names.filter(|_| counts) {
+                    match around.rivals.refuses(route, &name) {
+                        None => is_attached |= found.insert(name),
+                        Some(rival) => lost = Some(rival),
+                    }
+                }
+                if let Some(rival) = lost {
+                    let part = if is_attached { ".port" } else { "" };
+                    let reason = format!(
+                        "Conflicted: {rival} goes before it at Service {id}; a port has HTTPRoutes or GRPCRoutes"
+                    );
+                    findings.complain(format!("spec.parentRefs[{at}]{part}"), reason);
+                }
             }
             Err(refusal) => findings.complain(format!("spec.parentRefs[{at}]"), refusal),
         }
     }
     found.into_iter().collect()
+}
+
+/// What a route claims of the listeners that take it.
+pub fn claims(
+    route: &Key,
+    parents: &[ParentRef],
+    clients: Clients<'_>,
+    around: Surroundings<'_>,
+) -> BTreeMap<ListenerName, Claim> {
+    let claim = Claim {
+        rank: Rank::by_kind(route),
+        hostnames: vec![HostPattern::Any],
+    };
+    let names = listeners(route, parents, clients, around, &mut Findings::default());
+    names.into_iter().map(|name| (name, claim.clone())).collect()
 }
 
 /// The listener of an address of a Service, for the routes of its producer or of consumers in a namespace.

@@ -168,7 +168,11 @@ fn listeners_take_the_kinds_that_they_allow() {
         ("allowedRoutes: {kinds: [{kind: TCPRoute}]}", false, false),
     ] {
         let edge = WEB_AND_EDGE.replace("protocol: HTTP", &format!("protocol: HTTP, {kinds}"));
-        let fixture = Fixture::new(&format!("{edge}---\n{}---\n{}", route_with_rule(""), grpc("")));
+        let fixture = Fixture::new(&format!(
+            "{edge}---\n{}---\n{}",
+            route_with_rule("").replace("spec:\n", "spec:\n  hostnames: [r.example]\n"),
+            grpc("").replace("spec:\n", "spec:\n  hostnames: [g.example]\n")
+        ));
         let routes = fixture.routes();
         assert_eq!(
             routes.contains(&"HTTPRoute/default/r"),
