@@ -5,40 +5,20 @@
 //! each Gateway that shows endpoints a certificate (`…@namespace/gateway`). A bad annotation is left out, with the default in its
 //! place.
 
+mod annotations;
+
 use std::fmt::Write as _;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+
+use annotations::{PREFIX, mtls};
 
 use crate::kubernetes::index::{Complaint, Store};
 use crate::kubernetes::nginx::Upstream;
-use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort, parse_duration};
+use crate::kubernetes::objects::{Id, Kind, PortRef, Service, ServicePort};
 use crate::model::{
-    Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendName, BackendProtocol, Balance,
-    DnsName, Ejection, HashKey, Locality, NamedEndpoint, PeerName, Peers, Transport,
+    Affinity, AffinityBy, AffinityMode, Backend, BackendName, BackendProtocol, DnsName, NamedEndpoint,
+    Transport,
 };
-
-/// Prefix of all annotations that are ours.
-const PREFIX: &str = "tidegate.dev/";
-
-/// The annotations of a Service, without the prefix.
-const KNOWN: &[&str] = &[
-    "affinity",
-    "balance",
-    "connect-timeout",
-    "ejection",
-    "hash",
-    "locality",
-    "max-in-flight",
-    "mtls",
-    "mtls-peers",
-    "opaque",
-    "protocol",
-    "slow-start",
-];
-
-/// The longest connect timeout or slow start that is taken.
-const MAX_DURATION: Duration = Duration::from_secs(3600);
 
 /// What passes between clients and endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -318,162 +298,6 @@ pub fn policy(
         policy.backend.mtls = mtls(id, service, &mut policy.complaints);
     }
     policy
-}
-
-/// Whether a Service's endpoints are reached by mTLS, and who has to be there. What is asked for badly is asked for all the
-/// same: in doubt nothing goes out in clear text.
-fn mtls(id: &Id, service: &Service, complaints: &mut Vec<Complaint>) -> Option<Peers> {
-    let of_service = |word: &str| service.metadata.annotation(&format!("{PREFIX}{word}"));
-    let mut complain = |word: &str, reason: String| {
-        let field = format!("metadata.annotations[{PREFIX}{word}]");
-        complaints.push(Complaint::new(field, reason));
-    };
-    let peers = of_service("mtls-peers");
-    match of_service("mtls") {
-        Some("false") => return None,
-        Some("true") => {}
-        Some(other) => complain(
-            "mtls",
-            format!("{other:?} is neither true nor false; it is taken for true"),
-        ),
-        None => {
-            peers?;
-        }
-    }
-    let Some(peers) = peers else {
-        return Some(Peers(PeerName::of_namespace(&id.namespace).into_iter().collect()));
-    };
-    let names: Result<Vec<_>, _> = peers
-        .split(',')
-        .map(|name| PeerName::parse(name.trim()))
-        .collect();
-    let names = names.map_err(|error| {
-        complain(
-            "mtls-peers",
-            format!("{error}; until it can be read nothing is sent there"),
-        );
-    });
-    Some(Peers(names.unwrap_or_default()))
-}
-
-impl Policy {
-    fn annotate(&mut self, word: &str, value: &str) -> Result<(), String> {
-        let backend = &mut self.backend;
-        match word {
-            "affinity" => backend.affinity = Some(affinity(value)?),
-            "balance" => {
-                backend.balance = Balance::of_word(value).ok_or_else(|| {
-                    let words = Balance::ALL.map(Balance::word).join(", ");
-                    format!("{value:?} is none of {words}; least-latency is used")
-                })?;
-            }
-            "connect-timeout" => {
-                let timeout = duration(value, "2s")?;
-                if timeout.is_zero() {
-                    return Err("a connection takes longer than no time; 2s is used".to_owned());
-                }
-                backend.connect_timeout = timeout;
-            }
-            "ejection" => {
-                backend.ejection = match value {
-                    "on" | "true" => Some(Ejection::default()),
-                    "off" | "false" => None,
-                    _ => return Err(format!("{value:?} is neither on nor off; on is used")),
-                };
-            }
-            "hash" => {
-                backend.hash = HashKey::parse(value).ok_or_else(|| {
-                    format!("{value:?} is none of source, path, header:NAME, cookie:NAME; source is used")
-                })?;
-            }
-            "locality" => {
-                backend.locality = match value {
-                    "hints" => Locality::Hints,
-                    "off" => Locality::Off,
-                    "zone" => Locality::Zone,
-                    _ => return Err(format!("{value:?} is none of hints, off, zone; hints is used")),
-                };
-            }
-            "max-in-flight" => {
-                let bound: NonZeroU32 = value.parse().map_err(|_| {
-                    format!(
-                        "{value:?} is no number from 1 to {}; {} is used",
-                        u32::MAX,
-                        backend.limits.max_in_flight
-                    )
-                })?;
-                backend.limits.max_in_flight = bound.get();
-            }
-            "mtls" | "mtls-peers" => {} // together, in `mtls`
-            "opaque" => {
-                backend.opaque = match value {
-                    "true" => true,
-                    "false" => false,
-                    _ => {
-                        return Err(format!(
-                            "{value:?} is neither true nor false; appProtocol is used"
-                        ));
-                    }
-                };
-            }
-            "protocol" => {
-                backend.protocol = match value {
-                    "http1" => BackendProtocol::Http1,
-                    "h2c" => BackendProtocol::H2c,
-                    _ => return Err(format!("{value:?} is neither http1 nor h2c; appProtocol is used")),
-                };
-                self.protocol_is_forced = true;
-            }
-            "slow-start" => backend.slow_start = duration(value, "none")?,
-            _ => {
-                let near = KNOWN
-                    .iter()
-                    .min_by_key(|known| strsim::damerau_levenshtein(known, word))
-                    .filter(|known| strsim::damerau_levenshtein(known, word) <= 3);
-                return Err(match near {
-                    Some(near) => {
-                        format!("there is no such annotation of a Service; did you mean {PREFIX}{near}?")
-                    }
-                    None => format!(
-                        "there is no such annotation of a Service; there are {PREFIX}{{{}}}",
-                        KNOWN.join(",")
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// `cookie`, `cookie:NAME`, `source` or `header:NAME`, and perhaps ` balanced` behind it.
-fn affinity(value: &str) -> Result<Affinity, String> {
-    let (by, mode) = match value.strip_suffix(" balanced") {
-        Some(by) => (by, AffinityMode::Balanced),
-        None => (value, AffinityMode::Strong),
-    };
-    let by = match HashKey::parse(by) {
-        _ if by == "cookie" => AffinityBy::Cookie(AffinityCookie::default()),
-        Some(HashKey::Cookie(name)) => AffinityBy::Cookie(AffinityCookie {
-            name,
-            ..AffinityCookie::default()
-        }),
-        Some(HashKey::Source) => AffinityBy::Source,
-        Some(HashKey::Header(name)) => AffinityBy::Header(name),
-        Some(HashKey::Path) | None => {
-            return Err(format!(
-                "{value:?} is none of cookie, cookie:NAME, source, header:NAME; there is no affinity"
-            ));
-        }
-    };
-    Ok(Affinity { by, mode })
-}
-
-fn duration(value: &str, default: &str) -> Result<Duration, String> {
-    let duration = parse_duration(value).map_err(|reason| format!("{reason}; {default} is used"))?;
-    if duration > MAX_DURATION {
-        return Err(format!("{value} is longer than an hour; {default} is used"));
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What annotations and fields of a Service make of its ports.
 
+use std::time::Duration;
+
 use super::*;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, route_with_rule};
+use crate::model::{AffinityCookie, Balance, HashKey, Locality, PeerName};
 
 fn with_service(metadata: &str, port: &str) -> Fixture {
     let service = format!(
