@@ -293,6 +293,7 @@ pub fn policy(
             policy.complaints.push(Complaint::new(field, reason));
         }
     }
+    policy.unhedge_ties();
     // Datagrams have no TLS.
     if way.traffic.transport() == Transport::Tcp {
         policy.backend.mtls = mtls(id, service, &mut policy.complaints);

@@ -9,8 +9,8 @@ use super::Policy;
 use crate::kubernetes::index::Complaint;
 use crate::kubernetes::objects::{Id, Service, parse_duration};
 use crate::model::{
-    Affinity, AffinityBy, AffinityCookie, AffinityMode, BackendProtocol, Balance, Ejection, HashKey,
-    Locality, PeerName, Peers,
+    AdaptiveConcurrency, Affinity, AffinityBy, AffinityCookie, AffinityMode, BackendProtocol, Balance,
+    Concurrency, Ejection, HashKey, HedgePolicy, LoadReports, Locality, PeerName, Peers,
 };
 
 /// Prefix of all annotations that are ours.
@@ -20,9 +20,12 @@ pub(super) const PREFIX: &str = "tidegate.dev/";
 pub(super) const KNOWN: &[&str] = &[
     "affinity",
     "balance",
+    "concurrency",
     "connect-timeout",
     "ejection",
     "hash",
+    "hedge",
+    "load-reports",
     "locality",
     "max-in-flight",
     "mtls",
@@ -31,6 +34,9 @@ pub(super) const KNOWN: &[&str] = &[
     "protocol",
     "slow-start",
 ];
+
+/// Most requests that a limit on concurrency may allow, as in the configuration file.
+const MOST_CONCURRENT: u32 = 1_000_000;
 
 /// The longest connect timeout or slow start that is taken.
 const MAX_DURATION: Duration = Duration::from_secs(3600);
@@ -72,6 +78,15 @@ pub(super) fn mtls(id: &Id, service: &Service, complaints: &mut Vec<Complaint>) 
 }
 
 impl Policy {
+    /// Leaves out hedging where requests are tied to an endpoint: a hedge goes to another one.
+    pub(super) fn unhedge_ties(&mut self) {
+        if self.backend.affinity.is_some() && self.backend.hedge.take().is_some() {
+            let field = format!("metadata.annotations[{PREFIX}hedge]");
+            let reason = "hedging sends requests to a second endpoint, and affinity keeps them at one; there is no hedging";
+            self.complaints.push(Complaint::new(field, reason));
+        }
+    }
+
     pub(super) fn annotate(&mut self, word: &str, value: &str) -> Result<(), String> {
         let backend = &mut self.backend;
         match word {
@@ -82,6 +97,7 @@ impl Policy {
                     format!("{value:?} is none of {words}; least-latency is used")
                 })?;
             }
+            "concurrency" => backend.concurrency = concurrency(value)?,
             "connect-timeout" => {
                 let timeout = duration(value, "2s")?;
                 if timeout.is_zero() {
@@ -101,6 +117,8 @@ impl Policy {
                     format!("{value:?} is none of source, path, header:NAME, cookie:NAME; source is used")
                 })?;
             }
+            "hedge" => backend.hedge = hedge(value)?,
+            "load-reports" => backend.load_reports = load_reports(value)?,
             "locality" => {
                 backend.locality = match value {
                     "hints" => Locality::Hints,
@@ -181,6 +199,55 @@ fn affinity(value: &str) -> Result<Affinity, String> {
         }
     };
     Ok(Affinity { by, mode })
+}
+
+/// `on`, `off`, or the share of requests that may be sent a second time.
+fn hedge(value: &str) -> Result<Option<HedgePolicy>, String> {
+    let default = HedgePolicy::default();
+    let percent = || value.strip_suffix('%')?.parse::<u32>().ok();
+    match (value, percent()) {
+        ("on" | "true", _) => Ok(Some(default)),
+        ("off" | "false", _) => Ok(None),
+        (_, Some(percent @ 0..=100)) => Ok(Some(HedgePolicy { percent, ..default })),
+        _ => Err(format!(
+            "{value:?} is none of on, off and a whole percentage like 5%; off is used"
+        )),
+    }
+}
+
+/// `200`, `adaptive`, `none`.
+fn concurrency(value: &str) -> Result<Option<Concurrency>, String> {
+    match (value, value.parse::<u32>()) {
+        ("adaptive", _) => Ok(Some(Concurrency::Adaptive(AdaptiveConcurrency::default()))),
+        ("none", _) => Ok(None),
+        (_, Ok(limit @ 1..=MOST_CONCURRENT)) => Ok(Some(Concurrency::Fixed(limit))),
+        _ => Err(format!(
+            "{value:?} is none of adaptive, none and a number from 1 to {MOST_CONCURRENT}; none is used"
+        )),
+    }
+}
+
+/// `off`, `ask` and `pass-on`, or several of them with commas between.
+fn load_reports(value: &str) -> Result<LoadReports, String> {
+    let mut reports = LoadReports::default();
+    for word in value.split(',').map(str::trim) {
+        match word {
+            "ask" => reports.ask = true,
+            "off" => reports.read = false,
+            "pass-on" => reports.pass_on = true,
+            _ => {
+                return Err(format!(
+                    "{word:?} is none of ask, off, pass-on; reports are read and not asked for"
+                ));
+            }
+        }
+    }
+    if reports.ask && !reports.read && !reports.pass_on {
+        return Err(
+            "off and ask: nobody would get what is asked for; reports are read and not asked for".to_owned(),
+        );
+    }
+    Ok(reports)
 }
 
 fn duration(value: &str, default: &str) -> Result<Duration, String> {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, route_with_rule};
-use crate::model::{AffinityCookie, Balance, HashKey, Locality, PeerName};
+use crate::model::{
+    AdaptiveConcurrency, AffinityCookie, Balance, Concurrency, HashKey, HedgePolicy, LoadReports, Locality,
+    PeerName,
+};
 
 fn with_service(metadata: &str, port: &str) -> Fixture {
     let service = format!(
@@ -18,7 +21,7 @@ fn annotations_give_the_policy() {
     let fixture = with_service(
         "annotations: {tidegate.dev/balance: round-robin, tidegate.dev/protocol: h2c, tidegate.dev/connect-timeout: 500ms, \
              tidegate.dev/max-in-flight: '7', tidegate.dev/slow-start: 30s, tidegate.dev/ejection: off, tidegate.dev/locality: zone, tidegate.dev/hash: 'header:X-User', \
-             tidegate.dev/affinity: 'cookie:route balanced', other/balance: x}",
+             tidegate.dev/affinity: 'cookie:route balanced', tidegate.dev/concurrency: '200', tidegate.dev/load-reports: 'ask, pass-on', other/balance: x}",
         "",
     );
     let mut expected = Backend::new("default/web:80".into());
@@ -37,8 +40,91 @@ fn annotations_give_the_policy() {
         }),
         mode: AffinityMode::Balanced,
     });
+    expected.concurrency = Some(Concurrency::Fixed(200));
+    expected.load_reports = LoadReports {
+        read: true,
+        ask: true,
+        pass_on: true,
+    };
     assert_eq!(*fixture.world.backends["default/web:80"], expected);
     assert_eq!(fixture.rejects(), Vec::<String>::new());
+}
+
+#[test]
+fn overload_hedging_and_reports_by_annotation() {
+    let hedge = |percent| {
+        Some(HedgePolicy {
+            percent,
+            ..HedgePolicy::default()
+        })
+    };
+    for (annotation, expected) in [
+        ("hedge: 'on'", hedge(2)),
+        ("hedge: 'true'", hedge(2)),
+        ("hedge: 'off'", None),
+        ("hedge: 10%", hedge(10)),
+        ("hedge: 0%", hedge(0)),
+        ("hedge: 100%", hedge(100)),
+    ] {
+        let fixture = with_service(&format!("annotations: {{tidegate.dev/{annotation}}}"), "");
+        let backend = &fixture.world.backends["default/web:80"];
+        assert_eq!(backend.hedge, expected, "{annotation}");
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+    let adaptive = Concurrency::Adaptive(AdaptiveConcurrency::default());
+    for (annotation, expected) in [
+        ("adaptive", Some(adaptive)),
+        ("none", None),
+        ("'1'", Some(Concurrency::Fixed(1))),
+        ("'1000000'", Some(Concurrency::Fixed(1_000_000))),
+    ] {
+        let fixture = with_service(
+            &format!("annotations: {{tidegate.dev/concurrency: {annotation}}}"),
+            "",
+        );
+        assert_eq!(fixture.world.backends["default/web:80"].concurrency, expected);
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+    for (annotation, read, ask, pass_on) in [
+        ("off", false, false, false),
+        ("ask", true, true, false),
+        ("pass-on", true, false, true),
+        ("'off,pass-on , ask'", false, true, true),
+    ] {
+        let fixture = with_service(
+            &format!("annotations: {{tidegate.dev/load-reports: {annotation}}}"),
+            "",
+        );
+        let expected = LoadReports { read, ask, pass_on };
+        assert_eq!(fixture.world.backends["default/web:80"].load_reports, expected);
+        assert_eq!(fixture.rejects(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_is_tied_to_an_endpoint_is_not_hedged() {
+    let tied = with_service(
+        "annotations: {tidegate.dev/affinity: source, tidegate.dev/hedge: 'on'}",
+        "",
+    );
+    let backend = &tied.world.backends["default/web:80"];
+    assert!(backend.affinity.is_some() && backend.hedge.is_none());
+    let rejects = tied.rejects();
+    assert!(
+        rejects[0].contains("metadata.annotations[tidegate.dev/hedge]: hedging sends requests"),
+        "{rejects:?}"
+    );
+}
+
+#[test]
+fn each_annotation_stands_in_the_documents() {
+    let page = include_str!("../../../docs/balancing.md");
+    let (_, section) = page.split_once("## In Kubernetes").unwrap();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `tidegate.dev/"));
+    let named: Vec<&str> = rows.filter_map(|row| Some(row.split_once('`')?.0)).collect();
+    assert_eq!(named, annotations::KNOWN);
 }
 
 #[test]
@@ -142,6 +228,34 @@ fn a_bad_annotation_is_named_and_the_default_used() {
         (
             "affinity: path",
             "\"path\" is none of cookie, cookie:NAME, source, header:NAME; there is no affinity",
+        ),
+        (
+            "hedge: 5",
+            "\"5\" is none of on, off and a whole percentage like 5%; off is used",
+        ),
+        (
+            "hedge: 101%",
+            "\"101%\" is none of on, off and a whole percentage like 5%; off is used",
+        ),
+        (
+            "concurrency: '0'",
+            "\"0\" is none of adaptive, none and a number from 1 to 1000000; none is used",
+        ),
+        (
+            "concurrency: some",
+            "\"some\" is none of adaptive, none and a number from 1 to 1000000; none is used",
+        ),
+        (
+            "load-reports: 'ask, always'",
+            "\"always\" is none of ask, off, pass-on; reports are read and not asked for",
+        ),
+        (
+            "load-reports: 'off, ask'",
+            "off and ask: nobody would get what is asked for; reports are read and not asked for",
+        ),
+        (
+            "hegde: 'on'",
+            "there is no such annotation of a Service; did you mean tidegate.dev/hedge?",
         ),
         (
             "balanc: random",
