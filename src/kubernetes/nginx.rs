@@ -10,6 +10,7 @@
 //! has its wish ([`Upstream`]).
 
 mod canary;
+mod cors;
 mod survey;
 mod table;
 mod values;
@@ -29,8 +30,8 @@ use crate::kubernetes::index::Findings;
 use crate::kubernetes::objects::Meta;
 use crate::model::affinity::is_cookie_path;
 use crate::model::{
-    Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendProtocol, Balance, Filter, HashKey,
-    HeaderEdits, PathRewrite, Redirect, RetryPolicy, Rewrite, Rule, SameSite, Timeouts,
+    Affinity, AffinityBy, AffinityCookie, AffinityMode, Backend, BackendProtocol, Balance, Cors, Filter,
+    HashKey, HeaderEdits, PathRewrite, Redirect, RetryPolicy, Rewrite, Rule, SameSite, Timeouts,
 };
 
 /// What all names begin with.
@@ -64,6 +65,8 @@ pub struct Wishes {
     pub send_timeout: Option<Duration>,
     /// When another endpoint is tried.
     pub retry: Option<RetryPolicy>,
+    /// What scripts of other origins may do.
+    pub cors: Option<Cors>,
     /// It is a part of another Ingress.
     pub canary: Option<Canary>,
     /// What belongs to connections.
@@ -167,6 +170,7 @@ impl Wishes {
         match name {
             "ssl-redirect" => self.clear_text = !values::boolean(value)?,
             "force-ssl-redirect" => self.force_tls = values::boolean(value)?,
+            "enable-cors" => drop(values::boolean(value)?), // what is asked for is read together
             "use-regex" => self.regex |= values::boolean(value)?,
             "rewrite-target" => {
                 self.rewrite = Some(values::template(value)?);
@@ -261,6 +265,7 @@ impl Wishes {
             }
         }
         self.retry(value_of, complain);
+        self.cors = cors::read(value_of, complain);
         if let Some("true") = value_of("canary") {
             self.canary = Some(Canary::of(value_of, complain));
         }
@@ -350,6 +355,9 @@ impl Wishes {
             rule.backends.clear();
             rule.filters.push(Filter::Redirect(redirect.clone()));
             return;
+        }
+        if let Some(cors) = &self.cors {
+            rule.filters.push(Filter::Cors(cors.clone()));
         }
         if !self.request_headers.is_empty() {
             rule.filters.push(Filter::RequestHeaders(HeaderEdits {

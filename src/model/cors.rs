@@ -67,6 +67,8 @@ enum Hosts {
     Exact(Arc<str>),
     /// All that end so, whatever number of labels stands before; begins with a dot.
     Below(Arc<str>),
+    /// All that end so with one label before; begins with a dot.
+    OneBelow(Arc<str>),
 }
 
 /// An origin as a browser sends it.
@@ -111,6 +113,22 @@ impl OriginPattern {
         };
         Some(Self::Those(HostsOfScheme { is_https, host, port }))
     }
+
+    /// The same, where a wildcard stands for one label only.
+    pub fn of_one_label(self) -> Self {
+        match self {
+            Self::Those(HostsOfScheme {
+                is_https,
+                host: Hosts::Below(end),
+                port,
+            }) => Self::Those(HostsOfScheme {
+                is_https,
+                host: Hosts::OneBelow(end),
+                port,
+            }),
+            other => other,
+        }
+    }
 }
 
 impl HostsOfScheme {
@@ -126,6 +144,10 @@ impl HostsOfScheme {
                 Hosts::Any => true,
                 Hosts::Exact(host) => origin.host.eq_ignore_ascii_case(host),
                 Hosts::Below(end) => ends_with(origin.host, end),
+                Hosts::OneBelow(end) => {
+                    let labels = |host: &str| host.split('.').count();
+                    ends_with(origin.host, end) && labels(origin.host) == labels(end)
+                }
             }
     }
 }
@@ -164,6 +186,21 @@ mod tests {
             };
             let origin_value = HeaderValue::from_static(origin);
             assert_eq!(cors.allows(&origin_value), expected, "{pattern} {origin}");
+        }
+        let one = OriginPattern::parse("https://*.a.example")
+            .unwrap()
+            .of_one_label();
+        let OriginPattern::Those(one) = one else {
+            panic!("{one:?}");
+        };
+        for (origin, expected) in [
+            ("https://b.a.example", true),
+            ("https://c.b.a.example", false),
+            ("https://a.example", false),
+            ("https://.a.example", false),
+        ] {
+            let origin = Origin::parse(origin).unwrap();
+            assert_eq!(one.takes(&origin), expected, "{}", origin.host);
         }
         for bad in [
             "",

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::kubernetes::Settings;
 use crate::kubernetes::testing::Fixture;
 use crate::model::{
-    AffinityBy, BackendProtocol, BackendTarget, Balance, Filter, HashKey, PathMatch, Route, Rule,
+    AffinityBy, Allowed, BackendProtocol, BackendTarget, Balance, Cors, Filter, HashKey, OriginPattern,
+    PathMatch, Route, Rule,
 };
 
 use super::*;
@@ -305,6 +306,74 @@ fn what_guards_and_cannot_be_had_is_not_served_without() {
 }
 
 #[test]
+fn scripts_of_other_origins_may_do_what_they_could_with_nginx() {
+    let cors = |annotations: &str| match &rule(&served(annotations, "/")).filters[..] {
+        [] => None,
+        [Filter::Cors(cors)] => Some(cors.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        cors("enable-cors: 'false'\ncors-allow-origin: https://a.example"),
+        None
+    );
+    assert_eq!(cors("cors-allow-origin: https://a.example"), None);
+    let names = |names: &[&str]| Allowed::These(names.iter().map(|name| name.parse().unwrap()).collect());
+    let methods =
+        |methods: &[&str]| Allowed::These(methods.iter().map(|method| method.parse().unwrap()).collect());
+    // The defaults: all origins, and so no credentials.
+    let default = Cors {
+        origins: vec![OriginPattern::Any],
+        credentials: false,
+        methods: methods(&["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"]),
+        headers: names(&[
+            "dnt",
+            "keep-alive",
+            "user-agent",
+            "x-requested-with",
+            "if-modified-since",
+            "cache-control",
+            "content-type",
+            "range",
+            "authorization",
+        ]),
+        expose: Allowed::These(Vec::new()),
+        max_age: Duration::from_secs(1_728_000),
+    };
+    assert_eq!(cors("enable-cors: 'true'"), Some(default.clone()));
+    assert_eq!(
+        cors(
+            "enable-cors: 'true'\ncors-allow-credentials: 'true'\ncors-allow-origin: 'https://a.example, *'"
+        ),
+        Some(default.clone())
+    );
+    let given = cors(
+        "enable-cors: 'true'\ncors-allow-origin: 'https://a.example, http://*.b.example:8080'\ncors-allow-methods: 'get,PURGE'\n\
+         cors-allow-headers: 'X-One, x_two'\ncors-expose-headers: '*, x-three'\ncors-max-age: '0'",
+    );
+    let origins = ["https://a.example", "http://*.b.example:8080"];
+    let expected = Cors {
+        origins: origins
+            .map(|origin| OriginPattern::parse(origin).unwrap().of_one_label())
+            .into(),
+        credentials: true,
+        methods: methods(&["GET", "PURGE"]),
+        headers: names(&["x-one", "x_two"]),
+        expose: Allowed::All,
+        max_age: Duration::ZERO,
+    };
+    assert_eq!(given, Some(expected.clone()));
+    let without =
+        cors("enable-cors: 'true'\ncors-allow-origin: https://a.example\ncors-allow-credentials: 'false'");
+    assert!(!without.unwrap().credentials);
+    // An origin that cannot be read allows nobody, rather than all.
+    let fixture = Fixture::new(&world("enable-cors: 'true'\ncors-allow-origin: app://a", "/"));
+    let Filter::Cors(nobody) = &rule(&fixture).filters[0] else {
+        panic!("{fixture:?}", fixture = fixture.rejects());
+    };
+    assert!(nobody.origins.is_empty());
+}
+
+#[test]
 fn what_cannot_be_had_is_told_and_served_without() {
     for (annotation, told) in [
         (
@@ -315,9 +384,34 @@ fn what_cannot_be_had_is_told_and_served_without() {
             "limit-rps: '5'",
             "AnnotationNotSupported: there are no limits of rates",
         ),
+        ("enable-cors: 'yes'", "\"yes\" is neither"),
         (
-            "enable-cors: 'true'",
-            "AnnotationNotSupported: there are no CORS answers",
+            "enable-cors: 'true'\ncors-allow-origin: app.example",
+            "\"app.example\" is neither '*' nor an origin",
+        ),
+        (
+            "enable-cors: 'true'\ncors-allow-origin: https://*",
+            "\"https://*\" is neither '*' nor an origin",
+        ),
+        (
+            "enable-cors: 'true'\ncors-allow-methods: GET, X-1",
+            "\"X-1\" is no method; GET, PUT,",
+        ),
+        (
+            "enable-cors: 'true'\ncors-allow-headers: '*'",
+            "\"*\" is no name of a field; the default is used",
+        ),
+        (
+            "enable-cors: 'true'\ncors-expose-headers: 'a: b'",
+            "\"a:\" is no name of a field; the default is used",
+        ),
+        (
+            "enable-cors: 'true'\ncors-max-age: 1d",
+            "it is no number of seconds; 1728000 is used",
+        ),
+        (
+            "enable-cors: 'true'\ncors-allow-credentials: x",
+            "\"x\" is neither \"true\" nor \"false\"; there are none",
         ),
         (
             "rewrite-targte: /",
