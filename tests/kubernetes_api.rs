@@ -358,7 +358,8 @@ async fn an_object_that_cannot_be_read_harms_itself_alone() {
     let delta = followed.change().await;
     assert!(delta.is_empty(), "{delta:?}");
     assert!(
-        followed.rejects[0].starts_with("kubernetes: Service default/web: it cannot be read"),
+        followed.rejects[0]
+            .starts_with("kubernetes: Service default/web: spec.ports[0].port: Unreadable: 70000"),
         "{:?}",
         followed.rejects
     );
@@ -495,6 +496,17 @@ async fn what_is_wrong_is_said_by_events_once_and_by_one_replica() {
     ];
     until("two events", || events() == said).await;
 
+    // What cannot be read at all is told, too, and is told of other kinds than those that have a status.
+    server.put("apiVersion: v1\nkind: Service\nmetadata: {name: torn}\nspec: {ports: [{port: 70000}]}");
+    server.put("apiVersion: v1\nkind: Namespace\nmetadata: {name: torn, labels: 7}");
+    let said = [
+        "Warning HTTPRoute/r BackendNotFound 1",
+        "Warning Namespace/torn Unreadable 1",
+        "Warning Service/third NotValid 1",
+        "Warning Service/torn Unreadable 1",
+    ];
+    until("events of what cannot be read", || events() == said).await;
+
     // A second replica says nothing while the first holds the lease; nor does the first say it again.
     let mut second = Followed::open_with(&server, true).await;
     second.change().await;
@@ -515,7 +527,9 @@ async fn what_is_wrong_is_said_by_events_once_and_by_one_replica() {
     until("another to hold it", || !["", &*me].contains(&&*holder(&server))).await;
     let again = [
         "Warning HTTPRoute/r BackendNotFound 2",
+        "Warning Namespace/torn Unreadable 2",
         "Warning Service/third NotValid 2",
+        "Warning Service/torn Unreadable 2",
     ];
     until("the events to be counted on", || events() == again).await;
 }

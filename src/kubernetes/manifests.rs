@@ -62,7 +62,7 @@ pub enum OpenError {
 }
 
 impl Manifests {
-    /// Reads a directory once: the index of what is in it, and what of that is rejected. Reads files on the calling thread.
+    /// Reads a directory once: the index of what is in it, and what of its files cannot be read. Reads on the calling thread.
     pub(super) fn read(directory: &Path, settings: Settings) -> Result<(Index, Vec<Reject>), OpenError> {
         std::fs::read_dir(directory).map_err(|error| OpenError::Unreadable {
             path: directory.to_owned(),
@@ -70,9 +70,9 @@ impl Manifests {
         })?;
         let (mut watch, ..) = Watch::new(directory);
         let mut directory = Directory::new(directory.to_owned(), settings);
-        let seen = directory.look(Instant::now(), &mut watch);
-        let (_, rejects) = seen.change.unwrap_or_default();
-        Ok((directory.into_index(), rejects))
+        directory.look(Instant::now(), &mut watch);
+        let problems = directory.problems();
+        Ok((directory.into_index(), problems))
     }
 
     /// Reads a directory and begins to watch it: the watch, all there is in it, and what of that is rejected.

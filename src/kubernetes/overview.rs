@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::kubernetes::index::{Outcome, STATUS_KINDS};
+use crate::kubernetes::index::{Complaint, Outcome, STATUS_KINDS};
 use crate::kubernetes::manifests::Manifests;
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::status::{self, Serving, Sockets};
@@ -29,7 +29,7 @@ pub struct Overview {
 }
 
 /// Whether an object is live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Liveness {
     /// All of it.
     Yes,
@@ -55,9 +55,44 @@ impl Liveness {
 /// # Errors
 /// A directory that cannot be read.
 pub fn of_directory(directory: &Path, settings: Settings) -> Result<Vec<Overview>, OpenError> {
-    let (index, _) = Manifests::read(directory, settings)?;
+    let (index, problems) = Manifests::read(directory, settings)?;
     let outcome = index.outcome();
-    Ok(all(outcome, &as_if_bound(outcome)))
+    let mut all = all(outcome, &as_if_bound(outcome));
+    all.extend(problems.into_iter().map(|problem| Overview {
+        kind: "(file)",
+        name: problem.object,
+        live: Liveness::No,
+        why: vec![problem.reason],
+    }));
+    Ok(all)
+}
+
+/// Adds an object that cannot be read. `is_known`: it could be, before, and that stays.
+pub(super) fn add_unreadable(all: &mut Vec<Overview>, key: &Key, is_known: bool, why: String) {
+    let name = key.id.to_string();
+    let known = all
+        .iter_mut()
+        .find(|one| one.kind == key.kind.name() && one.name == name);
+    match known {
+        Some(one) => {
+            one.live = one.live.max(Liveness::Partly);
+            one.why.insert(0, why);
+        }
+        None => all.push(Overview {
+            kind: key.kind.name(),
+            name,
+            live: if is_known { Liveness::Partly } else { Liveness::No },
+            why: vec![why],
+        }),
+    }
+}
+
+/// A complaint in a line.
+pub(super) fn complaint(complaint: &Complaint) -> String {
+    match complaint.field.as_str() {
+        "" => complaint.reason.clone(),
+        field => format!("{field}: {}", complaint.reason),
+    }
 }
 
 /// All objects of ours that have a status, by kind and name. `serving` says what is bound.
@@ -112,10 +147,7 @@ fn one(key: &Key, object: &Object, outcome: Outcome<'_>, serving: &Serving) -> O
             .condition()
             .map_or(complaint.reason.as_str(), |(_, message)| message);
         if !why.iter().any(|why| why.contains(message)) {
-            why.push(match complaint.field.as_str() {
-                "" => complaint.reason.clone(),
-                field => format!("{field}: {}", complaint.reason),
-            });
+            why.push(self::complaint(complaint));
         }
     }
     if !is_served && why.is_empty() {

@@ -2,11 +2,14 @@
 //!
 //! An object that cannot be read does not end the stream that it came in: it is given by its name, with what is wrong.
 
+mod place;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::kubernetes::index::Complaint;
 use crate::kubernetes::objects::{Id, Key, Kind, Object};
 
 /// The annotation of the bookmark after which a streamed list is whole.
@@ -17,8 +20,8 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 pub enum Read {
     /// It is good.
     Good(Object),
-    /// It is there, but cannot be read; why.
-    Broken(Key, String),
+    /// It is there, but cannot be read; where not, and why.
+    Broken(Key, Complaint),
 }
 
 impl Read {
@@ -195,7 +198,10 @@ fn object(
     let mut input = serde_json::Deserializer::from_str(text);
     match Object::decode(kind, &mut input) {
         Ok(object) => Ok(Read::Good(object)),
-        Err(error) => Ok(Read::Broken(key()?, error.to_string())),
+        Err(error) => {
+            let (field, reason) = place::of_error(text, &error);
+            Ok(Read::Broken(key()?, Complaint::new(field, reason)))
+        }
     }
 }
 
@@ -281,7 +287,7 @@ mod tests {
         match event(Kind::Service, &line("ADDED", &bad)).unwrap() {
             Event::Put(Read::Broken(key, why), version) => {
                 assert_eq!((key, &*version), (service_key(), "7"));
-                assert!(why.contains("0 is no port"), "{why}");
+                assert!(why.reason.contains("0 is no port"), "{why:?}");
             }
             other => panic!("{other:?}"),
         }

@@ -114,7 +114,9 @@ pub struct Hub {
     index: Index,
     health: Health,
     /// Objects that cannot be read; the last good ones stay in the index.
-    broken: BTreeMap<Key, String>,
+    broken: BTreeMap<Key, Complaint>,
+    /// Those of them that became so, or no longer are, since it was last told; none: nobody asks.
+    broken_news: Option<BTreeSet<Key>>,
     /// What was rejected when last said; none: nothing was said yet.
     rejects: Option<Vec<Reject>>,
     serving: Serving,
@@ -138,6 +140,7 @@ impl Hub {
                 ..Health::default()
             },
             broken: BTreeMap::new(),
+            broken_news: None,
             rejects: None,
             serving: Serving::default(),
             status_address,
@@ -162,6 +165,7 @@ impl Hub {
     /// Begins or ends to note objects whose status may be different.
     pub fn lead(&mut self, leads: bool) {
         self.index.note_statuses(leads);
+        self.broken_news = leads.then(|| self.broken.keys().cloned().collect());
     }
 
     /// Whether there is an object whose status may be different.
@@ -184,12 +188,23 @@ impl Hub {
 
     /// How each object fares.
     pub fn overview(&self) -> Vec<Overview> {
-        overview::all(self.index.outcome(), &self.serving)
+        let mut all = overview::all(self.index.outcome(), &self.serving);
+        for (key, why) in &self.broken {
+            let is_known = self.index.get(key).is_some();
+            overview::add_unreadable(
+                &mut all,
+                key,
+                is_known,
+                overview::complaint(&unreadable(why, is_known)),
+            );
+        }
+        all
     }
 
     /// Whether there is an object of which something else is wrong.
     pub fn has_finding(&self) -> bool {
-        self.health.synced && self.index.has_news()
+        let news = self.broken_news.as_ref();
+        self.health.synced && (self.index.has_news() || news.is_some_and(|news| !news.is_empty()))
     }
 
     /// The next of them that can be told.
@@ -197,12 +212,25 @@ impl Hub {
         if !self.health.synced {
             return None;
         }
+        if let Some(key) = self.broken_news.as_mut().and_then(BTreeSet::pop_first) {
+            let complaints = self.index.complaints_of(&key).to_vec();
+            return Some(self.finding(key, complaints));
+        }
         while let Some((key, complaints)) = self.index.next_news() {
-            if REPORTED.contains(&key.kind) || STATUS_KINDS.contains(&key.kind) {
-                return Some((key, complaints));
+            if is_reported(key.kind) || self.broken.contains_key(&key) {
+                return Some(self.finding(key, complaints));
             }
         }
         None
+    }
+
+    /// What is wrong with an object: what the index complains of, and that it cannot be read.
+    fn finding(&self, key: Key, complaints: Vec<Complaint>) -> Finding {
+        let mut all = complaints;
+        all.retain(|_| is_reported(key.kind));
+        let is_known = self.index.get(&key).is_some();
+        all.extend(self.broken.get(&key).map(|why| unreadable(why, is_known)));
+        (key, all)
     }
 
     /// An object's status was not written.
@@ -221,59 +249,84 @@ impl Hub {
 
     /// Takes what a watch says. True: how things stand is different from before.
     pub fn take(&mut self, said: Said) -> bool {
-        let health = &mut self.health;
         match said {
             Said::All(kind, read) => {
-                self.broken.retain(|key, _| key.kind != kind);
+                self.mend_kind(kind);
                 let mut objects = Vec::with_capacity(read.len());
                 for read in read {
                     match read {
                         Read::Good(object) => objects.push(object),
                         Read::Broken(key, why) => {
                             objects.extend(self.index.get(&key).cloned());
-                            if self.broken.len() < MAX_BROKEN {
-                                self.broken.insert(key, why);
-                            }
+                            self.breaks(key, why);
                         }
                     }
                 }
                 self.index.reset(kind, objects);
-                health.lists += 1;
-                health.missing.remove(&kind);
+                self.health.lists += 1;
+                self.health.missing.remove(&kind);
                 self.read(kind);
                 true
             }
             Said::Missing(kind) => {
-                self.broken.retain(|key, _| key.kind != kind);
+                self.mend_kind(kind);
                 self.index.reset(kind, Vec::new());
-                health.away.remove(&kind);
-                let is_news = health.missing.insert(kind);
+                self.health.away.remove(&kind);
+                let is_news = self.health.missing.insert(kind);
                 self.read(kind) || is_news
             }
             Said::Put(Read::Good(object)) => {
-                self.broken.remove(&object.key());
+                self.mend(&object.key());
                 self.index.apply(object);
-                health.events += 1;
+                self.health.events += 1;
                 false
             }
             Said::Put(Read::Broken(key, why)) => {
-                health.events += 1;
-                if self.broken.len() < MAX_BROKEN {
-                    self.broken.insert(key, why);
-                }
+                self.health.events += 1;
+                self.breaks(key, why);
                 false
             }
             Said::Gone(key) => {
-                self.broken.remove(&key);
+                self.mend(&key);
                 self.index.delete(&key);
-                health.events += 1;
+                self.health.events += 1;
                 false
             }
             Said::Away(kind, why) => {
-                health.failures += 1;
-                health.away.insert(kind, why.clone()) != Some(why)
+                self.health.failures += 1;
+                self.health.away.insert(kind, why.clone()) != Some(why)
             }
-            Said::Back(kind) => health.away.remove(&kind).is_some(),
+            Said::Back(kind) => self.health.away.remove(&kind).is_some(),
+        }
+    }
+
+    /// An object cannot be read.
+    fn breaks(&mut self, key: Key, why: Complaint) {
+        if self.broken.len() >= MAX_BROKEN && !self.broken.contains_key(&key) {
+            return;
+        }
+        if let Some(news) = &mut self.broken_news
+            && self.broken.get(&key) != Some(&why)
+        {
+            news.insert(key.clone());
+        }
+        self.broken.insert(key, why);
+    }
+
+    /// An object can be read, or is gone.
+    fn mend(&mut self, key: &Key) {
+        if self.broken.remove(key).is_some()
+            && let Some(news) = &mut self.broken_news
+        {
+            news.insert(key.clone());
+        }
+    }
+
+    /// All objects of a kind are read anew.
+    fn mend_kind(&mut self, kind: Kind) {
+        let all = self.broken.keys().filter(|key| key.kind == kind);
+        for key in all.cloned().collect::<Vec<_>>() {
+            self.mend(&key);
         }
     }
 
@@ -336,14 +389,35 @@ impl Hub {
 
     fn all_rejects(&self) -> Vec<Reject> {
         let mut rejects = self.index.rejects();
-        rejects.extend(self.broken.iter().map(|(key, why)| Reject {
-            source: SourceName::new(SOURCE),
-            object: key.to_string(),
-            field: None,
-            reason: format!("it cannot be read, and what it was before stays: {why}"),
+        rejects.extend(self.broken.iter().map(|(key, why)| {
+            let Complaint { field, reason } = unreadable(why, self.index.get(key).is_some());
+            Reject {
+                source: SourceName::new(SOURCE),
+                object: key.to_string(),
+                field: Some(field).filter(|field| !field.is_empty()),
+                reason,
+            }
         }));
         rejects
     }
+}
+
+/// Whether is told what is wrong with objects of a kind. That they cannot be read is told of all kinds.
+fn is_reported(kind: Kind) -> bool {
+    REPORTED.contains(&kind) || STATUS_KINDS.contains(&kind)
+}
+
+/// What is said of an object that cannot be read. `is_known`: it could be, before.
+fn unreadable(why: &Complaint, is_known: bool) -> Complaint {
+    let stays = match is_known {
+        true => "what it was before stays",
+        false => "it is as if it were not there",
+    };
+    let reason = format!(
+        "Unreadable: {}; the object cannot be read, and {stays}",
+        why.reason
+    );
+    Complaint::new(why.field.as_str(), reason)
 }
 
 /// Who is woken when there is something to ask for.

@@ -107,6 +107,11 @@ impl Index {
         Some((key, complaints))
     }
 
+    /// What is wrong with an object.
+    pub fn complaints_of(&self, key: &Key) -> &[Complaint] {
+        self.complaints.get(key).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether there is one.
     pub fn has_news(&self) -> bool {
         self.news.as_ref().is_some_and(|news| !news.is_empty())

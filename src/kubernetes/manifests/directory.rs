@@ -414,6 +414,16 @@ impl Directory {
 
     /// All that is rejected: what the walk, the files and the index say.
     fn all_rejects(&self) -> Vec<Reject> {
+        let mut rejects = self.problems();
+        rejects.extend(self.index.rejects_with(|key| match self.definition(key) {
+            Some((path, _, line)) => format!("{key} ({})", self.place(path, line)),
+            None => key.to_string(),
+        }));
+        rejects
+    }
+
+    /// What the walk and the files say, each with its place.
+    pub fn problems(&self) -> Vec<Reject> {
         let reject = |object: String, reason: String| Reject {
             source: self.source.clone(),
             object,
@@ -462,10 +472,6 @@ impl Directory {
             }
         }
         rejects.truncate(1000);
-        rejects.extend(self.index.rejects_with(|key| match self.definition(key) {
-            Some((path, _, line)) => format!("{key} ({})", self.place(path, line)),
-            None => key.to_string(),
-        }));
         rejects
     }
 

@@ -1,6 +1,7 @@
 //! What is asked after what was heard, in tables.
 
 use super::*;
+use crate::kubernetes::index::Complaint;
 use crate::kubernetes::objects::Id;
 
 const ROUTE: Kind = Kind::HttpRoute;
@@ -13,7 +14,7 @@ fn key(name: &str) -> Key {
 }
 
 fn read(name: &str) -> Read {
-    Read::Broken(key(name), String::new())
+    Read::Broken(key(name), Complaint::new("", ""))
 }
 
 fn put(name: &str, version: &str) -> Heard {

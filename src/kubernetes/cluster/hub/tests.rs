@@ -144,7 +144,7 @@ fn an_object_that_cannot_be_read_stays_as_it_was() {
     let mut hub = hub_with(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
     hub.change();
     let web = key(Kind::Service, "default", "web");
-    let broken = || Read::Broken(web.clone(), "0 is no port".to_owned());
+    let broken = || Read::Broken(web.clone(), Complaint::new("spec.ports[0].port", "0 is no port"));
     for said in [Said::Put(broken()), Said::All(Kind::Service, vec![broken()])] {
         hub.take(said);
         if let Some(change) = hub.change() {
@@ -152,7 +152,8 @@ fn an_object_that_cannot_be_read_stays_as_it_was() {
         }
         assert_eq!(
             hub.all_rejects()[0].to_string(),
-            "kubernetes: Service default/web: it cannot be read, and what it was before stays: 0 is no port"
+            "kubernetes: Service default/web: spec.ports[0].port: Unreadable: 0 is no port; the object cannot be read, and what \
+             it was before stays"
         );
     }
     hub.take(Said::Put(good(WEB_AND_EDGE.split("---").next().unwrap())));
@@ -164,6 +165,58 @@ fn an_object_that_cannot_be_read_stays_as_it_was() {
         1,
         "only the route, which misses it"
     );
+}
+
+#[test]
+fn what_cannot_be_read_is_told_once_and_shown() {
+    let mut hub = hub_with(&format!("{WEB_AND_EDGE}---\n{}", route_with_rule("")));
+    hub.change();
+    hub.lead(true);
+    while hub.next_finding().is_some() {}
+    let web = key(Kind::Service, "default", "web");
+    let secret = key(Kind::Secret, "default", "s");
+    let broken = |key: &Key| Read::Broken(key.clone(), Complaint::new("data", "no map"));
+    for key in [&web, &secret] {
+        hub.take(Said::Put(broken(key)));
+    }
+    hub.change();
+    assert!(hub.has_finding());
+    for (key, stays) in [
+        (&web, "what it was before stays"),
+        (&secret, "it is as if it were not there"),
+    ] {
+        let reason = format!("Unreadable: no map; the object cannot be read, and {stays}");
+        assert_eq!(
+            hub.next_finding(),
+            Some((key.clone(), vec![Complaint::new("data", reason)]))
+        );
+    }
+    assert_eq!((hub.next_finding(), hub.has_finding()), (None, false));
+    hub.take(Said::Put(broken(&web)));
+    assert!(!hub.has_finding(), "the same again is no news");
+    // `tidegate status` names both, and what is attached to them as it is.
+    let shown: Vec<_> = hub.overview();
+    let find = |kind: &str, name: &str| shown.iter().find(|one| one.kind == kind && one.name == name);
+    let (service, unread) = (find("Service", "default/web"), find("Secret", "default/s"));
+    let (service, unread) = (service.unwrap(), unread.unwrap());
+    assert_eq!((service.live.word(), unread.live.word()), ("partly", "no"));
+    assert!(
+        service.why[0].starts_with("data: Unreadable: no map"),
+        "{service:?}"
+    );
+    // It is told anew whoever tells it, and when it is over.
+    hub.lead(false);
+    assert!(!hub.has_finding());
+    hub.lead(true);
+    let told: Vec<Key> = std::iter::from_fn(|| hub.next_finding())
+        .map(|(key, _)| key)
+        .collect();
+    assert!(told.contains(&web) && told.contains(&secret), "{told:?}");
+    hub.take(Said::Gone(secret.clone()));
+    hub.take(Said::Put(good(WEB_AND_EDGE.split("---").next().unwrap())));
+    hub.change();
+    let told: Vec<_> = std::iter::from_fn(|| hub.next_finding()).collect();
+    assert_eq!(told, [(web, Vec::new()), (secret, Vec::new())]);
 }
 
 #[test]
