@@ -34,6 +34,7 @@ mod union;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::{Arc, LazyLock};
 
 use foldhash::fast::RandomState;
@@ -115,6 +116,8 @@ pub struct Bind {
     pub address: SocketAddr,
     /// What comes there.
     pub transport: Transport,
+    /// The port that clients come to, where it is not that of the address.
+    pub public_port: Option<NonZeroU16>,
     /// What any of the listeners speaks: which one a request is for is known only after its head.
     pub protocols: Protocols,
     /// The limits of the first listener by name. The same pointer as before when they have not changed.
@@ -224,6 +227,7 @@ impl Bind {
         identity: Option<&Arc<Identity>>,
     ) -> Option<Self> {
         let opening = listeners.first()?.listener.opening();
+        let public_port = listeners.first()?.listener.public_port;
         let limits = &listeners.first()?.listener.limits;
         let kept = before.filter(|before| *before.limits == *limits);
         let limits = kept.map_or_else(|| Arc::new(limits.clone()), |before| Arc::clone(&before.limits));
@@ -236,6 +240,7 @@ impl Bind {
         Some(Self {
             address,
             transport,
+            public_port,
             protocols: Protocols {
                 http1: any(|protocols| protocols.http1),
                 http2: any(|protocols| protocols.http2),

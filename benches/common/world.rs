@@ -20,6 +20,7 @@ pub fn listener() -> Delta {
     let listener = Listener {
         name: name.clone(),
         address: address(),
+        public_port: None,
         hostname: HostPattern::Any,
         kind: tidegate::model::ListenerKind::Http,
         protocols: Protocols::default(),

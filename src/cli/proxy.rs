@@ -151,6 +151,7 @@ fn world(args: &ProxyArgs, tls: Option<ListenerTls>) -> World {
         Arc::new(Listener {
             name: listener.clone(),
             address: args.from.address,
+            public_port: None,
             hostname: HostPattern::Any,
             kind: args.from.kind,
             protocols: Protocols::default(),

@@ -339,6 +339,7 @@ fn listen(world: &mut World, name: &str, address: SocketAddr, kind: ListenerKind
     let listener = Listener {
         name: name.clone(),
         address,
+        public_port: None,
         hostname: HostPattern::Any,
         kind,
         protocols: Protocols::default(),

@@ -84,14 +84,15 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
     let bind = place.door.bind;
     let snapshot = worker.snapshot();
     // A listener that is gone is still served to those who came while it was closed: they get an answer.
-    let (limits, protocols, opening, mtls) = match snapshot.bind(&bind) {
+    let (limits, protocols, opening, mtls, public_port) = match snapshot.bind(&bind) {
         Some(entry) => (
             Arc::clone(&entry.limits),
             entry.protocols,
             entry.opening,
             entry.mtls.clone().filter(|_| entry.opening != Opening::Tls),
+            entry.public_port,
         ),
-        None => (Arc::default(), Protocols::default(), Opening::Http, None),
+        None => (Arc::default(), Protocols::default(), Opening::Http, None, None),
     };
     drop(snapshot);
     if place.count > limits.max_connections {
@@ -99,6 +100,9 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut peer: SocketAd
         return;
     }
     let Some(mut local) = prepare(&stream) else { return };
+    if let Some(port) = public_port {
+        local.set_port(port.get());
+    }
     let mut introduced = None;
     if let Some(policy) = &limits.proxy_protocol {
         match Box::pin(introduce(&mut stream, peer, policy)).await {

@@ -256,6 +256,7 @@ pub fn listeners<'a>(
     let listener = |name, address, tls| Listener {
         name: ListenerName::new(name),
         address,
+        public_port: None,
         hostname: HostPattern::Any,
         kind: crate::model::ListenerKind::Http,
         protocols: Protocols::default(),

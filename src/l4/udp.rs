@@ -137,9 +137,13 @@ impl<P: 'static> Datagrams<P> {
         let Some(place) = (self.enter)(limits.max_connections) else {
             return;
         };
+        let mut local = self.local;
+        if let Some(port) = entry.public_port {
+            local.set_port(port.get());
+        }
         let from = Rc::new(Arrival {
             carrier: Carrier::Udp,
-            ..Arrival::unknown(self.bind, self.local, client)
+            ..Arrival::unknown(self.bind, local, client)
         });
         let mut record = Record::open(&self.desk, &from);
         let decided = decide(Some(&**entry), "", || self.desk.random());

@@ -373,6 +373,7 @@ mod tests {
         let listener = Listener {
             name: "Service/web".into(),
             address: "10.96.0.1:80".parse().unwrap(),
+            public_port: None,
             hostname: HostPattern::Any,
             kind: ListenerKind::Destination,
             protocols: Protocols::default(),

@@ -1,6 +1,7 @@
 //! Listeners: an address, what is spoken there, which hostnames, and the bounds on what a client may do.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ pub struct Listener {
     pub name: ListenerName,
     /// Where the socket is bound. Port 0 asks the kernel for a free one.
     pub address: SocketAddr,
+    /// The port that clients come to, where something in front leads them here to another one: the Service of a Gateway. None: the
+    /// address's own. Listeners that share an address have the same.
+    pub public_port: Option<NonZeroU16>,
     /// The hostnames that belong to this listener.
     pub hostname: HostPattern,
     /// What is done with what clients send.
@@ -106,6 +110,11 @@ impl Listener {
     /// What tells its socket from others: where it is, and what it is for.
     pub fn socket(&self) -> Socket {
         (self.address, self.transport())
+    }
+
+    /// The port that clients come to.
+    pub fn port(&self) -> u16 {
+        self.public_port.map_or(self.address.port(), NonZeroU16::get)
     }
 
     /// What its socket is for.

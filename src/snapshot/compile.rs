@@ -491,6 +491,7 @@ mod tests {
             let listener = Listener {
                 name: name.into(),
                 address: ([127, 0, 0, 1], 80).into(),
+                public_port: None,
                 hostname: HostPattern::Any,
                 kind: model::ListenerKind::Http,
                 protocols: model::Protocols::default(),

@@ -40,6 +40,7 @@ impl Edge {
             name: ListenerName::new("https"),
             // Another address than that in clear text; the kernel chooses the port.
             address: SocketAddr::from(([127, 0, 0, 2], 0)),
+            public_port: None,
             hostname: HostPattern::Any,
             tls: Some(Arc::new(ListenerTls::managing(Vec::new(), names).unwrap())),
             ..setup.listener.clone()

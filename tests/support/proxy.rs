@@ -50,6 +50,7 @@ impl Setup {
             listener: Listener {
                 name: ListenerName::new("http"),
                 address: any_port(),
+                public_port: None,
                 hostname: HostPattern::Any,
                 kind: tidegate::model::ListenerKind::Http,
                 protocols: Protocols::default(),

@@ -39,6 +39,7 @@ pub fn listeners(pass: &mut Pass, raw: &RawConfig, identity: &mtls::Known) -> Ve
                 Listener {
                     name,
                     address,
+                    public_port: None,
                     hostname: HostPattern::Any,
                     kind: ListenerKind::Http,
                     protocols: Protocols::default(),
@@ -124,6 +125,7 @@ fn listener(
     let listener = Listener {
         name: ListenerName::new(name.text()),
         address,
+        public_port: None,
         hostname,
         kind,
         protocols,

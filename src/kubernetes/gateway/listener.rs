@@ -136,6 +136,7 @@ pub(super) fn listener(
                 let listener = Listener {
                     name: name.clone(),
                     address: SocketAddr::new(*address, spec.port.0),
+                    public_port: None,
                     hostname: hostname.clone(),
                     kind,
                     protocols: Protocols::default(),

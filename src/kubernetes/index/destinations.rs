@@ -83,6 +83,7 @@ fn destination(name: ListenerName, address: SocketAddr) -> Listener {
     Listener {
         name,
         address,
+        public_port: None,
         hostname: HostPattern::Any,
         kind: ListenerKind::Destination,
         protocols: Protocols::default(),

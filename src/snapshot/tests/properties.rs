@@ -121,6 +121,7 @@ fn listener(name: &'static str) -> impl Strategy<Value = Arc<Listener>> {
         Arc::new(Listener {
             name: name.into(),
             address: address.parse().unwrap(),
+            public_port: None,
             hostname,
             kind: crate::model::ListenerKind::Http,
             protocols: Protocols::default(),
@@ -295,6 +296,7 @@ fn a_large_world_that_changes_is_answered_as_specified() {
     let listener = Listener {
         name: "l".into(),
         address: ADDRESSES[0].parse().unwrap(),
+        public_port: None,
         hostname: HostPattern::Any,
         kind: crate::model::ListenerKind::Http,
         protocols: Protocols::default(),

@@ -17,6 +17,7 @@ pub(super) fn listener(name: &str, address: &str, hostname: &str) -> Listener {
     Listener {
         name: name.into(),
         address: address.parse::<SocketAddr>().unwrap(),
+        public_port: None,
         hostname: HostPattern::parse(hostname).unwrap(),
         kind: crate::model::ListenerKind::Http,
         protocols: Protocols::default(),
