@@ -18,6 +18,7 @@ mod certificates;
 mod cluster;
 mod endpoint_slice;
 mod features;
+mod front;
 mod gateway;
 mod index;
 mod ingress;
@@ -38,6 +39,8 @@ pub use cluster::{
     Access, AccessError, Backoff, Change, Cluster, ClusterOptions, Health, Hold, Overviews, Resign, ask,
     identity,
 };
+pub use front::ports::PortRange;
+pub use front::{FrontKind, GatewayServices};
 pub use index::{Index, STATUS_KINDS};
 pub use manifests::{Manifests, OpenError};
 pub use nginx::{ANNOTATIONS, Annotation, Survey, Treatment, survey};
@@ -73,6 +76,8 @@ pub struct Settings {
     /// Addresses of which every Gateway without one gets its own, instead of [`gateway_address`](Self::gateway_address); they
     /// must be this host's. Then Gateways may have the same ports.
     pub gateway_pool: Option<IpNet>,
+    /// Whether Gateways get Services, which give them addresses of their own; for clusters. Then they may have the same ports.
+    pub gateway_services: Option<GatewayServices>,
     /// Whether the class name [`CLASS_NAME`] makes a Gateway or Ingress ours when no object of that
     /// class exists, and an Ingress without any class is ours too. For manifest directories, where
     /// nobody else is there to serve them; never for a shared cluster.
@@ -126,6 +131,7 @@ impl Default for Settings {
             ingress_tls_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443),
             gateway_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             gateway_pool: None,
+            gateway_services: None,
             class_by_name: true,
             services_only: false,
             mesh: Mesh::Off,

@@ -809,6 +809,37 @@ async fn a_request_that_goes_in_circles_ends() {
     assert_eq!(lines.iter().filter(|line| line.outcome() == "loop").count(), 1);
 }
 
+/// A Service in front of a Gateway leads its port to another one here.
+#[tokio::test(flavor = "multi_thread")]
+async fn redirections_know_the_port_that_clients_came_to() {
+    for (port, location) in [
+        (None, None),
+        (Some(80), Some("http://a.example/")),
+        (Some(8080), Some("http://a.example:8080/")),
+    ] {
+        for down in [Down::H1, Down::H2] {
+            let mut setup = Setup::to(&[]).rule(|rule| {
+                rule.filters = vec![Filter::Redirect(Redirect {
+                    scheme: None,
+                    hostname: Some("a.example".into()),
+                    port: None,
+                    path: None,
+                    status: StatusCode::FOUND,
+                })];
+            });
+            setup.listener.public_port = port.and_then(std::num::NonZeroU16::new);
+            let proxy = setup.start().await;
+            let answer = proxy.client(down).await.get("/").await;
+            let bound = format!("http://a.example:{}/", proxy.address.port());
+            assert_eq!(
+                answer.get("location"),
+                Some(location.unwrap_or(&bound)),
+                "{port:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_edit_redirect_rewrite_and_answer() {
     let name = HeaderName::from_static;

@@ -6,6 +6,8 @@
 
 #[path = "kubernetes_api/server.rs"]
 mod server;
+#[path = "kubernetes_api/services.rs"]
+mod services;
 mod support;
 
 use std::path::Path;
@@ -93,6 +95,20 @@ impl Followed {
 
     async fn open_with(server: &ApiServer, update_status: bool) -> Self {
         Self::open_keeping(server, update_status, None).await
+    }
+
+    async fn open_settled(server: &ApiServer, settings: kubernetes::Settings) -> Self {
+        let (directory, access) = access(server);
+        let options = ClusterOptions {
+            settings,
+            ..options(access, true)
+        };
+        Self {
+            cluster: Cluster::open(&options).await.unwrap(),
+            world: World::default(),
+            rejects: Vec::new(),
+            _directory: directory,
+        }
     }
 
     async fn open_keeping(server: &ApiServer, update_status: bool, snapshot: Option<&Path>) -> Self {

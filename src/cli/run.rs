@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::process::{self, Plan};
 use crate::app::{Options, Source};
 use crate::config::{self, Settings};
-use crate::kubernetes::{self, Mesh};
+use crate::kubernetes::{self, FrontKind, GatewayServices, Mesh, PortRange};
 
 /// Serve traffic.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,6 +52,12 @@ pub struct RunArgs {
     /// Addresses of this host, of which every Gateway without one gets its own: `10.0.250.0/24`.
     #[arg(long, value_name = "NETWORK", conflicts_with = "gateway_address")]
     gateway_pool: Option<ipnet::IpNet>,
+    /// Give every Gateway a Service of this type, and with it an address of its own. They lead to the endpoints of `--publish-service`.
+    #[arg(long, value_name = "TYPE", value_enum, requires_all = ["kubernetes", "publish_service"], conflicts_with = "gateway_pool")]
+    gateway_services: Option<FrontArg>,
+    /// The ports of the pods that those Services lead to.
+    #[arg(long, value_name = "FIRST-LAST", default_value_t = PortRange::DEFAULT, value_parser = PortRange::parse)]
+    gateway_ports: PortRange,
     /// Follow Services of the type ExternalName. Who may write one then reaches whatever Tidegate reaches.
     #[arg(long)]
     external_names: bool,
@@ -66,8 +72,23 @@ pub struct RunArgs {
     admin: Option<SocketAddr>,
 }
 
+/// The type of Gateways' Services.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum FrontArg {
+    /// Each Gateway has an address of a load balancer.
+    LoadBalancer,
+    /// Each has an address within the cluster.
+    ClusterIp,
+    /// The same, and a port of every node for each of its own.
+    NodePort,
+}
+
 /// Serves until told to end.
 pub fn run(args: &RunArgs) -> ExitCode {
+    if let Err(error) = args.check_ports() {
+        process::start_log();
+        return process::failed(&error);
+    }
     let mut settings = Settings::default();
     let mut sources = Vec::new();
     if let Some(path) = &args.config {
@@ -105,6 +126,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         let shared = kubernetes::Settings {
             class_by_name: false, // others may serve that name there
             mesh: if args.mesh { Mesh::Tell } else { Mesh::Off },
+            gateway_services: args.services(),
             ..kubernetes
         };
         sources.push(Source::Kubernetes(kubernetes::ClusterOptions {
@@ -122,6 +144,44 @@ pub fn run(args: &RunArgs) -> ExitCode {
 }
 
 impl RunArgs {
+    /// How Gateways get Services.
+    fn services(&self) -> Option<GatewayServices> {
+        let kind = match self.gateway_services? {
+            FrontArg::LoadBalancer => FrontKind::LoadBalancer,
+            FrontArg::ClusterIp => FrontKind::ClusterIp,
+            FrontArg::NodePort => FrontKind::NodePort,
+        };
+        Some(GatewayServices {
+            kind,
+            ports: self.gateway_ports,
+            own: self.publish_service.clone()?,
+        })
+    }
+
+    /// Whether Gateways' Services can be written, and lead to no port that is taken.
+    fn check_ports(&self) -> Result<(), String> {
+        if self.gateway_services.is_none() {
+            return Ok(());
+        }
+        if !self.update_status {
+            return Err("--gateway-services is for who writes to the API server, and --update-status=false forbids it".to_owned());
+        }
+        let taken = [
+            ("--ingress-address", Some(self.ingress_address)),
+            ("--ingress-tls-address", Some(self.ingress_tls_address)),
+            ("--admin", self.admin),
+        ];
+        for (flag, address) in taken {
+            if let Some(address) = address.filter(|address| self.gateway_ports.contains(address.port())) {
+                return Err(format!(
+                    "{flag} {address} is among the ports of Gateways' Services; give others by --gateway-ports, which is {} now",
+                    self.gateway_ports
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Where clients come to.
     fn told(&self) -> Option<kubernetes::StatusAddress> {
         let service = self
@@ -174,6 +234,59 @@ mod tests {
             ),
         ] {
             let said = told(line).unwrap_err().to_string();
+            assert!(said.contains(part), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn services_of_gateways_lead_to_ports_that_nobody_else_has() {
+        let parse = |line: &str| {
+            let words = ["run", "--kubernetes"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).map(|line| line.args)
+        };
+        let args = parse("--publish-service edge/lb --gateway-services cluster-ip --gateway-ports 5000-5001")
+            .unwrap();
+        let services = args.services().unwrap();
+        assert_eq!(
+            (services.kind, services.own),
+            (FrontKind::ClusterIp, kubernetes::Id::new("edge", "lb"))
+        );
+        assert_eq!(
+            (services.ports.to_string().as_str(), args.check_ports()),
+            ("5000-5001", Ok(()))
+        );
+        assert_eq!(parse("--publish-service edge/lb").unwrap().services(), None);
+        for (line, part) in [
+            ("--gateway-services cluster-ip", "--publish-service"),
+            (
+                "--gateway-services cluster-ip --publish-service a/b --gateway-pool 10.0.0.0/24",
+                "cannot be used with",
+            ),
+            (
+                "--gateway-services clusterip --publish-service a/b",
+                "load-balancer, cluster-ip, node-port",
+            ),
+            (
+                "--gateway-services node-port --publish-service a/b --gateway-ports 80",
+                "write its first and last",
+            ),
+        ] {
+            let said = parse(line).unwrap_err().to_string();
+            assert!(said.contains(part), "{line}: {said}");
+        }
+        for (line, part) in [
+            (
+                "--admin 127.0.0.1:20000",
+                "--admin 127.0.0.1:20000 is among the ports",
+            ),
+            (
+                "--ingress-address 0.0.0.0:29999",
+                "--ingress-address 0.0.0.0:29999",
+            ),
+            ("--update-status=false", "--update-status=false forbids it"),
+        ] {
+            let line = format!("--gateway-services load-balancer --publish-service a/b {line}");
+            let said = parse(&line).unwrap().check_ports().unwrap_err();
             assert!(said.contains(part), "{line}: {said}");
         }
     }

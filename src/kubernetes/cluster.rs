@@ -16,6 +16,8 @@
 //! The replica that holds the lease ([`lease`]) tells the objects how they fare, in their status ([`writer`]) and by Events
 //! ([`report`]); every replica serves.
 //!
+//! Where Gateways get Services ([`fronts`]), the same replica writes those.
+//!
 //! With a directory for it, what the API server says is kept on disk ([`keep`]) and served at the next start if it is away then.
 //!
 //! Kinds of the Gateway API may be missing, or be there in an older version: that is asked of the API server, and asked again.
@@ -24,6 +26,7 @@ mod access;
 mod backoff;
 mod events;
 mod follow;
+mod fronts;
 mod hub;
 mod keep;
 mod lease;
@@ -121,6 +124,15 @@ impl Cluster {
             let (hold, handle) = Hold::new(client.clone(), me.clone(), lease::NAME, lead);
             resign = Some(handle);
             tasks.spawn(hold.run());
+            if let Some(services) = &options.settings.gateway_services {
+                tasks.spawn(fronts::write(
+                    client.clone(),
+                    services.clone(),
+                    said.clone(),
+                    leading.clone(),
+                    wake.fronts,
+                ));
+            }
             tasks.spawn(writer::write(
                 client.clone(),
                 said.clone(),

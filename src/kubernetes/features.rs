@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::front::{FrontKind, GatewayServices};
 use super::gateway::GROUP;
 use super::index::Store;
 use super::objects::{Key, Kind, Object};
@@ -22,6 +23,7 @@ pub const FEATURES: &[&str] = &[
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayInfrastructure",
     "GatewayPort8080",
     "GatewayStaticAddresses",
     "HTTPRoute",
@@ -83,6 +85,16 @@ const EXPERIMENTAL: &[&str] = &[
     "HTTPRouteRetryConnectionError",
 ];
 
+/// Whether a feature is there as Gateways are given addresses.
+fn is_given(feature: &str, services: Option<&GatewayServices>) -> bool {
+    match feature {
+        // Where nothing is made for a Gateway, labels can be put on nothing.
+        "GatewayInfrastructure" => services.is_some(),
+        "GatewayStaticAddresses" => services.is_none_or(|services| services.kind == FrontKind::LoadBalancer),
+        _ => true,
+    }
+}
+
 /// The last minor version of 1 that is known.
 const NEWEST: u32 = 6;
 
@@ -122,13 +134,14 @@ impl Installed {
         self.channels.is_empty()
     }
 
-    /// The features that can be used with what is there.
-    pub fn features(&self) -> Vec<&'static str> {
+    /// The features that can be used with what is there, as Gateways are given addresses.
+    pub fn features(&self, services: Option<&GatewayServices>) -> Vec<&'static str> {
         let is_usable = |name: &&&str| match self.channels.get(definition(name)) {
             Some(is_experimental) => *is_experimental || !EXPERIMENTAL.contains(*name),
             None => self.channels.is_empty(),
         };
-        FEATURES.iter().filter(is_usable).copied().collect()
+        let usable = FEATURES.iter().filter(is_usable);
+        usable.filter(|name| is_given(name, services)).copied().collect()
     }
 }
 
@@ -170,6 +183,8 @@ fn definition(feature: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::Id;
+    use crate::kubernetes::front::ports::PortRange;
     use crate::kubernetes::testing::Fixture;
 
     fn definition(plural: &str, version: &str, channel: &str) -> String {
@@ -182,16 +197,34 @@ mod tests {
     #[test]
     fn what_is_installed_says_what_can_be_used() {
         let of = |yaml: &str| Installed::of(Fixture::new(yaml).index.outcome().store);
-        assert_eq!(of("").features(), FEATURES, "nothing is known of it");
+        let services = |kind| GatewayServices {
+            kind,
+            ports: PortRange::DEFAULT,
+            own: Id::new("edge", "tidegate"),
+        };
+        let balanced = services(FrontKind::LoadBalancer);
+        let all = of("").features(Some(&balanced));
+        assert_eq!(all, FEATURES, "nothing is known of it");
+        let without = |given: Option<&GatewayServices>| -> Vec<&str> {
+            let given = of("").features(given);
+            FEATURES
+                .iter()
+                .filter(|name| !given.contains(name))
+                .copied()
+                .collect()
+        };
+        assert_eq!(without(None), ["GatewayInfrastructure"]);
+        let inside = services(FrontKind::ClusterIp);
+        assert_eq!(without(Some(&inside)), ["GatewayStaticAddresses"]);
         let http = |version, channel| definition("httproutes.gateway.networking.k8s.io", version, channel);
         let others = definition("things.example.com", "v9.9.9", "standard");
         let standard = of(&(http("v1.5.1", "standard") + &others));
         assert_eq!(standard.unknown, None);
-        assert!(standard.features().contains(&"HTTPRouteCORS"));
-        assert!(!standard.features().contains(&"HTTPRouteRetry"));
-        assert!(!standard.features().contains(&"GRPCRoute"));
+        assert!(standard.features(None).contains(&"HTTPRouteCORS"));
+        assert!(!standard.features(None).contains(&"HTTPRouteRetry"));
+        assert!(!standard.features(None).contains(&"GRPCRoute"));
         let experimental = of(&http("v1.6.3", "experimental"));
-        assert!(experimental.features().contains(&"HTTPRouteRetry"));
+        assert!(experimental.features(None).contains(&"HTTPRouteRetry"));
         for (version, is_known) in [
             ("v1.6.0", true),
             ("v1.0.0", true),

@@ -11,6 +11,7 @@ mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -18,8 +19,12 @@ use listener::{Claim, Owner, is_insecure, listener};
 pub use namespaces::AllowedNamespaces;
 
 use crate::kubernetes::certificates;
+use crate::kubernetes::front::ports::GatewayPort;
+use crate::kubernetes::front::{self, Fronts, GatewayServices, Wish, fronts};
 use crate::kubernetes::index::{Complaint, Store};
-use crate::kubernetes::objects::{Gateway, Id, Key, Kind, ListenerSet, Object};
+use crate::kubernetes::objects::{
+    Gateway, GatewayListener, Id, Key, Kind, ListenerSet, Object, ParametersRef,
+};
 use crate::kubernetes::service::Way;
 use crate::kubernetes::{CLASS_NAME, GATEWAY_CONTROLLER, Settings};
 use crate::model::{Certificate, HostPattern, Listener, ListenerName, Transport};
@@ -44,6 +49,8 @@ pub struct Gateways {
     pub insecure: BTreeSet<Id>,
     /// What Gateways show to endpoints that ask.
     pub identities: BTreeMap<Id, Arc<Certificate>>,
+    /// What stands in front of Gateways, where that is ours to make.
+    pub fronts: Fronts,
     /// What is wrong, by object.
     pub complaints: BTreeMap<Key, Vec<Complaint>>,
 }
@@ -84,13 +91,8 @@ pub struct ListenerView {
 }
 
 /// All Gateways that are ours, with their listeners. `taken` are the addresses of the
-/// Ingress listeners that are served, `given` the addresses of the pool that Gateways have; they keep them.
-pub fn gateways(
-    store: &Store,
-    settings: &Settings,
-    taken: &[SocketAddr],
-    given: &BTreeMap<Id, IpAddr>,
-) -> Gateways {
+/// Ingress listeners that are served, `now` the Gateways as they last came out: what they were given they keep.
+pub fn gateways(store: &Store, settings: &Settings, taken: &[SocketAddr], now: &Gateways) -> Gateways {
     let mut ours: Vec<(&Key, &Gateway)> = store
         .of_kind(Kind::Gateway)
         .filter_map(|(key, object)| match object {
@@ -104,6 +106,8 @@ pub fn gateways(
     for address in taken {
         owners.insert((*address, Transport::Tcp), "the Ingresses".to_owned());
     }
+    let services = settings.gateway_services.as_ref();
+    let mut wishes = Vec::new();
     let mut all = Gateways::default();
     let mut sets = sets(store);
     let of_pool = |gateway: &Gateway| {
@@ -112,16 +116,25 @@ pub fn gateways(
             .filter(|_| gateway.spec.addresses.is_empty())
     };
     for (key, _) in ours.iter().filter(|(_, gateway)| of_pool(gateway).is_some()) {
-        if let Some(address) = given.get(&key.id) {
+        if let Some(address) = now.given.get(&key.id) {
             all.given.insert(key.id.clone(), *address);
         }
     }
     for (key, gateway) in ours {
         let mut complaints = Vec::new();
-        let addresses = match of_pool(gateway) {
-            Some(pool) => give(&key.id, pool, &mut all.given, &mut complaints),
-            None => addresses(gateway, settings, &mut complaints),
+        let mut asked = None;
+        let addresses = match (services, of_pool(gateway)) {
+            (Some(services), _) => {
+                asked = front::address(gateway, services.kind, &mut complaints);
+                vec![settings.gateway_address]
+            }
+            (None, Some(pool)) => give(&key.id, pool, &mut all.given, &mut complaints),
+            (None, None) => addresses(gateway, settings, &mut complaints),
         };
+        let parameters = parameters(store, gateway);
+        if let Some(complaint) = &parameters {
+            complaints.push(complaint.clone());
+        }
         let identity = identity(key, gateway, store, &mut complaints).map(|certificate| {
             all.identities.insert(key.id.clone(), certificate);
             Arc::new(key.id.clone())
@@ -134,12 +147,14 @@ pub fn gateways(
             gateway: key,
             addresses: &addresses,
             owners: &owners,
+            is_refused: parameters.is_some(),
         };
         let mut ports = BTreeSet::new();
         all.put(owner, store, complaints, &mut Vec::new(), &mut ports);
         if is_insecure(owner.frontend) {
             all.insecure.insert(key.id.clone());
         }
+        let mut front_ports = front_ports(owner.listeners);
         // Of the Gateway's own listeners those count too that cannot be served: nobody else gets their place.
         let mut claims: Vec<Claim> = owner
             .listeners
@@ -163,7 +178,20 @@ pub fn gateways(
             if all.put(of_set, store, Vec::new(), &mut claims, &mut ports) > 0 {
                 *all.attached_sets.entry(key.id.clone()).or_default() += 1;
             }
+            front_ports.extend(self::front_ports(specs));
             all.sets.insert(set_key.clone(), Ok(key.id.clone()));
+        }
+        if services.is_some() {
+            // Each port has one of its own in the pods, so nobody is in another's way.
+            if !owner.is_refused {
+                wishes.push(Wish {
+                    id: &key.id,
+                    gateway,
+                    ports: front_ports.into_iter().collect(),
+                    address: asked,
+                });
+            }
+            continue;
         }
         for (port, transport) in ports {
             let taken = addresses
@@ -171,6 +199,9 @@ pub fn gateways(
                 .map(|address| (SocketAddr::new(*address, port), transport));
             owners.extend(taken.map(|socket| (socket, key.to_string())));
         }
+    }
+    if let Some(services) = services {
+        all.put_behind(&wishes, store, services, now);
     }
     all
 }
@@ -203,6 +234,56 @@ impl Gateways {
         }
         served
     }
+
+    /// Has the listeners bound where their Gateways' Services lead to; those of which no Service says it wait.
+    fn put_behind(&mut self, wishes: &[Wish<'_>], store: &Store, services: &GatewayServices, now: &Self) {
+        let (fronts, complaints) = fronts(wishes, store, services, &now.fronts.ports);
+        for (id, complaint) in complaints {
+            let kind = Kind::Gateway;
+            self.complaints
+                .entry(Key { kind, id })
+                .or_default()
+                .push(complaint);
+        }
+        for (key, views) in &self.views {
+            let gateway = match (key.kind, self.sets.get(key)) {
+                (Kind::Gateway, _) => &key.id,
+                (_, Some(Ok(gateway))) => gateway,
+                _ => continue,
+            };
+            for name in views.iter().flat_map(|view| &view.names) {
+                let Some(listener) = self.listeners.get_mut(name) else {
+                    continue;
+                };
+                let claim = GatewayPort {
+                    gateway: gateway.clone(),
+                    port: listener.address.port(),
+                    transport: listener.transport(),
+                };
+                let Some(target) = fronts.ports.get(&claim) else {
+                    self.listeners.remove(name);
+                    continue;
+                };
+                let listener = Arc::make_mut(listener);
+                listener.public_port = NonZeroU16::new(claim.port);
+                listener.address.set_port(*target);
+            }
+        }
+        self.fronts = fronts;
+    }
+}
+
+/// The ports of listeners, be they served or not: an address must not come and go with a certificate.
+fn front_ports(listeners: &[GatewayListener]) -> BTreeSet<(u16, Transport)> {
+    let ports = listeners.iter().filter_map(|spec| {
+        let transport = match &*spec.protocol {
+            "HTTP" | "HTTPS" | "TLS" | "TCP" => Transport::Tcp,
+            "UDP" => Transport::Udp,
+            _ => return None,
+        };
+        Some((spec.port.0, transport))
+    });
+    ports.collect()
 }
 
 /// The ListenerSets by the Gateway that they want to attach to, the older first.
@@ -225,6 +306,35 @@ fn sets(store: &Store) -> BTreeMap<Id, Vec<(&Key, &ListenerSet)>> {
         sets.sort_by_key(|(key, set)| (set.metadata.created, &key.id));
     }
     sets
+}
+
+/// Parameters of somebody's own, of which we know no kind, of a Gateway or its class: it is not served.
+fn parameters(store: &Store, gateway: &Gateway) -> Option<Complaint> {
+    if let Some(wanted) = &gateway.spec.infrastructure.parameters_ref {
+        let field = "spec.infrastructure.parametersRef";
+        return Some(Complaint::new(field, unknown_parameters(wanted)));
+    }
+    let class = &gateway.spec.gateway_class_name;
+    let key = Key {
+        kind: Kind::GatewayClass,
+        id: Id::new("", Arc::clone(class)),
+    };
+    match store.get(&key) {
+        Some(Object::GatewayClass(object)) => object.spec.parameters_ref.as_ref().map(|wanted| {
+            let reason = unknown_parameters(wanted);
+            let reason = format!("{reason}, and GatewayClass {class} refers to it");
+            Complaint::new("spec.gatewayClassName", reason)
+        }),
+        _ => None,
+    }
+}
+
+/// What is wrong with a reference to parameters.
+pub fn unknown_parameters(wanted: &ParametersRef) -> String {
+    format!(
+        "InvalidParameters: {} of {:?} is no kind of parameters that is known; there are none",
+        wanted.kind, wanted.group
+    )
 }
 
 /// What a Gateway shows to endpoints; none when it has nothing, or nothing that can be used.

@@ -22,6 +22,7 @@
 mod dependents;
 mod destinations;
 mod findings;
+mod fronts;
 mod listeners;
 mod outcome;
 mod policies;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use dependents::Dependents;
 use destinations::Destinations;
 pub use findings::{Complaint, Findings, condition};
+pub use fronts::FrontWork;
 pub use outcome::STATUS_KINDS;
 pub(super) use outcome::{Meshed, Outcome};
 pub use rivals::{Claim, Rank, Rivals};
@@ -89,6 +91,10 @@ pub struct Index {
     complaints: BTreeMap<Key, Vec<Complaint>>,
     /// Objects whose status may be different now; none: nobody asks.
     touched: Option<BTreeSet<Key>>,
+    /// Services in front of Gateways to look at, and whether as a whole or for their slices alone. Bounded by the Services there are.
+    fronts: BTreeMap<Id, bool>,
+    /// Counts changes of the slices of our own Service.
+    own_slices: u64,
     /// Objects of which something else is wrong now; none: nobody asks.
     news: Option<BTreeSet<Key>>,
 }
@@ -131,6 +137,8 @@ impl Index {
             policies: BTreeMap::new(),
             complaints: BTreeMap::new(),
             touched: None,
+            fronts: BTreeMap::new(),
+            own_slices: 0,
             news: None,
         }
     }
@@ -281,6 +289,7 @@ impl Index {
                 self.mark(self.dependents.of_service(&key.id));
                 self.mark(self.dependents.of_parent(key));
                 self.dirty.services.insert(key.id.clone());
+                self.touch_front(key, [old, new]);
             }
             Kind::Ingress => {
                 self.dirty.ingresses.insert(key.clone());
@@ -351,6 +360,7 @@ impl Index {
             return;
         };
         let service = Id::new(Arc::clone(&key.id.namespace), Arc::clone(service));
+        self.touch_front_slices(&service);
         let slices = self.slices.entry(service.clone()).or_default();
         if is_new {
             slices.insert(key.id.clone());

@@ -18,15 +18,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 
 pub use self::core::{ConfigMap, CustomResourceDefinition, Namespace, Service, ServicePort};
-pub use discovery::{EndpointSlice, SliceEndpoint};
+pub use discovery::{EndpointSlice, SERVICE_LABEL, SLICE_MANAGED_BY, SLICE_MANAGER, SliceEndpoint};
 pub use gateway_api::{
     BackendRef, ClientValidation, CorsSpec, FrontendTls, Gateway, GatewayClass, GatewayListener,
     GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, HeaderModifier, HeaderValuePair, HttpRoute,
-    HttpRouteFilter, HttpRouteMatch, HttpRouteRule, LabelSelector, ListenerSet, ParentRef, PathModifier,
-    ReferenceGrant, RequestMirror, RequestRedirect, RouteGroupKind, RouteNamespaces, RouteRetry,
-    RouteTimeouts, SecretRef, StreamRoute, TcpRoute, TlsRoute, TypedMatch, UdpRoute, UrlRewrite,
+    HttpRouteFilter, HttpRouteMatch, HttpRouteRule, Infrastructure, LabelSelector, ListenerSet,
+    ParametersRef, ParentRef, PathModifier, ReferenceGrant, RequestMirror, RequestRedirect, RouteGroupKind,
+    RouteNamespaces, RouteRetry, RouteTimeouts, SecretRef, StreamRoute, TcpRoute, TlsRoute, TypedMatch,
+    UdpRoute, UrlRewrite,
 };
-pub use meta::{Meta, is_object_name};
+pub use meta::{MANAGED_BY, MANAGER, Meta, is_object_name};
 pub use networking::{Ingress, IngressBackend, IngressClass, IngressPath};
 pub use policy::{AltName, BackendTlsPolicy, BackendTlsValidation, ObjectRef};
 pub use scalar::{PortNumber, PortRef, format_time, parse_duration};

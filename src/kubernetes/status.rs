@@ -21,7 +21,7 @@ pub use merge::merge;
 use serde_json::Value;
 
 use crate::kubernetes::features::Installed;
-use crate::kubernetes::index::Outcome;
+use crate::kubernetes::index::{Outcome, condition};
 use crate::kubernetes::objects::{Key, Kind, Object};
 use crate::kubernetes::{GATEWAY_CONTROLLER, MESH_CONTROLLER, Mesh, gateway as gateways, ingress};
 use crate::model::{Socket, Transport};
@@ -125,7 +125,15 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             if class.spec.controller_name.as_deref() != Some(GATEWAY_CONTROLLER) {
                 return None;
             }
-            let accepted = Condition::new("Accepted", true, "Accepted", "it is served by Tidegate");
+            let unknown = class
+                .spec
+                .parameters_ref
+                .as_ref()
+                .map(gateways::unknown_parameters);
+            let accepted = match unknown.as_deref().and_then(condition) {
+                Some((reason, message)) => Condition::new("Accepted", false, reason, message),
+                None => Condition::new("Accepted", true, "Accepted", "it is served by Tidegate"),
+            };
             let installed = Installed::of(outcome.store);
             let mut conditions = vec![accepted];
             conditions.extend(match &installed.unknown {
@@ -145,7 +153,10 @@ pub(super) fn of(key: &Key, outcome: Outcome<'_>, serving: &Serving) -> Option<S
             });
             (
                 class.metadata.generation,
-                Body::GatewayClass(conditions, installed.features()),
+                Body::GatewayClass(
+                    conditions,
+                    installed.features(outcome.settings.gateway_services.as_ref()),
+                ),
             )
         }
         Object::Gateway(gateway) => {

@@ -1,5 +1,7 @@
 //! An API server that does as it is told: lists in pages or as streams, watches, versions that are too old, absence.
 
+mod apply;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -67,6 +69,10 @@ pub struct World {
     pub asked: Vec<String>,
     /// Statuses that were written, by the paths of their objects.
     pub written: Vec<String>,
+    /// What was applied last, by the path of its object, and how often anything was.
+    applied: BTreeMap<String, Value>,
+    /// How often something was applied.
+    pub applies: usize,
 }
 
 /// The server; it ends when dropped.
@@ -120,13 +126,28 @@ impl ApiServer {
 
     /// Deletes an object.
     pub fn delete(&self, collection: &'static str, name: &str) {
+        self.set(|world| world.delete(collection, name));
+    }
+
+    /// An object; null where there is none.
+    pub fn get(&self, collection: &str, name: &str) -> Value {
+        let world = self.state.world();
+        let found = world.objects.get(collection).and_then(|all| all.get(name));
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Changes an object, as another than Tidegate does.
+    pub fn edit(&self, collection: &'static str, name: &str, edit: impl FnOnce(&mut Value)) {
         self.set(|world| {
-            let mut object = world.objects.get_mut(collection).unwrap().remove(name).unwrap();
-            world.version += 1;
-            object["metadata"]["resourceVersion"] = json!(world.version.to_string());
-            let line = json!({"type": "DELETED", "object": object});
-            world.log.push((world.version, collection, line));
+            let mut object = world.objects[collection][name].clone();
+            edit(&mut object);
+            world.put(object);
         });
+    }
+
+    /// How often something was applied.
+    pub fn applies(&self) -> usize {
+        self.state.world().applies
     }
 
     /// Forgets what happened: who watched from before must read anew.
@@ -201,6 +222,15 @@ impl State {
 }
 
 impl World {
+    fn delete(&mut self, collection: &'static str, name: &str) {
+        let mut object = self.objects.get_mut(collection).unwrap().remove(name).unwrap();
+        self.applied.remove(&format!("{collection}/{name}"));
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let line = json!({"type": "DELETED", "object": object});
+        self.log.push((self.version, collection, line));
+    }
+
     fn put(&mut self, mut object: Value) {
         let kind = object["kind"].as_str().unwrap().to_lowercase();
         let plural = if kind.ends_with("ss") {
@@ -260,7 +290,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
     let query = request.uri().query().unwrap_or_default().to_owned();
     state.world().asked.push(format!("{path}?{query}"));
     if let Some(place) = place(&path) {
-        return one(request, place, &state).await;
+        let is_list = request.method() == Method::GET && place.1.ends_with('/');
+        return match is_list {
+            true => in_namespace(&place, &query, &state),
+            false => one(request, place, &state).await,
+        };
     }
     let Some(collection) = COLLECTIONS.iter().copied().find(|known| *known == path) else {
         return resources(&path, &state);
@@ -334,6 +368,21 @@ fn place(path: &str) -> Option<Place> {
     })
 }
 
+/// The objects of a namespace that a selector of one label selects.
+fn in_namespace((collection, prefix, _): &Place, query: &str, state: &State) -> Response<Boxed> {
+    let selector = query.strip_prefix("labelSelector=").unwrap().replace("%2F", "/");
+    let (label, value) = selector.split_once("%3D").unwrap();
+    let world = state.world();
+    let all = world.objects.get(*collection).into_iter().flatten();
+    let items: Vec<&Value> = all
+        .filter(|(name, object)| {
+            name.starts_with(prefix.as_str()) && object["metadata"]["labels"][label] == value
+        })
+        .map(|(_, object)| object)
+        .collect();
+    json_answer(200, &json!({"metadata": {}, "items": items}))
+}
+
 /// Reads, makes or changes one object. What is changed must be the version that is there.
 async fn one(
     request: Request<Incoming>,
@@ -341,6 +390,10 @@ async fn one(
     state: &State,
 ) -> Response<Boxed> {
     let method = request.method().clone();
+    let is_apply = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/apply-patch+yaml");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut world = state.world();
     let known = world
@@ -355,6 +408,26 @@ async fn one(
         };
     }
     let sent: Value = serde_json::from_slice(&body).unwrap();
+    if method == Method::DELETE {
+        if known.is_none() {
+            return status(404, "not found");
+        }
+        world.delete(collection, &name);
+        drop(world);
+        state.changed.send_modify(|count| *count += 1);
+        return status(200, "deleted");
+    }
+    if is_apply {
+        world.applies += 1;
+        let before = world.applied.insert(format!("{collection}/{name}"), sent.clone());
+        let next = apply::applied(known.clone().unwrap_or_default(), before, &sent);
+        if known.as_ref() != Some(&next) {
+            world.put(next.clone());
+            drop(world);
+            state.changed.send_modify(|count| *count += 1);
+        }
+        return json_answer(200, &next);
+    }
     let name = match (&method, sent["metadata"]["name"].as_str()) {
         (&Method::POST, Some(new)) => format!("{name}{new}"),
         _ => name,

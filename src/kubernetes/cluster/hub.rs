@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::events::Read;
 use super::follow::Said;
-use crate::kubernetes::index::{Complaint, Index, STATUS_KINDS};
-use crate::kubernetes::objects::{Key, Kind, Object};
+use crate::kubernetes::index::{Complaint, FrontWork, Index, STATUS_KINDS};
+use crate::kubernetes::objects::{Id, Key, Kind, Object};
 use crate::kubernetes::overview::{self, Overview};
 use crate::kubernetes::status::{self, Address, Serving, Sockets, Status, StatusAddress};
 use crate::kubernetes::{SOURCE, Settings};
@@ -99,6 +99,12 @@ pub enum Told {
     Next(oneshot::Sender<Option<(Key, Status)>>),
     /// That status was not written.
     Again(Key),
+    /// The next Service in front of a Gateway to look at.
+    NextFront(oneshot::Sender<Option<FrontWork>>),
+    /// Such a Service is to be looked at again; the flag: as a whole.
+    FrontAgain(Id, bool),
+    /// All of them are.
+    Fronts,
     /// How each object fares.
     Overview(oneshot::Sender<Vec<Overview>>),
     /// The next object of which something else is wrong than before, with all that is.
@@ -231,6 +237,19 @@ impl Hub {
         let is_known = self.index.get(&key).is_some();
         all.extend(self.broken.get(&key).map(|why| unreadable(why, is_known)));
         (key, all)
+    }
+
+    /// Whether there is a Service in front of a Gateway to look at.
+    pub fn has_front(&self) -> bool {
+        self.health.synced && self.index.has_front()
+    }
+
+    /// The next of them.
+    pub fn next_front(&mut self) -> Option<FrontWork> {
+        match self.health.synced {
+            true => self.index.next_front(),
+            false => None,
+        }
     }
 
     /// An object's status was not written.
@@ -427,6 +446,8 @@ pub struct Wake {
     pub statuses: Arc<Notify>,
     /// Findings.
     pub findings: Arc<Notify>,
+    /// Services in front of Gateways.
+    pub fronts: Arc<Notify>,
 }
 
 /// Runs until nobody takes changes.
@@ -481,6 +502,12 @@ pub async fn run(
         for reply in asked.findings.drain(..) {
             let _ = reply.send(hub.next_finding());
         }
+        for reply in asked.fronts.drain(..) {
+            let _ = reply.send(hub.next_front());
+        }
+        if hub.has_front() {
+            wake.fronts.notify_one();
+        }
         if hub.has_status() {
             wake.statuses.notify_one();
         }
@@ -502,6 +529,7 @@ struct Asked {
     overviews: Vec<oneshot::Sender<Vec<Overview>>>,
     statuses: Vec<oneshot::Sender<Option<(Key, Status)>>>,
     findings: Vec<oneshot::Sender<Option<Finding>>>,
+    fronts: Vec<oneshot::Sender<Option<FrontWork>>>,
 }
 
 fn hear(hub: &mut Hub, told: Told, tell: &latest::Sender<Health>, asked: &mut Asked) {
@@ -512,6 +540,9 @@ fn hear(hub: &mut Hub, told: Told, tell: &latest::Sender<Health>, asked: &mut As
         Told::Next(reply) => asked.statuses.push(reply),
         Told::NextFinding(reply) => asked.findings.push(reply),
         Told::Again(key) => hub.again(&key),
+        Told::NextFront(reply) => asked.fronts.push(reply),
+        Told::FrontAgain(service, is_whole) => hub.index.note_front(service, is_whole),
+        Told::Fronts => hub.index.note_fronts(),
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Owner<'all> {
     pub addresses: &'all [IpAddr],
     /// Addresses that others have.
     pub owners: &'all BTreeMap<(SocketAddr, Transport), String>,
+    /// Whether the Gateway as a whole is not served.
+    pub is_refused: bool,
 }
 
 /// A listener that others may be in conflict with.
@@ -326,6 +328,9 @@ fn client_auth(
 /// The hostname of a listener that can be served, or why it cannot; the complaint's field is below the listener's.
 fn served(owner: Owner<'_>, at: usize, claims: &[Claim]) -> Result<HostPattern, Complaint> {
     let fail = |field: &str, reason: String| Err(Complaint::new(field, reason));
+    if owner.is_refused {
+        return fail("", "the Gateway is not accepted, so it is not served".to_owned());
+    }
     let spec = &owner.listeners[at];
     if !crate::kubernetes::objects::is_object_name(&spec.name) {
         return fail(

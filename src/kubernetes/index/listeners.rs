@@ -45,7 +45,7 @@ impl Index {
             .flatten()
             .map(|listener| listener.address)
             .collect();
-        let next = gateways(&self.store, &self.settings, &taken, &self.gateways.given);
+        let next = gateways(&self.store, &self.settings, &taken, &self.gateways);
         let now = std::mem::take(&mut self.gateways);
 
         let mut changed = std::mem::take(&mut dirty.changed_parents);
@@ -90,6 +90,7 @@ impl Index {
         for key in now.complaints.keys().chain(next.complaints.keys()) {
             self.complain(key, next.complaints.get(key).cloned().unwrap_or_default());
         }
+        self.touch_fronts(&now, &next);
         self.gateways = next;
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::kubernetes::front::is_front;
 use crate::kubernetes::nginx::is_canary;
 use crate::kubernetes::objects::{
     BackendTlsPolicy, ConfigMap, EndpointSlice, Id, Ingress, Key, Kind, Namespace, Object, ReferenceGrant,
@@ -15,6 +16,8 @@ pub struct Store {
     objects: BTreeMap<Key, Object>,
     /// The Ingresses that are canaries of others. There are few; others would have to be searched for them.
     canaries: BTreeSet<Id>,
+    /// The Services that we made for Gateways.
+    fronts: BTreeSet<Id>,
     /// Whether Services of the type ExternalName may lead anywhere.
     pub external_names: bool,
 }
@@ -68,6 +71,12 @@ impl Store {
             Object::Ingress(_) => {
                 self.canaries.remove(&key.id);
             }
+            Object::Service(service) if is_front(service) => {
+                self.fronts.insert(key.id.clone());
+            }
+            Object::Service(_) => {
+                self.fronts.remove(&key.id);
+            }
             _ => {}
         }
         self.objects.insert(key, object)
@@ -75,9 +84,11 @@ impl Store {
 
     /// Takes an object out.
     pub fn remove(&mut self, key: &Key) -> Option<Object> {
-        if key.kind == Kind::Ingress {
-            self.canaries.remove(&key.id);
-        }
+        match key.kind {
+            Kind::Ingress => self.canaries.remove(&key.id),
+            Kind::Service => self.fronts.remove(&key.id),
+            _ => false,
+        };
         self.objects.remove(key)
     }
 
@@ -102,6 +113,11 @@ impl Store {
             .range(Id::new(namespace, "")..)
             .take_while(move |id| *id.namespace == *namespace)
             .filter_map(|id| Some((id, &**self.ingress(id)?)))
+    }
+
+    /// The Services that we made for Gateways, be they still wanted or not.
+    pub fn fronts(&self) -> &BTreeSet<Id> {
+        &self.fronts
     }
 
     /// The grants in a namespace.

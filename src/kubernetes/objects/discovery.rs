@@ -11,7 +11,13 @@ use super::{Meta, PortNumber};
 use crate::model::Transport;
 
 /// The label that says whose endpoints a slice holds.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// The label that says who writes a slice.
+pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// Its value where that is us.
+pub const SLICE_MANAGER: &str = "tidegate.dev";
 
 /// `discovery.k8s.io/v1 EndpointSlice`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +25,8 @@ pub struct EndpointSlice {
     pub metadata: Meta,
     /// The Service it belongs to, by its label. Who manages the slice does not matter.
     pub service: Option<Arc<str>>,
+    /// Whether it is one of those that we write.
+    pub is_ours: bool,
     /// Its endpoints; none when its addresses are names (`FQDN` has no defined meaning).
     pub endpoints: Vec<SliceEndpoint>,
     /// Its TCP and UDP ports.
@@ -132,6 +140,11 @@ impl From<Raw> for EndpointSlice {
     fn from(raw: Raw) -> Self {
         let mut slice = Self {
             service: raw.metadata.labels.get(SERVICE_LABEL).cloned(),
+            is_ours: raw
+                .metadata
+                .labels
+                .get(SLICE_MANAGED_BY)
+                .is_some_and(|by| **by == *SLICE_MANAGER),
             metadata: raw.metadata,
             endpoints: Vec::with_capacity(raw.endpoints.len()),
             ports: raw

@@ -24,6 +24,19 @@ pub struct GatewayClass {
 #[serde(default, rename_all = "camelCase")]
 pub struct GatewayClassSpec {
     pub controller_name: Option<Box<str>>,
+    pub parameters_ref: Option<ParametersRef>,
+}
+
+/// A reference to an object with parameters of somebody's own.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ParametersRef {
+    #[serde(deserialize_with = "or_default")]
+    pub group: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    pub kind: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    pub name: Box<str>,
 }
 
 /// `Gateway`.
@@ -65,6 +78,19 @@ pub struct GatewaySpec {
     pub allowed_listeners: Option<AllowedListeners>,
     #[serde(deserialize_with = "or_default")]
     pub tls: GatewayTlsSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub infrastructure: Infrastructure,
+}
+
+/// What is put on the objects that are made for a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Infrastructure {
+    #[serde(deserialize_with = "or_default")]
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    pub parameters_ref: Option<ParametersRef>,
 }
 
 /// Which ListenerSets may attach to a Gateway.

@@ -18,6 +18,12 @@ const READ_ANNOTATIONS: &[&str] = &[
     "ingressclass.kubernetes.io/",
 ];
 
+/// The label that says who made an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Its value where that is us.
+pub const MANAGER: &str = "tidegate";
+
 /// Metadata of an object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Meta {
@@ -29,7 +35,9 @@ pub struct Meta {
     pub created: u64,
     /// Counts changes of the `spec`; 0 when not said (a manifest).
     pub generation: i64,
-    /// Labels; kept for Namespaces only.
+    /// What tells it from others of the same name, before and after it; kept for Gateways only.
+    pub uid: Option<Box<str>>,
+    /// Labels; kept for Namespaces only, and for Services that we made.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Those annotations that are read.
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
@@ -48,7 +56,12 @@ impl Meta {
         } else if self.namespace.is_empty() {
             self.namespace = Arc::from("default");
         }
-        if kind != Kind::Namespace {
+        if kind != Kind::Gateway {
+            self.uid = None;
+        }
+        let is_made_by_us =
+            kind == Kind::Service && self.labels.get(MANAGED_BY).is_some_and(|by| **by == *MANAGER);
+        if kind != Kind::Namespace && !is_made_by_us {
             self.labels = BTreeMap::new();
         }
     }
@@ -66,6 +79,8 @@ impl<'de> Deserialize<'de> for Meta {
             creation_timestamp: Option<Box<str>>,
             #[serde(default)]
             generation: i64,
+            #[serde(default)]
+            uid: Option<Box<str>>,
             #[serde(default, deserialize_with = "or_default")]
             labels: BTreeMap<Arc<str>, Arc<str>>,
             #[serde(default, deserialize_with = "or_default")]
@@ -94,6 +109,7 @@ impl<'de> Deserialize<'de> for Meta {
             name: raw.name,
             created,
             generation: raw.generation,
+            uid: raw.uid,
             labels: raw.labels,
             annotations: raw.annotations,
         })

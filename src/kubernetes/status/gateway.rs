@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Address, Body, Condition, Listener, Serving, told};
+use super::{Address, Body, Condition, Listener, Serving, of_service, told};
 use crate::kubernetes::gateway::ListenerView;
 use crate::kubernetes::index::{Complaint, Outcome, condition};
 use crate::kubernetes::objects::{Gateway, Key};
@@ -19,15 +19,23 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
     let addressed = |reason: &str| {
         complaints.iter().find_map(|complaint| {
             let (found, message) = complaint.condition()?;
-            (complaint.field.starts_with("spec.addresses") && found == reason).then_some(message)
+            let is_of_address = ["spec.addresses", "spec.infrastructure"]
+                .iter()
+                .any(|field| complaint.field.starts_with(field));
+            (is_of_address && found == reason).then_some(message)
         })
     };
     let good = listeners
         .iter()
         .filter(|listener| listener.is("Accepted"))
         .count();
-    let accepted = match (addressed("UnsupportedAddress"), good) {
-        (Some(message), _) => Condition::new("Accepted", false, "UnsupportedAddress", message),
+    let parameters = complaints.iter().find_map(|complaint| {
+        let condition = complaint.condition();
+        condition.filter(|(reason, _)| *reason == "InvalidParameters")
+    });
+    let unacceptable = parameters.or_else(|| Some(("UnsupportedAddress", addressed("UnsupportedAddress")?)));
+    let accepted = match (unacceptable, good) {
+        (Some((reason, message)), _) => Condition::new("Accepted", false, reason, message),
         (None, 0) => Condition::new(
             "Accepted",
             false,
@@ -42,7 +50,8 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         ),
         (None, _) => Condition::new("Accepted", true, "Accepted", "all listeners can be served"),
     };
-    let unaddressed = ["AddressNotUsable", "AddressNotAssigned"]
+    let front = front(key, outcome);
+    let unaddressed = ["AddressNotUsable", "AddressNotAssigned", "NoResources"]
         .into_iter()
         .find_map(|reason| Some((reason, addressed(reason)?.to_owned())));
     let bound = |name| {
@@ -55,7 +64,11 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         .filter_map(|name| bound(name).and_then(|(address, failure)| Some((address, failure?))))
         .collect();
     let unusable = || Some(("AddressNotUsable", failed.first()?.1.to_owned()));
-    let programmed = match unaddressed.or_else(unusable) {
+    let unanswered = || match &front {
+        Some(Err((reason, message))) if good > 0 => Some((*reason, message.clone())),
+        _ => None,
+    };
+    let programmed = match unaddressed.or_else(unusable).or_else(unanswered) {
         Some((reason, message)) => Condition::new("Programmed", false, reason, &message),
         None if listeners.iter().any(|listener| listener.is("Programmed")) => {
             Condition::new("Programmed", true, "Programmed", "it is served")
@@ -63,8 +76,12 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         None if good == 0 => Condition::new("Programmed", false, "Invalid", "no listener can be served"),
         None => Condition::new("Programmed", false, "Pending", "no listener is bound yet"),
     };
-    let mut addresses: Vec<Address> = Vec::new();
-    for (address, _) in names.filter_map(bound) {
+    let mut addresses: Vec<Address> = match &front {
+        Some(Ok(addresses)) if failed.is_empty() => addresses.clone(),
+        _ => Vec::new(),
+    };
+    let is_behind = front.is_some();
+    for (address, _) in names.filter_map(bound).filter(|_| !is_behind) {
         if failed.iter().any(|(failed, _)| *failed == address) {
             continue; // all listeners are to be at every address that is told
         }
@@ -103,6 +120,33 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, outcome: Outcome<'_>, ser
         conditions,
         listeners,
         sets: outcome.gateways.attached_sets.get(&key.id).copied().unwrap_or(0),
+    }
+}
+
+/// Where the Service in front of a Gateway is reached, or why it is not, with a reason of the API; none where nothing stands in front.
+fn front(key: &Key, outcome: Outcome<'_>) -> Option<Result<Vec<Address>, (&'static str, String)>> {
+    let services = outcome.settings.gateway_services.as_ref()?;
+    let none = |message: String| Some(Err(("AddressNotAssigned", message)));
+    let fronts = &outcome.gateways.fronts;
+    let id = fronts.names.get(&key.id);
+    let Some((id, service)) = id.and_then(|id| Some((id, outcome.store.service(id)?))) else {
+        return none("its Service is not there yet".to_owned());
+    };
+    let kind = services.kind.word();
+    if service.spec.r#type.as_deref() != Some(kind) {
+        return none(format!("Service {id} is not of the type {kind} yet"));
+    }
+    let addresses = of_service(service);
+    let asked = fronts.services.get(id).and_then(|front| front.address);
+    match (asked, addresses.is_empty()) {
+        (_, true) => none(format!(
+            "Service {id} has no address yet; see its Events, and who is to give it one"
+        )),
+        (Some(asked), _) if !addresses.contains(&Address::Ip(asked)) => {
+            let message = format!("{asked} was asked for, and Service {id} has another address");
+            Some(Err(("AddressNotUsable", message)))
+        }
+        _ => Some(Ok(addresses)),
     }
 }
 

@@ -154,6 +154,41 @@ fn an_address_that_cannot_be_bound_is_told_and_left_out() {
 }
 
 #[test]
+fn parameters_that_nobody_knows_are_refused_with_what_refers_to_them() {
+    let class = |parameters: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: tidegate}}\nspec: \
+             {{controllerName: tidegate.dev/gateway-controller{parameters}}}\n"
+        )
+    };
+    let wanted = "parametersRef: {group: invalid.io, kind: Sizes, name: large}";
+    let own = WEB_AND_EDGE.replace(
+        "  listeners:",
+        &format!("  infrastructure: {{{wanted}}}\n  listeners:"),
+    );
+    let by_class = class(&format!(", {wanted}"));
+    for (yaml, of_class) in [
+        (own + &class(""), "True Accepted"),
+        (WEB_AND_EDGE.to_owned() + &by_class, "False InvalidParameters"),
+    ] {
+        let fixture = fixture(&format!("{yaml}---\n{}", route_with_rule("")));
+        assert_eq!(fixture.listeners(), [""; 0], "it is not served");
+        let written = |kind, name| written(&fixture, kind, name, &bound(&[]));
+        let gateway = written(Kind::Gateway, "edge");
+        assert_eq!(
+            conditions(&gateway),
+            ["Accepted=False InvalidParameters", "Programmed=False Invalid"]
+        );
+        let message = gateway["conditions"][0]["message"].as_str().unwrap();
+        assert!(message.contains("Sizes of \"invalid.io\""), "{message}");
+        assert_eq!(
+            conditions(&written(Kind::GatewayClass, "tidegate"))[0],
+            format!("Accepted={of_class}")
+        );
+    }
+}
+
+#[test]
 fn what_a_gateway_shows_endpoints_is_told_while_there_is_something() {
     let with = WEB_AND_EDGE.replace(
         "  listeners:",
