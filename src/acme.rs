@@ -6,8 +6,8 @@
 //!                               └────────────────────────┘ what is there, read again every second
 //! ```
 //! The store is the only truth. What this replica serves and answers is what is in the store, whoever put it there; so
-//! replicas that share a directory serve the same certificates and answer each other's challenges. Who orders holds a
-//! lock on it ([`store`]), which the kernel takes away when the process ends, however it ends.
+//! replicas that share it serve the same certificates and answer each other's challenges. Who orders holds a lock on it. Where
+//! its bytes are is the affair of its [`vault`]: a directory, or what somebody else brings.
 //!
 //! Each name has a certificate of its own, so that a name whose DNS is wrong harms no other. What to do and when is
 //! decided in [`plan`], on plain data. Everything here is on the control plane; nothing is on the path of a request but
@@ -21,8 +21,9 @@ pub mod plan;
 mod runner;
 pub mod status;
 pub mod store;
+pub mod vault;
 
-pub use runner::{Change, Runner, Wanted};
+pub use runner::{Change, Runner, Vaults, Wanted};
 pub use status::{CertificateStatus, State, Status};
 
 /// The source of what comes from here.

@@ -77,11 +77,16 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
     /// What is given up before the end.
     resign: Vec<kubernetes::Resign>,
+    desk: Arc<Desk>,
+    /// Whether the lock of the ACME store is given back.
+    rested: watch::Receiver<bool>,
     injector: Option<Injector>,
 }
 
 /// Messages that may wait for the conductor; sources wait when it is full.
 const MAX_MESSAGES: usize = 64;
+/// How long the lock of the ACME store may take to be given back, its last orders included.
+const REST: Duration = Duration::from_secs(12);
 /// How often a drain looks whether everything has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -159,7 +164,8 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         opened.push((name, follow));
     }
     let wanted = desk.wanted();
-    let (runner, delta) = tokio::task::spawn_blocking(move || acme::Runner::open(wanted)).await?;
+    let (runner, delta) = acme::Runner::open(wanted, certificates::vaults()).await;
+    let rested = runner.rested();
     if !delta.is_empty() {
         conductor.take(&SourceName::new(acme::SOURCE), delta, None);
     }
@@ -267,6 +273,8 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         metrics,
         tasks,
         resign,
+        desk,
+        rested,
         injector,
     })
 }
@@ -322,6 +330,7 @@ impl Running {
     pub async fn drain(mut self) -> bool {
         self.gates.close("draining", "the process is ending");
         let times = self.process.drain();
+        self.desk.end();
         let resign: JoinSet<()> = self.resign.drain(..).map(kubernetes::Resign::resign).collect();
         tokio::time::sleep(times.lag).await;
         if let Some(injector) = &mut self.injector {
@@ -337,6 +346,7 @@ impl Running {
         }
         let ended = self.workers.connections() == 0;
         resign.join_all().await;
+        let _ = tokio::time::timeout(REST, self.rested.wait_for(|rested| *rested)).await;
         self.stop().await;
         ended
     }

@@ -6,8 +6,8 @@
 //! What goes wrong ends it with a [`Failed`], which says in words what and whether the authority counts it. Trying again is
 //! not decided here.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
@@ -49,6 +49,8 @@ pub(super) struct Office {
     shown: watch::Receiver<BTreeSet<String>>,
     /// Has the store looked at at once.
     look: Arc<Notify>,
+    /// The tokens whose answers were put into the store and are there still, by the name of the order.
+    given: std::sync::Mutex<BTreeMap<ManagedName, Vec<String>>>,
 }
 
 /// Why an order came to nothing.
@@ -62,6 +64,8 @@ pub(super) struct Failed {
     pub(super) retry_after: Option<Duration>,
     /// Whether that goes for all names.
     pub(super) for_all: bool,
+    /// Whether the authority does not know the account: the next try opens a new one.
+    pub(super) no_account: bool,
 }
 
 /// An account as it is kept.
@@ -86,6 +90,7 @@ impl Office {
             account: Mutex::new(None),
             shown,
             look,
+            given: std::sync::Mutex::default(),
         }
     }
 
@@ -102,9 +107,15 @@ impl Office {
                 PATIENCE.as_secs() / 60
             )))
         });
-        if ended.is_err() {
+        self.end_answer(name).await;
+        if let Err(failed) = &ended {
             // The directory or the account may be others by the next try.
             *self.account.lock().await = None;
+            if failed.no_account
+                && let Err(error) = self.store.remove_account().await
+            {
+                tracing::error!("{error}");
+            }
         }
         ended
     }
@@ -163,12 +174,8 @@ impl Office {
             made => made,
         }
         .map_err(|error| self.failed(&error))?;
-        let mut left = LeftBehind {
-            store: &self.store,
-            tokens: Vec::new(),
-        };
         let mut records = Vec::new();
-        let proven = self.prove(&mut order, &mut left, &mut records).await;
+        let proven = self.prove(&mut order, name, &mut records).await;
         for (record, value) in &records {
             if let ChallengeKind::Dns(hook) = &self.settings.challenge
                 && let Err(error) = hook::run(hook, Verb::Remove, record, value).await
@@ -176,8 +183,7 @@ impl Office {
                 tracing::warn!(%name, "a record was left behind in DNS: {error}");
             }
         }
-        drop(left);
-        self.look.notify_one();
+        self.end_answer(name).await;
         proven?;
         self.sign(&mut order, name).await
     }
@@ -186,7 +192,7 @@ impl Office {
     async fn prove(
         &self,
         order: &mut Order,
-        left: &mut LeftBehind<'_>,
+        name: &ManagedName,
         records: &mut Vec<(String, String)>,
     ) -> Result<(), Failed> {
         let mut waiting = order.authorizations();
@@ -227,7 +233,7 @@ impl Office {
                     .map_err(Failed::refused)?;
                 tokio::time::sleep(hook.settle).await;
             } else {
-                self.show(answer, left).await?;
+                self.show(answer, name).await?;
             }
             challenge.set_ready().await.map_err(|error| self.failed(&error))?;
         }
@@ -240,11 +246,11 @@ impl Office {
     }
 
     /// Puts an answer into the store and waits until it is given, here and by the other replicas.
-    async fn show(&self, answer: Answer, left: &mut LeftBehind<'_>) -> Result<(), Failed> {
+    async fn show(&self, answer: Answer, name: &ManagedName) -> Result<(), Failed> {
         let token = answer.token.clone();
-        let store = Arc::clone(&self.store);
-        blocking(move || store.put_answer(&answer)).await?;
-        left.tokens.push(token.clone());
+        // Before it is there, so that it goes whatever happens.
+        self.given().entry(name.clone()).or_default().push(token.clone());
+        self.store.put_answer(&answer).await?;
         self.look.notify_one();
         let mut shown = self.shown.clone();
         let gone = shown.wait_for(|tokens| tokens.contains(&token)).await.is_err();
@@ -253,6 +259,29 @@ impl Office {
         }
         tokio::time::sleep(self.settings.pace.spread).await;
         Ok(())
+    }
+
+    /// Takes away what was answered for an order.
+    async fn end_answer(&self, name: &ManagedName) {
+        let tokens = self.given().remove(name);
+        for token in tokens.into_iter().flatten() {
+            if let Err(error) = self.store.remove_answer(&token).await {
+                tracing::warn!("an answer was left behind: {error}");
+            }
+            self.look.notify_one();
+        }
+    }
+
+    /// Takes away the answers of orders that were broken off.
+    pub(super) async fn end_answers(&self) {
+        let names: Vec<_> = self.given().keys().cloned().collect();
+        for name in names {
+            self.end_answer(&name).await;
+        }
+    }
+
+    fn given(&self) -> MutexGuard<'_, BTreeMap<ManagedName, Vec<String>>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the authority has found wrong.
@@ -299,8 +328,7 @@ impl Office {
                 "what the authority signed is for another name".to_owned(),
             ));
         }
-        let (store, name) = (Arc::clone(&self.store), name.clone());
-        blocking(move || store.put_certificate(&name, &chain, &key)).await?;
+        self.store.put_certificate(name, &chain, &key).await?;
         Ok(certificate)
     }
 
@@ -310,8 +338,7 @@ impl Office {
         if let Some(account) = &*used {
             return Ok(account.clone());
         }
-        let store = Arc::clone(&self.store);
-        let kept: Option<Kept> = blocking(move || store.account()).await?;
+        let kept: Option<Kept> = self.store.account().await?;
         let account = match kept {
             Some(kept) => self.restore(kept).await?,
             None => self.open_account().await?,
@@ -364,36 +391,12 @@ impl Office {
     }
 
     async fn keep(&self, credentials: AccountCredentials) -> Result<(), Failed> {
-        let (store, contact) = (Arc::clone(&self.store), self.settings.contact.clone());
-        let kept = Kept { contact, credentials };
-        blocking(move || store.put_account(&kept)).await
+        let contact = self.settings.contact.clone();
+        Ok(self.store.put_account(&Kept { contact, credentials }).await?)
     }
 
     fn failed(&self, error: &Error) -> Failed {
-        let failed = judge(error, self.way.heard());
-        if is(error, "accountDoesNotExist") {
-            // The next try opens a new one.
-            if let Err(error) = self.store.remove_account() {
-                tracing::error!("{error}");
-            }
-        }
-        failed
-    }
-}
-
-/// Answers that an order has put into the store; they go when it ends, however it ends.
-struct LeftBehind<'a> {
-    store: &'a Store,
-    tokens: Vec<String>,
-}
-
-impl Drop for LeftBehind<'_> {
-    fn drop(&mut self) {
-        for token in &self.tokens {
-            if let Err(error) = self.store.remove_answer(token) {
-                tracing::warn!("{error}");
-            }
-        }
+        judge(error, self.way.heard())
     }
 }
 
@@ -404,6 +407,7 @@ impl Failed {
             why,
             retry_after: None,
             for_all: false,
+            no_account: false,
         }
     }
 
@@ -433,6 +437,7 @@ fn judge(error: &Error, heard: Option<Duration>) -> Failed {
                 why: words(problem),
                 retry_after: heard,
                 for_all: limited,
+                no_account: is(error, "accountDoesNotExist"),
             }
         }
         Error::Timeout(_) => Failed::refused("the authority took too long".to_owned()),
@@ -504,16 +509,6 @@ fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static
     CertificateIdentifier::try_from(first).ok()
 }
 
-/// Does what waits for a disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, Failed> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(error) => Err(Failed::unwell(error.to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -571,11 +566,12 @@ mod tests {
                 why: why.to_owned(),
                 retry_after: heard,
                 for_all,
+                no_account: false,
             };
             assert_eq!(judge(&error, heard), expected);
         }
         let long = Error::Other("x".repeat(100_000).into());
         assert!(judge(&long, None).why.len() < 600);
-        assert!(is(&problem("accountDoesNotExist", 400), "accountDoesNotExist"));
+        assert!(judge(&problem("accountDoesNotExist", 400), None).no_account);
     }
 }

@@ -3,26 +3,37 @@
 //!
 //! ```text
 //!  ┌► read the store ─► give what is new ─► plan ─► lock (then read again: another may have done it) ─► begin orders ─┐
-//!  └───────── a second passes, an answer is to be given, an order has ended, something else is wanted ◄───────────────┘
+//!  └── the store says that it changed, a second passes, an answer is to be given, an order has ended, another wish ◄──┘
 //! ```
+//! A lock that is lost (another takes its holder for dead) ends the orders under way: what they would write is refused anyway. At the
+//! end of the process nothing more is begun, what is under way has a little time, and then the lock is given back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 
 use super::challenge;
 use super::order::{Failed, Office};
 use super::plan::{self, Entry, Failure, Notes, Plan, Window};
 use super::status::{CertificateStatus, State, Status, span};
-use super::store::{Answer, Contents, Lock, Store, Stored, unix};
+use super::store::{Answer, Contents, Lock, Store, StoreError, Stored, unix};
+use super::vault::{Asked, Vault};
 use crate::model::acme::Acme;
 use crate::model::{Certificate, Challenges, Delta, ManagedName};
 
-/// Nothing is begun for so long when the store cannot be written: an order whose fruit is lost is counted all the same.
+/// Nothing is begun for so long when the store cannot be written, in seconds: an order whose fruit is lost is counted all the same.
 const STORE_PAUSE: u64 = 300;
+/// Nothing is begun for so long when the lock cannot be asked for, in seconds: nothing is lost by that.
+const LOCK_PAUSE: u64 = 5;
+/// How long orders that are under way have at the end of the process.
+const LAST_ORDERS: Duration = Duration::from_secs(5);
+
+/// Opens what an account keeps its things in.
+pub type Vaults = Arc<dyn Fn(Arc<Acme>) -> Asked<'static, Result<Arc<dyn Vault>, StoreError>> + Send + Sync>;
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +42,8 @@ pub struct Wanted {
     pub acme: Option<Arc<Acme>>,
     /// For which names.
     pub names: BTreeSet<ManagedName>,
+    /// Whether the process ends, and nothing more is to be begun.
+    pub ends: bool,
 }
 
 /// What is to go into the snapshot.
@@ -45,6 +58,11 @@ pub struct Change {
 /// Gets certificates for the life of the process.
 pub struct Runner {
     wanted: watch::Receiver<Wanted>,
+    vaults: Vaults,
+    /// True when the process ends and the lock is given back.
+    rested: watch::Sender<bool>,
+    /// When orders under way are given up, at the end.
+    last_orders: Option<Instant>,
     status: watch::Sender<Status>,
     session: Option<Session>,
     /// Certificates that were given to the snapshot.
@@ -63,7 +81,11 @@ struct Session {
     store: Arc<Store>,
     office: Arc<Office>,
     contents: Contents,
+    /// Says that the store may be another.
+    changes: Option<watch::Receiver<u64>>,
     lock: Option<Lock>,
+    /// Why the lock cannot be asked for.
+    no_lock: Option<StoreError>,
     /// Whether another replica has the lock.
     locked_out: bool,
     tasks: JoinSet<Ended>,
@@ -87,10 +109,12 @@ enum Ended {
 }
 
 impl Runner {
-    /// Reads what is in the store, so that the first snapshot has it. Waits for disks.
-    pub fn open(wanted: watch::Receiver<Wanted>) -> (Self, Delta) {
+    /// Reads what is in the store, so that the first snapshot has it.
+    pub async fn open(wanted: watch::Receiver<Wanted>, vaults: Vaults) -> (Self, Delta) {
         let mut runner = Self {
             status: watch::Sender::new(Status::default()),
+            rested: watch::Sender::new(false),
+            last_orders: None,
             session: None,
             given: BTreeMap::new(),
             answered: Vec::new(),
@@ -98,11 +122,12 @@ impl Runner {
             orders_failed: 0,
             problem: None,
             wanted,
+            vaults,
         };
         let wanted = runner.wanted.borrow().clone();
-        runner.session = runner.start(&wanted);
+        runner.session = runner.start(&wanted).await;
         if let Some(session) = &mut runner.session {
-            session.read_now(&wanted.names);
+            session.read(&wanted.names).await;
         }
         let delta = runner.news(&wanted.names);
         runner.report(&wanted.names);
@@ -114,16 +139,23 @@ impl Runner {
         self.status.subscribe()
     }
 
+    /// True once the process ends ([`Wanted::ends`]) and the lock is given back.
+    pub fn rested(&self) -> watch::Receiver<bool> {
+        self.rested.subscribe()
+    }
+
     /// Runs until nobody takes changes any more.
     pub async fn run(mut self, changes: mpsc::Sender<Change>) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            if self.session.as_ref().map(|session| &session.settings) != wanted.acme.as_ref() {
+            if self.session.as_ref().map(|session| &session.settings) != wanted.acme.as_ref()
+                && let Some(session) = self.session.take()
+            {
                 // Orders under way end with it.
-                self.session = None;
+                session.end_now().await;
             }
             if self.session.is_none() && wanted.acme.is_some() {
-                self.session = tokio::task::block_in_place(|| self.start(&wanted));
+                self.session = self.start(&wanted).await;
             }
             if let Some(session) = &mut self.session {
                 session.read(&wanted.names).await;
@@ -131,9 +163,12 @@ impl Runner {
             if !self.give(&wanted.names, &changes).await {
                 return;
             }
+            if wanted.ends {
+                self.rest().await;
+            }
             let again = match &mut self.session {
-                Some(session) => session.act(&wanted.names).await,
-                None => false,
+                Some(session) if !wanted.ends => session.act(&wanted.names).await,
+                _ => false,
             };
             self.report(&wanted.names);
             if !again && !self.wait().await {
@@ -142,17 +177,38 @@ impl Runner {
         }
     }
 
-    fn start(&mut self, wanted: &Wanted) -> Option<Session> {
+    async fn start(&mut self, wanted: &Wanted) -> Option<Session> {
         let settings = wanted.acme.as_ref()?;
-        match Session::open(settings) {
-            Ok(session) => {
+        match (self.vaults)(Arc::clone(settings)).await {
+            Ok(vault) => {
                 self.say(None);
-                Some(session)
+                Some(Session::new(settings, vault))
             }
             Err(problem) => {
-                self.say(Some(problem));
+                self.say(Some(problem.to_string()));
                 None
             }
+        }
+    }
+
+    /// Gives the lock back once no order is under way, or they have had their time. What is in the store is served on.
+    async fn rest(&mut self) {
+        let now = Instant::now();
+        let deadline = *self.last_orders.get_or_insert(now + LAST_ORDERS);
+        if let Some(session) = &mut self.session {
+            if !session.tasks.is_empty() && now < deadline {
+                return;
+            }
+            session.let_go().await;
+        }
+        self.rested.send_replace(true);
+    }
+
+    fn count(&mut self, good: Option<bool>) {
+        match good {
+            Some(true) => self.orders_ok += 1,
+            Some(false) => self.orders_failed += 1,
+            None => {}
         }
     }
 
@@ -225,25 +281,16 @@ impl Runner {
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,
             };
         };
-        tokio::select! {
+        let ended = tokio::select! {
             changed = self.wanted.changed() => return changed.is_ok(),
-            () = session.look.notified() => {}
-            () = tokio::time::sleep(session.settings.pace.look) => {}
-            Some(ended) = session.tasks.join_next_with_id() => {
-                let (id, ended) = match ended {
-                    Ok((id, ended)) => (id, ended),
-                    Err(error) => {
-                        let failed = Failed::unwell(format!("the order was broken off: {error}"));
-                        (error.id(), Ended::Order(Err(failed)))
-                    }
-                };
-                match session.end(id, ended).await {
-                    Some(true) => self.orders_ok += 1,
-                    Some(false) => self.orders_failed += 1,
-                    None => {}
-                }
-            }
-        }
+            () = session.look.notified() => return true,
+            () = changed(&mut session.changes) => return true,
+            () = lost(&mut session.lock) => return true,
+            () = tokio::time::sleep(session.settings.pace.look) => return true,
+            Some(ended) = session.tasks.join_next_with_id() => ended,
+        };
+        let good = session.ended(ended).await;
+        self.count(good);
         true
     }
 
@@ -253,7 +300,8 @@ impl Runner {
         let mut problem = self.problem.clone();
         if let Some(session) = &self.session {
             certificates = session.status(names, now);
-            problem = session.contents.broken.first().map(ToString::to_string);
+            let broken = session.contents.broken.first();
+            problem = broken.or(session.no_lock.as_ref()).map(ToString::to_string);
         } else {
             let has_account = self.wanted.borrow().acme.is_some();
             let why = || "there is no account: write acme in the configuration file".to_owned();
@@ -292,9 +340,9 @@ impl Runner {
 }
 
 impl Session {
-    fn open(settings: &Arc<Acme>) -> Result<Self, String> {
-        let store = Store::open(&settings.store, &settings.directory).map_err(|error| error.to_string())?;
-        let store = Arc::new(store);
+    fn new(settings: &Arc<Acme>, vault: Arc<dyn Vault>) -> Self {
+        let changes = vault.changes();
+        let store = Arc::new(Store::new(vault));
         let look = Arc::new(Notify::new());
         let shown = watch::Sender::new(BTreeSet::new());
         let office = Office::new(
@@ -303,12 +351,14 @@ impl Session {
             shown.subscribe(),
             Arc::clone(&look),
         );
-        Ok(Self {
+        Self {
             settings: Arc::clone(settings),
             office: Arc::new(office),
             store,
             contents: Contents::default(),
+            changes,
             lock: None,
+            no_lock: None,
             locked_out: false,
             tasks: JoinSet::new(),
             busy: BTreeMap::new(),
@@ -316,53 +366,85 @@ impl Session {
             held_until: 0,
             look,
             shown,
-        })
-    }
-
-    fn read_now(&mut self, names: &BTreeSet<ManagedName>) {
-        self.contents = self.store.read(names.iter(), &self.contents, SystemTime::now());
+        }
     }
 
     async fn read(&mut self, names: &BTreeSet<ManagedName>) {
-        let (store, names) = (Arc::clone(&self.store), names.clone());
+        if let Some(changes) = &mut self.changes {
+            changes.mark_unchanged();
+        }
         let before = std::mem::take(&mut self.contents);
-        let read = move || store.read(names.iter(), &before, SystemTime::now());
-        match tokio::task::spawn_blocking(read).await {
-            Ok(contents) => self.contents = contents,
-            Err(error) => tracing::error!(%error, "the ACME store was not read"),
+        self.contents = self.store.read(names, before, SystemTime::now()).await;
+    }
+
+    /// Ends what is under way, and gives the lock back.
+    async fn end_now(mut self) {
+        self.let_go().await;
+    }
+
+    async fn let_go(&mut self) {
+        self.tasks.shutdown().await;
+        self.busy.clear();
+        if let Some(lock) = self.lock.take() {
+            if lock.is_held() {
+                self.office.end_answers().await;
+            }
+            lock.give_back().await;
         }
     }
 
     /// Begins what the plan says. True: the lock was just taken, and the store is to be read again first.
     async fn act(&mut self, names: &BTreeSet<ManagedName>) -> bool {
+        if self.lock.as_ref().is_some_and(|lock| !lock.is_held()) {
+            if !self.tasks.is_empty() {
+                tracing::warn!("the lock of the ACME store is lost; the orders under way are given up");
+            }
+            self.let_go().await;
+        }
         let now = unix(SystemTime::now());
         self.begun.retain(|at| *at + plan::WINDOW > now);
         let plan = self.plan(names, now);
         self.locked_out = false;
         if plan.is_empty() {
-            if self.tasks.is_empty() {
-                self.lock = None;
+            if self.tasks.is_empty()
+                && let Some(lock) = self.lock.take()
+            {
+                // What an order could not take away, whose task had come to grief.
+                self.office.end_answers().await;
+                lock.give_back().await;
             }
             return false;
         }
         if self.lock.is_none() {
-            match self.store.lock() {
-                Ok(Some(lock)) => {
-                    self.lock = Some(lock);
-                    // Whoever put them there is gone.
-                    self.store.sweep();
-                    return true;
+            match self.take_lock().await {
+                Ok(is_ours) => {
+                    self.no_lock = None;
+                    self.locked_out = !is_ours;
+                    return is_ours;
                 }
-                Ok(None) => self.locked_out = true,
                 Err(error) => {
-                    tracing::error!("ACME store: {error}");
-                    self.held_until = now + STORE_PAUSE;
+                    self.no_lock = Some(error);
+                    self.held_until = now + LOCK_PAUSE;
                 }
             }
             return false;
         }
         self.begin(plan, now).await;
         false
+    }
+
+    async fn take_lock(&mut self) -> Result<bool, StoreError> {
+        let vault = self.store.vault();
+        let Some(lock) = vault.lock().await? else {
+            return Ok(false);
+        };
+        // Whoever put them there is gone.
+        if let Err(error) = vault.sweep().await {
+            lock.give_back().await;
+            return Err(error);
+        }
+        self.lock = Some(lock);
+        Ok(true)
     }
 
     fn plan(&self, names: &BTreeSet<ManagedName>, now: u64) -> Plan {
@@ -422,7 +504,18 @@ impl Session {
         self.contents.entries.get(name)?.certificate.clone()
     }
 
-    /// Notes how something has ended; says whether an order that did was good.
+    /// Notes how a task has ended; says whether an order that did was good.
+    async fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) -> Option<bool> {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, ended),
+            Err(error) => {
+                let failed = Failed::unwell(format!("the order was broken off: {error}"));
+                (error.id(), Ended::Order(Err(failed)))
+            }
+        };
+        self.end(id, ended).await
+    }
+
     async fn end(&mut self, id: Id, ended: Ended) -> Option<bool> {
         let (name, _) = self.busy.remove(&id)?;
         let now = unix(SystemTime::now());
@@ -477,12 +570,8 @@ impl Session {
 
     /// Keeps notes; false: that was not possible, and nothing is begun for a while.
     async fn note(&mut self, name: &ManagedName, notes: Notes) -> bool {
-        let (store, kept) = (Arc::clone(&self.store), name.clone());
-        let put = tokio::task::spawn_blocking(move || store.put_notes(&kept, &notes)).await;
-        let wrong = match put {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+        let Err(wrong) = self.store.put_notes(name, &notes).await else {
+            return true;
         };
         tracing::error!(%name, "ACME store: {wrong}; nothing is ordered for {}", span(STORE_PAUSE));
         self.held_until = unix(SystemTime::now()) + STORE_PAUSE;
@@ -527,6 +616,26 @@ impl Session {
             }
         };
         names.iter().map(one).collect()
+    }
+}
+
+/// Waits until the store says that it may be another, if it ever does.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    let told = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        // Nobody tells: one looks.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until the lock is lost.
+async fn lost(lock: &mut Option<Lock>) {
+    match lock {
+        Some(lock) if lock.is_held() => lock.lost().await,
+        _ => std::future::pending().await,
     }
 }
 

@@ -1,71 +1,29 @@
-//! The store: a directory with the account, the certificates, what is remembered of each name, and the answers that are
-//! given right now. Replicas may share it.
-//!
-//! ```text
-//! STORE/ca.example-1f2e3d4c/             one per authority, so that a change of it takes nothing over
-//!   account.json                         the account and its key
-//!   certificates/shop.example.com.pem    chain and private key, one file, so that they always belong together
-//!   notes/shop.example.com.json          failures, when the authority wants a renewal
-//!   answers/TOKEN.json                   what authorities are answered, while an order runs
-//!   lock                                 held (flock) by who orders
-//! ```
-//! Files are written beside their place and renamed, so that nobody ever reads half of one. Directories are made 0700 and files
-//! 0600; what others may read or write is refused with its place, because a key that was readable is no longer a secret.
-//!
-//! The lock belongs to an open file, so the kernel takes it away when its process ends, however that happens: it is
-//! never stale. On a network file system it needs one that knows `flock` between hosts (NFSv4, CephFS).
-//!
-//! A Secret and a Lease of Kubernetes could stand where this directory does: [`Store`] is all that the rest knows of it.
+//! The store: the account, the certificates, what is remembered of each name, and the answers that are given right now, of one
+//! authority. It knows what the bytes mean that a [vault](super::vault) keeps: a directory, or Secrets of a cluster. Replicas may
+//! share it.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Life, Notes};
-use crate::model::acme::DirectoryUrl;
+use super::vault::{Found, Key, Stamp, Token, Vault};
+pub use super::vault::{Lock, StoreError};
 use crate::model::tls::Origin;
 use crate::model::{Certificate, ManagedName};
 
-/// Bytes of the largest file that is read: chains are about 5 KB.
-const MAX_FILE: u64 = 256 * 1024;
-/// Answers that are read; orders that run at once need one each.
+/// Answers that are given; orders that run at once need one each.
 const MAX_ANSWERS: usize = 64;
 /// Seconds after which an answer that nobody took away is no longer given.
 const ANSWER_LIFE: u64 = 3600;
-/// The longest token; Let's Encrypt's have 43 characters.
-const MAX_TOKEN: usize = 128;
-
-/// How files begin that are being written.
-const NEW: &str = ".new-";
 
 /// A store of one authority.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
-}
-
-/// What is wrong with the store, or a file in it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct StoreError {
-    /// Where.
-    pub path: PathBuf,
-    /// What is wrong and what to do.
-    pub reason: String,
-}
-
-/// The right to order, until it is dropped or the process ends.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
+    vault: Arc<dyn Vault>,
 }
 
 /// What is there for the names that are wanted.
@@ -86,8 +44,15 @@ pub struct Stored {
     pub certificate: Option<Arc<Certificate>>,
     /// What is remembered.
     pub notes: Notes,
+    /// What was read of the certificate, and of the notes.
+    of_certificate: Seen,
+    of_notes: Seen,
+}
+
+/// What was read last, and what is wrong with it.
+#[derive(Clone, Debug, Default)]
+struct Seen {
     stamp: Option<Stamp>,
-    /// What is wrong with the certificate's file.
     wrong: Option<StoreError>,
 }
 
@@ -100,15 +65,6 @@ impl Stored {
             until: seconds(certificate.not_after()),
         })
     }
-}
-
-/// A file's identity and age: a rename over it changes both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    changed: (i64, i64),
-    length: u64,
-    mode: u32,
 }
 
 /// What an authority is answered about a name.
@@ -128,367 +84,244 @@ pub struct Answer {
 }
 
 impl Store {
-    /// Opens the store for an authority; makes what is missing.
-    ///
-    /// # Errors
-    /// It cannot be made, or others may look into it.
-    pub fn open(base: &Path, directory: &DirectoryUrl) -> Result<Self, StoreError> {
-        let hash = digest::digest(&digest::SHA256, directory.as_str().as_bytes());
-        let hash = hash.as_ref().first_chunk::<4>().copied().unwrap_or_default();
-        let hash = u32::from_be_bytes(hash);
-        // A host may have colons (IPv6).
-        let host = directory.host().replace(':', "_");
-        let root = base.join(format!("{host}-{hash:08x}"));
-        make(base, true)?;
-        for path in [
-            root.clone(),
-            root.join("certificates"),
-            root.join("notes"),
-            root.join("answers"),
-        ] {
-            make(&path, false)?;
-        }
-        Ok(Self { root })
+    /// What a vault keeps.
+    pub fn new(vault: Arc<dyn Vault>) -> Self {
+        Self { vault }
     }
 
-    /// Where it is.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Tries to get the right to order; none: another has it.
-    ///
-    /// # Errors
-    /// The file cannot be opened or locked.
-    pub fn lock(&self) -> Result<Option<Lock>, StoreError> {
-        let path = self.root.join("lock");
-        let opened = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path);
-        let file = opened.map_err(at(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
-        }
+    /// What keeps it.
+    pub fn vault(&self) -> &dyn Vault {
+        &*self.vault
     }
 
     /// What is there for these names now. What has not changed since `before` is taken from there.
-    pub fn read<'a>(
-        &self,
-        names: impl Iterator<Item = &'a ManagedName>,
-        before: &Contents,
-        now: SystemTime,
-    ) -> Contents {
-        let mut contents = Contents::default();
+    pub async fn read(&self, names: &BTreeSet<ManagedName>, before: Contents, now: SystemTime) -> Contents {
+        let stamp = |name: &ManagedName, of: fn(&Stored) -> &Seen| {
+            let stored = before.entries.get(name)?;
+            of(stored).stamp.clone()
+        };
+        let mut wanted = Vec::new();
         for name in names {
-            let mut stored = self.certificate(name, before.entries.get(name), now);
-            contents.broken.extend(stored.wrong.clone());
-            match self.json(&self.path("notes", name, "json")) {
-                Ok(notes) => stored.notes = notes.unwrap_or_default(),
-                Err(error) => contents.broken.push(error),
-            }
-            contents.entries.insert(name.clone(), stored);
+            let certificate = stamp(name, |stored| &stored.of_certificate);
+            wanted.push((Key::Certificate(name.clone()), certificate));
+            wanted.push((Key::Notes(name.clone()), stamp(name, |stored| &stored.of_notes)));
         }
-        self.answers(&mut contents, now);
-        contents
+        let mut broken: Vec<_> = self.vault.trouble().into_iter().collect();
+        match self.vault.answers().await {
+            Ok(keys) => wanted.extend(keys.into_iter().map(|key| (key, None))),
+            Err(error) => broken.push(error),
+        }
+        let keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
+        let found = self.vault.read(wanted).await;
+        // Certificates are parsed there.
+        let vault = Arc::clone(&self.vault);
+        let read = move || {
+            let mut contents = Contents {
+                broken,
+                ..Contents::default()
+            };
+            for (key, found) in keys.into_iter().zip(found) {
+                contents.take(&*vault, key, found, &before, unix(now));
+            }
+            contents.finish()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the ACME store was not read");
+            Contents::default()
+        })
     }
 
     /// The account; none: there is none yet.
     ///
     /// # Errors
-    /// The file cannot be used.
-    pub fn account<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
-        self.json(&self.root.join("account.json"))
+    /// It cannot be used.
+    pub async fn account<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        let found = self.vault.read(vec![(Key::Account, None)]).await;
+        match found.into_iter().next().unwrap_or(Ok(Found::Nothing))? {
+            Found::New(_, text) => parse(&*self.vault, &Key::Account, &text).map(Some),
+            Found::Nothing | Found::Same => Ok(None),
+        }
     }
 
     /// Keeps the account.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put_account(&self, account: &impl Serialize) -> Result<(), StoreError> {
-        self.put_json(&self.root.join("account.json"), account)
+    pub async fn put_account(&self, account: &impl Serialize) -> Result<(), StoreError> {
+        self.put_json(Key::Account, account).await
     }
 
     /// Forgets the account, which the authority does not know any more.
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn remove_account(&self) -> Result<(), StoreError> {
-        remove(&self.root.join("account.json"))
+    pub async fn remove_account(&self) -> Result<(), StoreError> {
+        self.vault.remove(Key::Account).await
     }
 
     /// Keeps a certificate: its chain and its key, both PEM.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put_certificate(&self, name: &ManagedName, chain: &str, key: &str) -> Result<(), StoreError> {
+    pub async fn put_certificate(
+        &self,
+        name: &ManagedName,
+        chain: &str,
+        key: &str,
+    ) -> Result<(), StoreError> {
         let text = format!("{}\n{}\n", chain.trim_end(), key.trim_end());
-        put(&self.path("certificates", name, "pem"), text.as_bytes())
+        self.vault
+            .put(Key::Certificate(name.clone()), text.into_bytes())
+            .await
     }
 
     /// Keeps what is to be remembered of a name.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put_notes(&self, name: &ManagedName, notes: &Notes) -> Result<(), StoreError> {
-        self.put_json(&self.path("notes", name, "json"), notes)
+    pub async fn put_notes(&self, name: &ManagedName, notes: &Notes) -> Result<(), StoreError> {
+        self.put_json(Key::Notes(name.clone()), notes).await
     }
 
     /// Has an authority answered, by all replicas.
     ///
     /// # Errors
-    /// Its token is none that can be a file's name, or it cannot be written.
-    pub fn put_answer(&self, answer: &Answer) -> Result<(), StoreError> {
-        let path = self.answer_path(&answer.token)?;
-        self.put_json(&path, answer)
+    /// Its token is none, or it cannot be written.
+    pub async fn put_answer(&self, answer: &Answer) -> Result<(), StoreError> {
+        self.put_json(answer_key(&answer.token)?, answer).await
     }
 
     /// Ends an answer.
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn remove_answer(&self, token: &str) -> Result<(), StoreError> {
-        remove(&self.answer_path(token)?)
+    pub async fn remove_answer(&self, token: &str) -> Result<(), StoreError> {
+        self.vault.remove(answer_key(token)?).await
     }
 
-    /// Takes away answers that were left behind, and files whose writing never ended. For who holds the lock and has no
-    /// order under way.
-    pub fn sweep(&self) {
-        for path in files(&self.root.join("answers")).unwrap_or_default() {
-            let _ = remove(&path);
-        }
-        for directory in ["", "certificates", "notes", "answers"] {
-            let entries = fs::read_dir(self.root.join(directory));
-            for entry in entries.into_iter().flatten().flatten() {
-                if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
-                    let _ = remove(&entry.path());
-                }
+    async fn put_json(&self, key: Key, value: &impl Serialize) -> Result<(), StoreError> {
+        let text = serde_json::to_vec_pretty(value)
+            .map_err(|error| StoreError::new(self.vault.place(&key), error.to_string()))?;
+        self.vault.put(key, text).await
+    }
+}
+
+impl Contents {
+    /// Takes what was found under a key.
+    fn take(
+        &mut self,
+        vault: &dyn Vault,
+        key: Key,
+        found: Result<Found, StoreError>,
+        before: &Self,
+        now: u64,
+    ) {
+        let known = |name: &ManagedName| before.entries.get(name).cloned().unwrap_or_default();
+        match &key {
+            Key::Certificate(name) => {
+                let before = known(name);
+                let stored = self.entries.entry(name.clone()).or_default();
+                let read = |text: &[u8]| certificate(vault, &key, name, text, now).map(Arc::new);
+                let before_it = (before.certificate, before.of_certificate);
+                let (certificate, seen) = renewed(found, before_it, read);
+                let ends = |one: &Arc<Certificate>| u64::try_from(one.not_after()).unwrap_or(0);
+                stored.certificate = certificate.filter(|one| ends(one) >= now);
+                stored.of_certificate = seen;
             }
-        }
-    }
-
-    fn answers(&self, contents: &mut Contents, now: SystemTime) {
-        let now = unix(now);
-        let paths = match files(&self.root.join("answers")) {
-            Ok(paths) => paths,
-            Err(error) => return contents.broken.push(error),
-        };
-        for path in paths.into_iter().take(MAX_ANSWERS * 4) {
-            match self.json::<Answer>(&path) {
-                // Gone since the directory was read.
-                Ok(None) => {}
-                Ok(Some(answer)) => {
-                    let is_given = answer.since.saturating_add(ANSWER_LIFE) > now;
-                    if is_given && contents.answers.len() < MAX_ANSWERS {
-                        contents.answers.push(answer);
+            Key::Notes(name) => {
+                let before = known(name);
+                let stored = self.entries.entry(name.clone()).or_default();
+                let before_it = (Some(before.notes), before.of_notes);
+                let (notes, seen) = renewed(found, before_it, |text| parse(vault, &key, text));
+                stored.notes = notes.unwrap_or_default();
+                stored.of_notes = seen;
+            }
+            Key::Answer(_) => match found {
+                Ok(Found::New(_, text)) => match parse::<Answer>(vault, &key, &text) {
+                    Ok(answer) => {
+                        let is_given = answer.since.saturating_add(ANSWER_LIFE) > now;
+                        if is_given && self.answers.len() < MAX_ANSWERS {
+                            self.answers.push(answer);
+                        }
                     }
-                }
-                Err(error) => contents.broken.push(error),
-            }
-        }
-        // The order of a directory is any.
-        contents.answers.sort_by(|one, other| one.token.cmp(&other.token));
-    }
-
-    fn certificate(&self, name: &ManagedName, before: Option<&Stored>, now: SystemTime) -> Stored {
-        let path = self.path("certificates", name, "pem");
-        let wrong = |error| Stored {
-            wrong: Some(error),
-            ..Stored::default()
-        };
-        let stamp = match fs::metadata(&path) {
-            Ok(found) => Stamp {
-                inode: found.ino(),
-                changed: (found.ctime(), found.ctime_nsec()),
-                length: found.len(),
-                mode: found.mode(),
+                    Err(error) => self.broken.push(error),
+                },
+                // Gone since the list was made.
+                Ok(Found::Nothing | Found::Same) => {}
+                Err(error) => self.broken.push(error),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Stored::default(),
-            Err(error) => return wrong(at(&path)(error)),
-        };
-        if let Some(before) = before.filter(|before| before.stamp == Some(stamp)) {
-            let mut same = before.clone();
-            let ended = |one: &Arc<Certificate>| u64::try_from(one.not_after()).unwrap_or(0) < unix(now);
-            if same.certificate.as_ref().is_some_and(ended) {
-                same.certificate = None;
-            }
-            return same;
-        }
-        let read = read(&path).and_then(|text| {
-            let origin = Origin::Named(path.to_string_lossy().into());
-            let made = Certificate::from_pem(origin, &text, &text, now);
-            let made = made.map_err(|error| StoreError {
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
-            if made.names().contains(name.pattern()) {
-                return Ok(made);
-            }
-            Err(StoreError {
-                path: path.clone(),
-                reason: format!("it is not for {name}"),
-            })
-        });
-        match read {
-            Ok(certificate) => Stored {
-                certificate: Some(Arc::new(certificate)),
-                stamp: Some(stamp),
-                ..Stored::default()
-            },
-            Err(error) => Stored {
-                stamp: Some(stamp),
-                ..wrong(error)
-            },
+            Key::Account => {}
         }
     }
 
-    fn path(&self, kind: &str, name: &ManagedName, ending: &str) -> PathBuf {
-        // No name that is managed has an underscore.
-        let star = if name.is_wildcard() { "_." } else { "" };
-        self.root
-            .join(kind)
-            .join(format!("{star}{}.{ending}", name.base()))
-    }
-
-    fn answer_path(&self, token: &str) -> Result<PathBuf, StoreError> {
-        // RFC 8555 §8.1: base64url.
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(good) {
-            return Err(StoreError {
-                path: self.root.join("answers"),
-                reason: "the authority's token is none (RFC 8555 §8.1)".to_owned(),
-            });
+    fn finish(mut self) -> Self {
+        // They come in any order.
+        self.answers.sort_by(|one, other| one.token.cmp(&other.token));
+        for stored in self.entries.values() {
+            let wrong = [&stored.of_certificate, &stored.of_notes].map(|seen| seen.wrong.clone());
+            self.broken.extend(wrong.into_iter().flatten());
         }
-        Ok(self.root.join("answers").join(format!("{token}.json")))
+        self
     }
+}
 
-    fn json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            _ => {}
-        }
-        let text = read(path)?;
-        // The library's message may quote what it has read, which may be a key.
-        let parsed = serde_json::from_slice(&text).map_err(|error| StoreError {
-            path: path.to_owned(),
-            reason: format!(
-                "it cannot be understood (line {}, column {}); remove it if it was changed by hand",
-                error.line(),
-                error.column()
-            ),
-        })?;
-        Ok(Some(parsed))
-    }
+/// What is there now, of what was there before and what was found.
+fn renewed<T>(
+    found: Result<Found, StoreError>,
+    before: (Option<T>, Seen),
+    read: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+) -> (Option<T>, Seen) {
+    let (stamp, read) = match found {
+        Ok(Found::Same) => return before,
+        Ok(Found::Nothing) => return (None, Seen::default()),
+        Ok(Found::New(stamp, text)) => (Some(stamp), read(&text)),
+        Err(error) => (None, Err(error)),
+    };
+    let (value, wrong) = match read {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error)),
+    };
+    (value, Seen { stamp, wrong })
+}
 
-    fn put_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-        let text = serde_json::to_vec_pretty(value).map_err(|error| StoreError {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-        put(path, &text)
+fn certificate(
+    vault: &dyn Vault,
+    key: &Key,
+    name: &ManagedName,
+    text: &[u8],
+    now: u64,
+) -> Result<Certificate, StoreError> {
+    let place = vault.place(key);
+    let origin = Origin::Named(place.as_str().into());
+    let now = UNIX_EPOCH + std::time::Duration::from_secs(now);
+    let made = Certificate::from_pem(origin, text, text, now)
+        .map_err(|error| StoreError::new(place.clone(), error.to_string()))?;
+    if made.names().contains(name.pattern()) {
+        return Ok(made);
     }
+    Err(StoreError::new(place, format!("it is not for {name}")))
+}
+
+fn parse<T: DeserializeOwned>(vault: &dyn Vault, key: &Key, text: &[u8]) -> Result<T, StoreError> {
+    // The library's message may quote what it has read, which may be a key.
+    serde_json::from_slice(text).map_err(|error| {
+        let reason = format!(
+            "it cannot be understood (line {}, column {}); remove it if it was changed by hand",
+            error.line(),
+            error.column()
+        );
+        StoreError::new(vault.place(key), reason)
+    })
+}
+
+fn answer_key(token: &str) -> Result<Key, StoreError> {
+    let wrong = || StoreError::new("answers", "the authority's token is none (RFC 8555 §8.1)");
+    Token::new(token).map(Key::Answer).ok_or_else(wrong)
 }
 
 /// Seconds since 1970.
 pub fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
-    move |error| StoreError {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
-}
-
-/// Makes a directory for the process alone. `shared`: one that is there already may be the user's, open to others.
-fn make(path: &Path, shared: bool) -> Result<(), StoreError> {
-    if !path.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(at(path))?;
-    }
-    let found = fs::metadata(path).map_err(at(path))?;
-    if !found.is_dir() {
-        return Err(StoreError {
-            path: path.to_owned(),
-            reason: "it is not a directory".to_owned(),
-        });
-    }
-    if shared {
-        return Ok(());
-    }
-    closed(path, found.permissions().mode(), "700")
-}
-
-/// Whether nobody else may look into it.
-fn closed(path: &Path, mode: u32, wanted: &str) -> Result<(), StoreError> {
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(StoreError {
-        path: path.to_owned(),
-        reason: format!(
-            "others may read or write it (mode {:o}); chmod {wanted}, and take keys in it for known",
-            mode & 0o7777
-        ),
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let file = File::open(path).map_err(at(path))?;
-    let mode = file.metadata().map_err(at(path))?.permissions().mode();
-    closed(path, mode, "600")?;
-    let mut text = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(at(path))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(StoreError {
-            path: path.to_owned(),
-            reason: format!("it is larger than {} KiB", MAX_FILE / 1024),
-        });
-    }
-    Ok(text)
-}
-
-/// Writes beside the place and renames. A crash leaves the old file or the new one.
-fn put(path: &Path, text: &[u8]) -> Result<(), StoreError> {
-    let new = path.with_file_name(format!("{NEW}{:016x}", fastrand::u64(..)));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)
-        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path))
-        .and_then(|()| {
-            path.parent()
-                .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-        });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&new);
-        at(path)(error)
-    })
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// The files of a directory whose writing is over.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = fs::read_dir(directory).map_err(at(directory))?;
-    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let done = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
-    Ok(paths.filter(done).collect())
 }
 
 #[cfg(test)]

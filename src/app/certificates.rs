@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::conductor::Message;
 use super::view::Live;
 use crate::acme::store::unix;
+use crate::acme::vault::{Files, StoreError, Vault};
 use crate::acme::{self, Runner, Status, Wanted};
 use crate::model::{Acme, Delta, ListenerName, ManagedName, SourceName};
 use crate::telemetry::gates::Gates;
@@ -49,6 +50,11 @@ impl Desk {
         self.wanted.send_modify(|wanted| wanted.acme = acme);
     }
 
+    /// The process ends: nothing more is ordered.
+    pub(super) fn end(&self) {
+        self.wanted.send_modify(|wanted| wanted.ends = true);
+    }
+
     /// Follows the listeners of a source.
     pub(super) fn follow(&self, source: &SourceName, delta: &Delta) {
         if delta.listeners.is_empty() {
@@ -70,6 +76,17 @@ impl Desk {
             other
         });
     }
+}
+
+/// Where accounts keep their things.
+pub(super) fn vaults() -> acme::Vaults {
+    Arc::new(|acme| {
+        Box::pin(async move {
+            let opened = tokio::task::spawn_blocking(move || Files::open(&acme.store, &acme.directory)).await;
+            let files = opened.unwrap_or_else(|error| Err(StoreError::new("store", error.to_string())))?;
+            Ok(Arc::new(files) as Arc<dyn Vault>)
+        })
+    })
 }
 
 /// What following the runner takes.

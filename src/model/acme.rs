@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use http::Uri;
 
 use super::UpstreamTls;
@@ -75,6 +76,13 @@ impl DirectoryUrl {
     /// The host in it, without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Eight hexadecimal digits that tell it from others of its host.
+    pub fn short_hash(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, self.text.as_bytes());
+        let hash = hash.as_ref().first_chunk::<4>().copied().unwrap_or_default();
+        format!("{:08x}", u32::from_be_bytes(hash))
     }
 }
 
