@@ -157,6 +157,10 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
     if sources.iter().any(|source| matches!(source, Source::Identity(_))) {
         gates.close(sources::IDENTITY_GATE, "nothing is read yet");
     }
+    let access = sources.iter().find_map(|source| match source {
+        Source::Kubernetes(options) => Some(options.access.clone()),
+        _ => None,
+    });
     for source in sources {
         let (name, delta, rejects, follow) =
             tokio::task::spawn_blocking(move || sources::open(source)).await??;
@@ -164,7 +168,7 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         opened.push((name, follow));
     }
     let wanted = desk.wanted();
-    let (runner, delta) = acme::Runner::open(wanted, certificates::vaults()).await;
+    let (runner, delta) = acme::Runner::open(wanted, certificates::vaults(access)).await;
     let rested = runner.rested();
     if !delta.is_empty() {
         conductor.take(&SourceName::new(acme::SOURCE), delta, None);

@@ -51,6 +51,8 @@ pub struct Loaded {
     pub files: BTreeMap<PathBuf, Option<u64>>,
     /// What is probably not meant; may be empty.
     pub warnings: Diagnostics,
+    /// What of it makes no sense where no cluster is followed, which the command line says: to be refused there. Else empty.
+    pub wants_cluster: Diagnostics,
 }
 
 /// Reads a file. Relative paths within it start at its directory.
@@ -102,6 +104,7 @@ fn parse_from(name: &str, text: &str, directory: Option<&Path>) -> Result<Loaded
         settings,
         files,
         found,
+        wants_cluster,
     } = convert::convert(&raw, directory);
     if found.iter().any(|item| item.severity == Severity::Error) {
         return Err(Diagnostics::new(name, text, found).naming(files));
@@ -111,6 +114,7 @@ fn parse_from(name: &str, text: &str, directory: Option<&Path>) -> Result<Loaded
         settings,
         files,
         warnings: Diagnostics::new(name, text, found),
+        wants_cluster: Diagnostics::new(name, text, wants_cluster),
     })
 }
 

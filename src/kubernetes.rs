@@ -36,8 +36,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 pub use cluster::{
-    Access, AccessError, Backoff, Change, Cluster, ClusterOptions, Health, Hold, Overviews, Resign, ask,
-    identity,
+    ACME_LEASE, Access, AccessError, Backoff, Change, Cluster, ClusterOptions, Health, Hold, Overviews,
+    Resign, Secrets, ask, identity,
 };
 pub use front::ports::PortRange;
 pub use front::{FrontKind, GatewayServices};

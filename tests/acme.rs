@@ -9,4 +9,9 @@ mod answers;
 mod authority;
 #[path = "acme/orders.rs"]
 mod orders;
+#[path = "acme/secrets.rs"]
+mod secrets;
+#[allow(dead_code)]
+#[path = "kubernetes_api/server.rs"]
+mod server;
 mod support;

@@ -219,6 +219,50 @@ fn the_role_allows_what_is_done_and_nothing_else() {
     assert!(verbs.iter().eq(["create", "get", "update"]), "{verbs:?}");
 }
 
+/// What keeps certificates by ACME in Secrets: the rights that it takes, and no others.
+#[test]
+fn certificates_by_acme_take_a_role_of_their_own() {
+    let rules = yaml(&read("helm/tidegate/files/acme-rules.yaml"));
+    let rights = rights(&rules);
+    let of = |group: &str, resource: &str| &rights[&(group.to_owned(), resource.to_owned())];
+    let verbs = of("", "secrets");
+    assert!(
+        verbs
+            .iter()
+            .eq(["create", "delete", "get", "list", "patch", "watch"]),
+        "{verbs:?}"
+    );
+    assert!(
+        of("coordination.k8s.io", "leases")
+            .iter()
+            .eq(["create", "get", "update"])
+    );
+    assert_eq!(rights.len(), 2);
+    assert_eq!(rules[2]["resourceNames"], json!([kubernetes::ACME_LEASE]));
+
+    let text = read("kustomize/overlays/acme/acme.yaml");
+    let objects: Vec<Value> = text.split("\n---\n").map(yaml).collect();
+    assert_eq!(object(&objects, "Role")["rules"], rules, "deploy/render.sh");
+    // Never for the whole cluster.
+    assert!(!text.contains("kind: Cluster"));
+
+    // The overlay's file is one that is taken, with nothing of the chart's left out.
+    let overlay = yaml(&read("kustomize/overlays/acme/kustomization.yaml"));
+    let patch = yaml(overlay["patches"][0]["patch"].as_str().unwrap());
+    let parse = |text: &Value| config::parse("tidegate.yaml", text.as_str().unwrap()).unwrap();
+    let patched = parse(&patch["data"]["tidegate.yaml"]);
+    let plain = parse(&object(&rendered("deployment"), "ConfigMap")["data"]["tidegate.yaml"]);
+    assert_eq!(patched.warnings.items(), []);
+    assert!(patched.settings.acme.is_some() && plain.settings.acme.is_none());
+    assert_eq!(
+        config::Settings {
+            acme: None,
+            ..patched.settings
+        },
+        plain.settings
+    );
+}
+
 /// The injector's objects: what runs can be started, may do what it does and no more, and is where the webhook says.
 #[test]
 fn the_injector_is_installed_as_it_is() {

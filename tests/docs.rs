@@ -237,6 +237,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`listeners`, by name", "RawListener"),
     ("`dns`", "RawDns"),
     ("`acme`", "RawAcme"),
+    ("`acme.secrets`", "RawAcmeSecrets"),
     ("`acme.dns_hook`", "RawDnsHook"),
     ("`acme.external_account`", "RawExternalAccount"),
     ("`tls.acme` of a listener", "RawListenerAcme"),

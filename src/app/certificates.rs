@@ -12,6 +12,8 @@ use super::view::Live;
 use crate::acme::store::unix;
 use crate::acme::vault::{Files, StoreError, Vault};
 use crate::acme::{self, Runner, Status, Wanted};
+use crate::kubernetes::{Access, Secrets};
+use crate::model::acme::AcmeStore;
 use crate::model::{Acme, Delta, ListenerName, ManagedName, SourceName};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::{self, Metrics};
@@ -78,15 +80,31 @@ impl Desk {
     }
 }
 
-/// Where accounts keep their things.
-pub(super) fn vaults() -> acme::Vaults {
-    Arc::new(|acme| {
-        Box::pin(async move {
-            let opened = tokio::task::spawn_blocking(move || Files::open(&acme.store, &acme.directory)).await;
+/// Where accounts keep their things: in a directory, or in Secrets of the cluster that is followed, if there is one.
+pub(super) fn vaults(access: Option<Access>) -> acme::Vaults {
+    Arc::new(move |acme| Box::pin(open(access.clone(), acme)))
+}
+
+async fn open(access: Option<Access>, acme: Arc<Acme>) -> Result<Arc<dyn Vault>, StoreError> {
+    match &acme.store {
+        AcmeStore::Directory(path) => {
+            let (path, directory) = (path.clone(), acme.directory.clone());
+            let opened = tokio::task::spawn_blocking(move || Files::open(&path, &directory)).await;
             let files = opened.unwrap_or_else(|error| Err(StoreError::new("store", error.to_string())))?;
-            Ok(Arc::new(files) as Arc<dyn Vault>)
-        })
-    })
+            Ok(Arc::new(files))
+        }
+        AcmeStore::Secrets { namespace } => {
+            let access = access.ok_or_else(|| {
+                StoreError::new(
+                    "acme.secrets",
+                    "no cluster is followed; run it with --kubernetes, or write acme.store instead",
+                )
+            })?;
+            let lease = acme.pace.lease;
+            let secrets = Secrets::open(&access, namespace.as_deref(), &acme.directory, lease).await?;
+            Ok(Arc::new(secrets))
+        }
+    }
 }
 
 /// What following the runner takes.

@@ -95,6 +95,10 @@ pub fn run(args: &RunArgs) -> ExitCode {
         match config::load(path) {
             Ok(loaded) => {
                 super::complain(&loaded.warnings.human());
+                if !args.kubernetes && !loaded.wants_cluster.is_empty() {
+                    super::complain(&loaded.wants_cluster.human());
+                    return super::exit_code(&loaded.wants_cluster);
+                }
                 settings = loaded.settings;
             }
             Err(found) => {

@@ -40,6 +40,8 @@ pub struct Converted {
     pub files: BTreeMap<PathBuf, Option<u64>>,
     /// What there is to say. When there is an error among it, the rest is of no use.
     pub found: Vec<Diagnostic>,
+    /// What there is to say if no cluster is followed.
+    pub wants_cluster: Vec<Diagnostic>,
 }
 
 /// The model and settings of a file, and what there is to say about them. Relative paths start at
@@ -81,6 +83,7 @@ pub fn convert(raw: &RawConfig, directory: Option<&Path>) -> Converted {
         settings,
         files: pass.files,
         found: pass.found.into_items(),
+        wants_cluster: pass.wants_cluster,
     }
 }
 
@@ -97,6 +100,8 @@ struct Pass {
     directory: Option<PathBuf>,
     /// Other files that were read.
     files: BTreeMap<PathBuf, Option<u64>>,
+    /// What is wrong if no cluster is followed; the file does not say whether one is.
+    wants_cluster: Vec<Diagnostic>,
 }
 
 impl Pass {

@@ -20,6 +20,8 @@
 //!
 //! With a directory for it, what the API server says is kept on disk ([`keep`]) and served at the next start if it is away then.
 //!
+//! Certificates by ACME may be kept there too, in Secrets of our own namespace ([`secrets`]), so that replicas share them.
+//!
 //! Kinds of the Gateway API may be missing, or be there in an older version: that is asked of the API server, and asked again.
 
 mod access;
@@ -33,7 +35,9 @@ mod lease;
 mod report;
 mod reports;
 mod requests;
+mod secrets;
 mod watch;
+mod wire;
 mod writer;
 
 use std::path::PathBuf;
@@ -46,6 +50,7 @@ pub use hub::{Change, Health};
 use hub::{Hub, Wake};
 use keep::{Journal, Keeper};
 pub use lease::{Hold, Resign, ask};
+pub use secrets::{LEASE as ACME_LEASE, Secrets};
 
 use crate::kubernetes::overview::Overview;
 use crate::kubernetes::status::{Sockets, StatusAddress};

@@ -23,11 +23,23 @@ pub struct Acme {
     /// How it is shown that a name is ours.
     pub challenge: ChallengeKind,
     /// Where account, certificates and keys are kept. Replicas that share it share all of that.
-    pub store: PathBuf,
+    pub store: AcmeStore,
     /// The account of another kind that this one belongs to, where the authority wants that.
     pub external_account: Option<ExternalAccount>,
     /// How quickly things follow each other.
     pub pace: Pace,
+}
+
+/// Where account, certificates and keys are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcmeStore {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In Secrets of a namespace of the cluster that is followed.
+    Secrets {
+        /// None: our own.
+        namespace: Option<Arc<str>>,
+    },
 }
 
 /// Where an authority says what it offers: an absolute `https` URL.
@@ -149,6 +161,8 @@ pub struct Pace {
     pub look: Duration,
     /// From an answer's being in the store to the authority's being told to ask for it: all replicas have it by then.
     pub spread: Duration,
+    /// For how long a replica that died keeps the lock of Secrets (a Lease): whole seconds. What the kernel locks is free at once.
+    pub lease: Duration,
     /// After the first failure of the way to the authority, or of its own; doubled with each.
     pub unwell: Duration,
     /// After the first refusal; doubled with each. Let's Encrypt allows five failures per name and hour.
@@ -160,6 +174,7 @@ impl Default for Pace {
         Self {
             look: Duration::from_secs(1),
             spread: Duration::from_secs(3),
+            lease: Duration::from_secs(15),
             unwell: Duration::from_secs(10),
             refused: Duration::from_secs(300),
         }

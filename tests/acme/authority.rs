@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, PublicKeyData, SignatureAlgorithm};
 use rustls::{ClientConfig, SignatureScheme};
 use serde_json::{Value, json};
-use tidegate::model::acme::{Acme, ChallengeKind, DirectoryUrl, Pace};
+use tidegate::model::acme::{Acme, AcmeStore, ChallengeKind, DirectoryUrl, Pace};
 use tidegate::model::tls::{Roots, TlsVersions, UpstreamTls, provider};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -151,11 +151,12 @@ impl Authority {
             tls: UpstreamTls::new("127.0.0.1", roots, Vec::new(), None, TlsVersions::default()).unwrap(),
             contact: vec!["mailto:ops@example.com".to_owned()],
             challenge,
-            store: store.to_owned(),
+            store: AcmeStore::Directory(store.to_owned()),
             external_account: None,
             pace: Pace {
                 look: Duration::from_millis(20),
                 spread: Duration::from_millis(400),
+                lease: Duration::from_secs(3),
                 unwell: Duration::ZERO,
                 refused: Duration::ZERO,
             },

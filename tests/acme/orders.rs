@@ -19,14 +19,19 @@ use super::support::tls::{shake, shown};
 use super::support::{Client, Down, Endpoint, H1, Proxy, Setup, soon};
 
 /// A proxy with a listener in clear text and one whose names are left to ACME.
-struct Edge {
-    proxy: Proxy,
-    https: SocketAddr,
+pub struct Edge {
+    pub proxy: Proxy,
+    pub https: SocketAddr,
     _endpoint: Endpoint,
 }
 
 impl Edge {
     async fn start(acme: Acme, names: &[&str]) -> Self {
+        Self::start_with(acme, names, Vec::new()).await
+    }
+
+    /// With more sources.
+    pub async fn start_with(acme: Acme, names: &[&str], more: Vec<Source>) -> Self {
         let endpoint = Endpoint::serve(H1, report).await;
         let setup = Setup::to(&[endpoint.address])
             .with_admin()
@@ -50,9 +55,11 @@ impl Edge {
         }
         let configured = https.address;
         world.listeners.insert(https.name.clone(), Arc::new(https));
+        let mut sources = vec![Source::Given(source(), Box::new(world))];
+        sources.extend(more);
         let options = Options {
             settings: setup.settings.clone(),
-            sources: vec![Source::Given(source(), Box::new(world))],
+            sources,
         };
         let running = soon("the app to start", app::start(options)).await.unwrap();
         assert!(running.rejects.is_empty(), "left out: {:?}", running.rejects);
@@ -68,7 +75,7 @@ impl Edge {
     }
 
     /// The certificate for a name that a client who trusts the authority is shown, once there is one.
-    async fn shown(&self, authority: &Authority, name: &str) -> CertificateDer<'static> {
+    pub async fn shown(&self, authority: &Authority, name: &str) -> CertificateDer<'static> {
         soon(&format!("a certificate for {name}"), async {
             loop {
                 let config = authority.signer.trusted_by().config();
@@ -85,7 +92,7 @@ impl Edge {
     }
 
     /// What the admin listener says of a name, once it is this.
-    async fn told(&self, name: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub async fn told(&self, name: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         soon(&format!("what is told of {name}"), async {
             loop {
                 let page = self.proxy.admin("/certificates").await.json();
@@ -101,7 +108,7 @@ impl Edge {
         .await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.proxy.stop().await;
     }
 }

@@ -85,25 +85,26 @@ def setup():
 
 
 class Tidegate:
-    """The process, with the rights of deploy/kubernetes/rbac.yaml and no others."""
+    """The process, with the rights of a service account and no others: of deploy/kubernetes/rbac.yaml, if no other is named."""
 
-    def __init__(self, *args):
-        token = kubectl("create", "token", "tidegate", "-n", "tidegate", "--duration=24h").strip()
-        path = RUN / "tidegate.kubeconfig"
+    def __init__(self, *args, name="tidegate", account="tidegate", namespace="tidegate", admin=ADMIN, ingress=INGRESS):
+        token = kubectl("create", "token", account, "-n", namespace, "--duration=24h").strip()
+        path = RUN / f"{name}.kubeconfig"
         path.write_text(json.dumps({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "tidegate"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
             "clusters": [{"name": "c", "cluster": {"server": API, "certificate-authority": f"{RUN}/ca.crt"}}],
             "users": [{"name": "u", "user": {"token": token}}]}))
-        log = open(RUN / "tidegate.log", "ab")
+        self.admin_port, self.pid = int(admin.rsplit(":", 1)[1]), RUN / f"{name}.pid"
+        log = open(RUN / f"{name}.log", "ab")
         self.process = subprocess.Popen(
-            [os.environ["TIDEGATE"], "run", "--kubernetes", "--kubeconfig", str(path), "--admin", ADMIN,
-             "--ingress-address", f"{INGRESS}:80", *args], stdout=log, stderr=log)
-        (RUN / "tidegate.pid").write_text(str(self.process.pid))
+            [os.environ["TIDEGATE"], "run", "--kubernetes", "--kubeconfig", str(path), "--admin", admin,
+             "--ingress-address", f"{ingress}:80", *args], stdout=log, stderr=log)
+        self.pid.write_text(str(self.process.pid))
         self.started = time.monotonic()
 
     def admin(self, path):
-        return get("10.99.0.1", "10.99.0.1", path, 9900)
+        return get("10.99.0.1", "10.99.0.1", path, self.admin_port)
 
     def ready(self):
         until("Tidegate to be ready", lambda: self.admin("/readyz")[0] == 200)
@@ -116,7 +117,7 @@ class Tidegate:
     def stop(self):
         self.process.terminate()
         code = self.process.wait(60)
-        (RUN / "tidegate.pid").unlink()
+        self.pid.unlink()
         return code
 
 

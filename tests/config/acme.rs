@@ -60,6 +60,28 @@ fn accounts_that_cannot_be_are_refused_with_their_place() {
                 "1:50: \"http://ca.example/dir\" is not https, which ACME needs (RFC 8555 §6.1) (write https://acme-v02.api.letsencrypt.org/directory)",
             ],
         ),
+        ("{terms_agreed: true, secrets: {}}", &[]),
+        ("{terms_agreed: true, secrets: {namespace: edge-1}}", &[]),
+        (
+            "{terms_agreed: true}",
+            &[
+                "1:7: where are account and certificates kept? (write store: /var/lib/tidegate/acme, or secrets: {} with tidegate run --kubernetes)",
+            ],
+        ),
+        (
+            "{terms_agreed: true, store: ./acme, secrets: {}}",
+            &["1:52: certificates are kept in one place, and store is one already (remove store or secrets)"],
+        ),
+        (
+            "{terms_agreed: true, secrets: {namespace: Edge}}",
+            &[
+                "1:49: \"Edge\" is not a namespace (a name has at most 63 lower-case letters, digits and hyphens between them)",
+            ],
+        ),
+        (
+            "{terms_agreed: true, secrets: {names: edge}}",
+            &["1:38: `names` is not known here (did you mean `namespace`?)"],
+        ),
         (
             "{terms_agreed: true, store: ./acme, contact: [ops, \"a@b.c?x\"]}",
             &[
@@ -187,6 +209,42 @@ fn account_and_names_belong_together() {
         [
             "1:7: no listener leaves a name to ACME (write one at a listener: tls: {acme: {names: [shop.example.com]}})"
         ]
+    );
+}
+
+#[test]
+fn secrets_are_for_who_follows_a_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tidegate.yaml");
+    for (acme, expected) in [(GOOD, None), ("{terms_agreed: true, secrets: {}}", Some("1:38"))] {
+        std::fs::write(&path, file(acme, NAMES)).unwrap();
+        let loaded = config::load(&path).unwrap();
+        let said = loaded.wants_cluster.items().first().map(|item| {
+            let place = item.place.unwrap();
+            assert!(
+                item.message.contains("no cluster is followed"),
+                "{}",
+                item.message
+            );
+            assert!(item.hint.as_ref().unwrap().contains("--kubernetes"));
+            format!("{}:{}", place.line, place.column)
+        });
+        assert_eq!(said.as_deref(), expected, "{acme}");
+        let shown = config::resolved(&loaded);
+        let again = config::parse("again", &shown).unwrap();
+        assert_eq!((again.world, again.settings), (loaded.world, loaded.settings));
+    }
+    // What is to be refused is refused: with its place, before anything is bound.
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["run", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&program.stderr);
+    assert_eq!(program.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("tidegate.yaml:1:38") && said.contains("run it with --kubernetes"),
+        "{said}"
     );
 }
 

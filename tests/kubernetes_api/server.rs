@@ -63,6 +63,8 @@ pub struct World {
     pub missing: BTreeSet<&'static str>,
     /// Collections whose answers are held back.
     pub held: BTreeSet<&'static str>,
+    /// Collections whose watches say nothing for now.
+    pub muted: BTreeSet<&'static str>,
     /// Whether lists come as streams.
     pub streams: bool,
     /// What was asked, as path and query.
@@ -289,14 +291,17 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     state.world().asked.push(format!("{path}?{query}"));
+    let mut namespace = None;
+    let mut collection = COLLECTIONS.iter().copied().find(|known| *known == path);
     if let Some(place) = place(&path) {
-        let is_list = request.method() == Method::GET && place.1.ends_with('/');
-        return match is_list {
-            true => in_namespace(&place, &query, &state),
-            false => one(request, place, &state).await,
-        };
+        match place.1.strip_suffix('/') {
+            Some(of) if request.method() == Method::GET => {
+                (collection, namespace) = (Some(place.0), Some(of.to_owned()));
+            }
+            _ => return one(request, place, &state).await,
+        }
     }
-    let Some(collection) = COLLECTIONS.iter().copied().find(|known| *known == path) else {
+    let Some(collection) = collection else {
         return resources(&path, &state);
     };
     let mut changed = state.changed.subscribe();
@@ -313,6 +318,14 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value.to_owned())
     };
+    let selection = Selection {
+        namespace,
+        label: parameter("labelSelector").map(|text| {
+            let plain = text.replace("%2F", "/").replace("%3D", "=");
+            let (name, value) = plain.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        }),
+    };
     if parameter("watch").is_some() {
         let streams = parameter("sendInitialEvents").is_some();
         if streams && !state.world().streams {
@@ -325,7 +338,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
         if since.is_some_and(|since| since < state.world().oldest) {
             return status(410, "too old resource version");
         }
-        return follow(collection, since, state);
+        return follow(collection, selection, since, state);
     }
     let first: usize = parameter("continue").map_or(0, |token| token.parse().unwrap());
     let world = state.world();
@@ -334,9 +347,11 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
         .get(collection)
         .into_iter()
         .flat_map(|all| all.values())
+        .filter(|object| selection.takes(object))
         .collect();
-    let items: Vec<&&Value> = all.iter().skip(first).take(PAGE).collect();
-    let next = (first + PAGE < all.len()).then(|| (first + PAGE).to_string());
+    let count = parameter("limit").map_or(all.len(), |_| PAGE);
+    let items: Vec<&&Value> = all.iter().skip(first).take(count).collect();
+    let next = (first + count < all.len()).then(|| (first + count).to_string());
     json_answer(
         200,
         &json!({
@@ -344,6 +359,21 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Boxed
             "items": items,
         }),
     )
+}
+
+/// Which objects of a collection are asked for.
+struct Selection {
+    namespace: Option<String>,
+    label: Option<(String, String)>,
+}
+
+impl Selection {
+    fn takes(&self, object: &Value) -> bool {
+        let metadata = &object["metadata"];
+        let of = |namespace: &String| metadata["namespace"] == namespace.as_str();
+        let has = |(name, value): &(String, String)| metadata["labels"][name] == value.as_str();
+        self.namespace.as_ref().is_none_or(of) && self.label.as_ref().is_none_or(has)
+    }
 }
 
 /// A collection, an object's `namespace/name` in it (no name: a new one), and whether its status is meant.
@@ -366,21 +396,6 @@ fn place(path: &str) -> Option<Place> {
             _ => None,
         }
     })
-}
-
-/// The objects of a namespace that a selector of one label selects.
-fn in_namespace((collection, prefix, _): &Place, query: &str, state: &State) -> Response<Boxed> {
-    let selector = query.strip_prefix("labelSelector=").unwrap().replace("%2F", "/");
-    let (label, value) = selector.split_once("%3D").unwrap();
-    let world = state.world();
-    let all = world.objects.get(*collection).into_iter().flatten();
-    let items: Vec<&Value> = all
-        .filter(|(name, object)| {
-            name.starts_with(prefix.as_str()) && object["metadata"]["labels"][label] == value
-        })
-        .map(|(_, object)| object)
-        .collect();
-    json_answer(200, &json!({"metadata": {}, "items": items}))
 }
 
 /// Reads, makes or changes one object. What is changed must be the version that is there.
@@ -407,7 +422,6 @@ async fn one(
             None => status(404, "not found"),
         };
     }
-    let sent: Value = serde_json::from_slice(&body).unwrap();
     if method == Method::DELETE {
         if known.is_none() {
             return status(404, "not found");
@@ -417,6 +431,7 @@ async fn one(
         state.changed.send_modify(|count| *count += 1);
         return status(200, "deleted");
     }
+    let sent: Value = serde_json::from_slice(&body).unwrap();
     if is_apply {
         world.applies += 1;
         let before = world.applied.insert(format!("{collection}/{name}"), sent.clone());
@@ -442,12 +457,14 @@ async fn one(
             None => return status(422, "the patch does not fit"),
         },
         Some(mut known) if method == Method::PATCH && !is_status => {
-            let fields = sent.as_object().unwrap();
-            for (name, value) in fields {
-                known[name] = value.clone();
+            let version = &sent["metadata"]["resourceVersion"];
+            if !version.is_null() && *version != known["metadata"]["resourceVersion"] {
+                return status(409, "the object has been modified");
             }
+            merge(&mut known, &sent);
             known
         }
+        None if method == Method::PATCH || method == Method::PUT => return status(404, "not found"),
         Some(known) if sent["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] => {
             return status(409, "the object has been modified");
         }
@@ -464,6 +481,23 @@ async fn one(
     drop(world);
     state.changed.send_modify(|count| *count += 1);
     json_answer(200, &next)
+}
+
+/// Merges as RFC 7386 says.
+fn merge(into: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (name, value) in fields {
+        match value {
+            Value::Null => drop(into.as_object_mut().unwrap().remove(name)),
+            value => merge(&mut into[name], value),
+        }
+    }
 }
 
 /// An object after a JSON patch of `test` and `add`; none where a test fails.
@@ -483,7 +517,12 @@ fn patched(mut object: Value, operations: &Value) -> Option<Value> {
 }
 
 /// Lines of a watch; without a version all objects first.
-fn follow(collection: &'static str, since: Option<u64>, state: Arc<State>) -> Response<Boxed> {
+fn follow(
+    collection: &'static str,
+    selection: Selection,
+    since: Option<u64>,
+    state: Arc<State>,
+) -> Response<Boxed> {
     let (sender, body) = fed();
     tokio::spawn(async move {
         let mut changed = state.changed.subscribe();
@@ -496,19 +535,21 @@ fn follow(collection: &'static str, since: Option<u64>, state: Arc<State>) -> Re
                 .objects
                 .get(collection)
                 .into_iter()
-                .flat_map(|all| all.values());
+                .flat_map(|all| all.values())
+                .filter(|object| selection.takes(object));
             first.extend(objects.map(|object| json!({"type": "ADDED", "object": object})));
             first.push(json!({"type": "BOOKMARK", "object": {"metadata": {
                 "resourceVersion": seen.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}}));
         }
         loop {
             let mut lines = std::mem::take(&mut first);
-            {
+            if !state.world().muted.contains(collection) {
                 let world = state.world();
                 let news = world
                     .log
                     .iter()
-                    .filter(|(version, of, _)| *version > seen && *of == collection);
+                    .filter(|(version, of, _)| *version > seen && *of == collection)
+                    .filter(|(_, _, line)| selection.takes(&line["object"]));
                 lines.extend(news.map(|(_, _, line)| line.clone()));
                 if seen < world.oldest {
                     lines.push(json!({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}));

@@ -11,7 +11,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::place::{Place, Placed};
 use crate::config::raw::RawConfig;
 use crate::config::raw::acme::{RawAcme, RawChallenge, RawDnsHook, RawExternalAccount, RawListenerAcme};
-use crate::model::acme::{Acme, ChallengeKind, DirectoryUrl, DnsHook, ExternalAccount, Pace};
+use crate::model::acme::{Acme, AcmeStore, ChallengeKind, DirectoryUrl, DnsHook, ExternalAccount, Pace};
 use crate::model::tls::{Roots, TlsVersions, UpstreamTls};
 use crate::model::{HostPattern, Listener, ManagedName};
 
@@ -46,9 +46,7 @@ pub fn acme(pass: &mut Pass, raw: Option<&Placed<RawAcme>>) -> Option<Arc<Acme>>
     };
     let contact = raw.contact.iter().flatten();
     let contact: Vec<_> = contact.filter_map(|text| mail(pass, text)).collect();
-    if raw.store.text().is_empty() {
-        pass.error(raw.store.place, "store is an empty path");
-    }
+    let store = store(pass, raw, *place);
     let roots = match &raw.ca {
         Some(ca) => tls::bundle(pass, ca).map(Roots::Bundle),
         None => Some(Roots::System),
@@ -67,7 +65,7 @@ pub fn acme(pass: &mut Pass, raw: Option<&Placed<RawAcme>>) -> Option<Arc<Acme>>
         tls,
         contact,
         challenge: challenge?,
-        store: pass.path_of(raw.store.text()),
+        store: store?,
         external_account,
         pace: Pace::default(),
     }))
@@ -175,6 +173,64 @@ pub fn check(pass: &mut Pass, raw: &RawConfig, listeners: &[(Listener, Place)]) 
             .hint("add a listener at :80 without tls, or write challenge: tls-alpn-01"),
         );
     }
+}
+
+fn store(pass: &mut Pass, raw: &RawAcme, place: Place) -> Option<AcmeStore> {
+    match (&raw.store, &raw.secrets) {
+        (Some(path), Some(secrets)) => {
+            pass.say(
+                Diagnostic::error(
+                    secrets.place,
+                    "certificates are kept in one place, and store is one already",
+                )
+                .hint("remove store or secrets")
+                .related(path.place, "the other here"),
+            );
+            None
+        }
+        (None, None) => {
+            pass.say(
+                Diagnostic::error(place, "where are account and certificates kept?").hint(
+                    "write store: /var/lib/tidegate/acme, or secrets: {} with tidegate run --kubernetes",
+                ),
+            );
+            None
+        }
+        (Some(path), None) if path.text().is_empty() => {
+            pass.error(path.place, "store is an empty path");
+            None
+        }
+        (Some(path), None) => Some(AcmeStore::Directory(pass.path_of(path.text()))),
+        (None, Some(secrets)) => {
+            let namespace = secrets.value.namespace.as_ref();
+            if let Some(wrong) = namespace.filter(|name| !is_namespace(name.text())) {
+                pass.say(
+                    Diagnostic::error(wrong.place, format!("{:?} is not a namespace", wrong.text()))
+                        .hint("a name has at most 63 lower-case letters, digits and hyphens between them"),
+                );
+                return None;
+            }
+            pass.wants_cluster.push(
+                Diagnostic::error(
+                    secrets.place,
+                    "certificates are to be kept in Secrets of a cluster, and no cluster is followed",
+                )
+                .hint("run it with --kubernetes, or write store: /var/lib/tidegate/acme instead"),
+            );
+            Some(AcmeStore::Secrets {
+                namespace: namespace.map(|name| name.text().into()),
+            })
+        }
+    }
+}
+
+/// RFC 1123, as the API server has it.
+fn is_namespace(text: &str) -> bool {
+    let plain = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-');
+    (1..=63).contains(&text.len())
+        && text.chars().all(plain)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn mail(pass: &mut Pass, text: &Placed<String>) -> Option<String> {

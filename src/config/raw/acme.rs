@@ -16,8 +16,10 @@ pub struct RawAcme {
     pub terms_agreed: Placed<bool>,
     /// Mail addresses that the authority may write to: `ops@example.com`. Default: none.
     pub contact: Option<Vec<Placed<String>>>,
-    /// Where account, certificates and keys are kept: a directory, for this user alone. Relative to this file. Replicas may share it.
-    pub store: Placed<String>,
+    /// Where account, certificates and keys are kept: a directory, for this user alone. Relative to this file. Replicas may share it. This or `secrets` is required.
+    pub store: Option<Placed<String>>,
+    /// Keep them in Secrets of a cluster, with `tidegate run --kubernetes`, which all replicas share. Instead of `store`.
+    pub secrets: Option<Placed<RawAcmeSecrets>>,
     /// Who may have signed the authority's own certificate: PEM files. Relative to this file, watched. Default: the system's roots.
     pub ca: Option<Placed<Vec<Placed<String>>>>,
     /// How it is shown that a name is ours. Default: http-01.
@@ -26,6 +28,14 @@ pub struct RawAcme {
     pub dns_hook: Option<Placed<RawDnsHook>>,
     /// The account of another kind that the authority wants this one to belong to. Default: none.
     pub external_account: Option<RawExternalAccount>,
+}
+
+/// Secrets in which account, certificates and keys are kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAcmeSecrets {
+    /// The namespace that they are in. Default: that of the service account, or of the kubeconfig's context.
+    pub namespace: Option<Placed<String>>,
 }
 
 /// How it is shown that a name is ours.

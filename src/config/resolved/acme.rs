@@ -2,7 +2,7 @@
 
 use super::yaml::{Fields, Yaml};
 use super::{list, path_text, text, time, tls, word};
-use crate::model::acme::{Acme, ChallengeKind, DnsHook, ExternalAccount};
+use crate::model::acme::{Acme, AcmeStore, ChallengeKind, DnsHook, ExternalAccount};
 use crate::model::tls::Roots;
 
 pub(super) fn acme(acme: &Acme) -> Yaml {
@@ -14,11 +14,19 @@ pub(super) fn acme(acme: &Acme) -> Yaml {
         ChallengeKind::Dns(one) => Some(hook(one)),
         ChallengeKind::Http | ChallengeKind::TlsAlpn => None,
     };
+    let (directory, secrets) = match &acme.store {
+        AcmeStore::Directory(path) => (Some(path_text(path)), None),
+        AcmeStore::Secrets { namespace } => {
+            let namespace = namespace.as_deref().map(text);
+            (None, Some(Fields::default().maybe("namespace", namespace).yaml()))
+        }
+    };
     Fields::default()
         .with("directory", text(acme.directory.as_str()))
         .with("terms_agreed", word(true))
         .with("contact", list(&acme.contact, |address| text(address)))
-        .with("store", path_text(&acme.store))
+        .maybe("store", directory)
+        .maybe("secrets", secrets)
         .maybe("ca", ca)
         .with("challenge", word(acme.challenge.text()))
         .maybe("dns_hook", hook_of)

@@ -190,6 +190,15 @@ pub fn message(text: &[u8]) -> String {
     }
 }
 
+/// What the API server gives up with, in the object of a watch's last line.
+pub fn refusal(text: &str) -> (u16, String) {
+    let status: Result<RawStatus, _> = serde_json::from_str(text);
+    status.map_or_else(
+        |_| (0, "for no reason".to_owned()),
+        |status| (status.code, status.message),
+    )
+}
+
 fn object(
     kind: Kind,
     text: &str,

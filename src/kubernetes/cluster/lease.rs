@@ -8,6 +8,9 @@
 //! A process that ends in good order gives it up, so that another need not wait.
 //!
 //! It gates the writing alone (of status and Events; of an injector's certificate): every replica watches and serves.
+//!
+//! [`Hold`] wants it for the life of the process. [`Claim`] wants it for a piece of work, and asks when there is some: who orders
+//! certificates.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,8 +18,8 @@ use std::time::{Duration, SystemTime};
 use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::kubernetes::objects::format_time;
 
@@ -40,17 +43,28 @@ struct Held {
     transitions: i64,
 }
 
-/// Where a Lease is.
-struct Lease<'a> {
-    /// The path of all Leases of its namespace.
-    path: String,
-    name: &'a str,
+/// A Lease, and who wants it.
+struct Lease {
+    client: Client,
+    me: String,
+    namespace: String,
+    name: String,
+    /// How long it holds without renewal.
+    duration: Duration,
 }
 
-impl Lease<'_> {
+impl Lease {
+    /// The path of all Leases of its namespace.
+    fn all(&self) -> String {
+        format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+            self.namespace
+        )
+    }
+
     /// The path of this one.
     fn own(&self) -> String {
-        format!("{}/{}", self.path, self.name)
+        format!("{}/{}", self.all(), self.name)
     }
 }
 
@@ -66,10 +80,10 @@ enum Act {
 }
 
 /// What to do about a lease that has been seen as it is for this long.
-fn decide(me: &str, held: &Held, unchanged: Duration) -> Act {
+fn decide(me: &str, held: &Held, unchanged: Duration, duration: Duration) -> Act {
     if held.holder == me {
         Act::Renew
-    } else if held.holder.is_empty() || unchanged >= DURATION {
+    } else if held.holder.is_empty() || unchanged >= duration {
         Act::Take
     } else {
         Act::Wait
@@ -93,9 +107,7 @@ impl Resign {
 
 /// Holds the lease when it can be had; says whether it does.
 pub struct Hold {
-    client: Client,
-    me: String,
-    name: String,
+    lease: Lease,
     leading: watch::Sender<bool>,
     end: watch::Receiver<bool>,
     over: watch::Sender<bool>,
@@ -111,9 +123,13 @@ impl Hold {
             over: is_over,
         };
         let hold = Self {
-            client,
-            me,
-            name: name.to_owned(),
+            lease: Lease {
+                namespace: client.default_namespace().to_owned(),
+                client,
+                me,
+                name: name.to_owned(),
+                duration: DURATION,
+            },
             leading,
             end: is_end,
             over,
@@ -123,17 +139,13 @@ impl Hold {
 
     /// Until nobody listens, or it is given up.
     pub async fn run(mut self) {
-        let namespace = self.client.default_namespace().to_owned();
-        let name = self.name.clone();
-        let lease = Lease {
-            path: format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
-            name: &name,
-        };
+        let lease = &self.lease;
+        let (namespace, name) = (&lease.namespace, &lease.name);
         let mut seen = (Held::default(), Instant::now());
         let mut renewed = Instant::now();
         while !*self.end.borrow() {
             let leads = *self.leading.borrow();
-            let held = match timeout(RENEW, turn(&self.client, &lease, &self.me, &mut seen)).await {
+            let held = match timeout(RENEW, turn(lease, &mut seen)).await {
                 Ok(Ok(held)) => held,
                 Ok(Err(error)) => {
                     tracing::debug!("the lease {namespace}/{name} cannot be had: {error}");
@@ -144,7 +156,7 @@ impl Hold {
             if held && !leads {
                 tracing::info!(
                     "this replica holds the lease {namespace}/{name} now and writes, as {}",
-                    self.me
+                    lease.me
                 );
             }
             self.leading
@@ -159,7 +171,7 @@ impl Hold {
         }
         // First nothing more is written here, then another may.
         if self.leading.send_replace(false) {
-            match timeout(RENEW, give_up(&self.client, &lease, &self.me)).await {
+            match timeout(RENEW, give_up(lease)).await {
                 Ok(Ok(())) => tracing::info!("this replica has given up the lease {namespace}/{name}"),
                 Ok(Err(error)) => {
                     tracing::debug!("the lease {namespace}/{name} cannot be given up: {error}");
@@ -171,29 +183,119 @@ impl Hold {
     }
 }
 
+/// Asks for a lease when there is something to do.
+pub struct Claim {
+    lease: Arc<Lease>,
+    seen: (Held, Instant),
+}
+
+/// A lease that is held for a piece of work.
+pub struct Grip {
+    /// Whether it is, still.
+    pub held: watch::Receiver<bool>,
+    /// Dropped, the lease is given up.
+    pub keeps: watch::Sender<bool>,
+    /// When that is done.
+    pub over: oneshot::Receiver<()>,
+}
+
+impl Claim {
+    /// With a name that no other replica has, the place of the Lease, and how long it holds without renewal.
+    pub fn new(client: Client, me: String, namespace: &str, name: &str, duration: Duration) -> Self {
+        let lease = Lease {
+            client,
+            me,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            duration,
+        };
+        Self {
+            lease: Arc::new(lease),
+            seen: (Held::default(), Instant::now()),
+        }
+    }
+
+    /// Looks at the lease, and takes it if that may be; none: another has it. From then on it is renewed. That its holder has died is
+    /// seen by asking again.
+    ///
+    /// # Errors
+    /// Why it cannot be asked for, in words.
+    pub async fn take(&mut self) -> Result<Option<Grip>, String> {
+        let begun = Instant::now();
+        let asked = timeout(self.lease.duration / 3, turn(&self.lease, &mut self.seen)).await;
+        match asked {
+            Err(_) => return Err("the API server does not answer".to_owned()),
+            // Another was quicker.
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => return Ok(None),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Ok(Ok(false)) => return Ok(None),
+            Ok(Ok(true)) => {}
+        }
+        let (says, held) = watch::channel(true);
+        let (keeps, kept) = watch::channel(true);
+        let (done, over) = oneshot::channel();
+        tokio::spawn(keep(Arc::clone(&self.lease), begun, says, kept, done));
+        Ok(Some(Grip { held, keeps, over }))
+    }
+}
+
+/// Renews a lease until nobody needs it, or another has it, or that cannot be ruled out; then gives it up.
+async fn keep(
+    lease: Arc<Lease>,
+    begun: Instant,
+    says: watch::Sender<bool>,
+    mut kept: watch::Receiver<bool>,
+    done: oneshot::Sender<()>,
+) {
+    let renew = lease.duration / 3;
+    // A renewal counts from before it was asked for.
+    let mut renewed = begun;
+    let mut seen = (Held::default(), begun);
+    loop {
+        tokio::select! {
+            // Only an end is ever told.
+            _ = kept.changed() => break,
+            () = tokio::time::sleep(renew) => {}
+        }
+        let asked = Instant::now();
+        let is_ours = tokio::select! {
+            _ = kept.changed() => break,
+            is_ours = timeout_at(renewed + 2 * renew, turn(&lease, &mut seen)) => is_ours,
+        };
+        match is_ours {
+            Ok(Ok(true)) => renewed = asked,
+            Ok(Ok(false)) | Err(_) => break,
+            Ok(Err(_)) if asked >= renewed + 2 * renew => break,
+            Ok(Err(error)) => tracing::debug!("the lease {} cannot be renewed: {error}", lease.name),
+        }
+    }
+    // First nothing more is written here, then another may.
+    says.send_replace(false);
+    let _ = timeout(renew, give_up(&lease)).await;
+    let _ = done.send(());
+}
+
 /// Makes it nobody's, if it is ours. Who wants it need not wait until it would have ended.
-async fn give_up(client: &Client, of: &Lease<'_>, me: &str) -> Result<(), kube::Error> {
+async fn give_up(of: &Lease) -> Result<(), kube::Error> {
     let path = of.own();
-    let mut lease: Value = client.request(ask("GET", &path, None)?).await?;
-    if lease["spec"]["holderIdentity"] == me {
+    let mut lease: Value = of.client.request(ask("GET", &path, None)?).await?;
+    if lease["spec"]["holderIdentity"] == of.me {
         lease["spec"]["holderIdentity"] = json!("");
-        let _: Value = client.request(ask("PUT", &path, Some(&lease))?).await?;
+        let _: Value = of.client.request(ask("PUT", &path, Some(&lease))?).await?;
     }
     Ok(())
 }
 
 /// Looks at the lease, and renews or takes it; whether it is ours then.
-async fn turn(
-    client: &Client,
-    of: &Lease<'_>,
-    me: &str,
-    seen: &mut (Held, Instant),
-) -> Result<bool, kube::Error> {
+async fn turn(of: &Lease, seen: &mut (Held, Instant)) -> Result<bool, kube::Error> {
+    let Lease {
+        client, me, duration, ..
+    } = of;
     let now = format_time(unix_now()).replace('Z', ".000000Z");
     let mine = |acquired: &Value, transitions: i64| {
         json!({
             "holderIdentity": me,
-            "leaseDurationSeconds": DURATION.as_secs(),
+            "leaseDurationSeconds": duration.as_secs().max(1),
             "acquireTime": acquired,
             "renewTime": now,
             "leaseTransitions": transitions,
@@ -209,7 +311,7 @@ async fn turn(
                 "metadata": {"name": of.name},
                 "spec": mine(&json!(now), 0),
             });
-            let _: Value = client.request(ask("POST", &of.path, Some(&lease))?).await?;
+            let _: Value = client.request(ask("POST", &of.all(), Some(&lease))?).await?;
             seen.1 = Instant::now();
             return Ok(true);
         }
@@ -224,7 +326,7 @@ async fn turn(
     if seen.0 != held {
         *seen = (held.clone(), Instant::now());
     }
-    let spec = match decide(me, &held, seen.1.elapsed()) {
+    let spec = match decide(me, &held, seen.1.elapsed(), *duration) {
         Act::Wait => return Ok(false),
         Act::Renew => mine(&lease["spec"]["acquireTime"], held.transitions),
         Act::Take => mine(&json!(now), held.transitions.saturating_add(1)),
@@ -278,7 +380,7 @@ mod tests {
             ("", 0, Act::Take),
         ] {
             assert_eq!(
-                decide("me", &held(holder), Duration::from_secs(unchanged)),
+                decide("me", &held(holder), Duration::from_secs(unchanged), DURATION),
                 act,
                 "{holder} {unchanged}"
             );

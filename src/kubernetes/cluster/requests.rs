@@ -113,7 +113,7 @@ fn select(kind: Kind, path: &mut String) {
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986, section 2.3).
-fn escape(text: &str, into: &mut String) {
+pub fn escape(text: &str, into: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             into.push(char::from(byte));

@@ -58,6 +58,9 @@ VARIANTS = {
     "little": ["podDisruptionBudget.enabled=false", "metrics.service.enabled=false", "rbac.create=false", "serviceAccount.create=false",
                "ingressClass.enabled=false", "gatewayClass.enabled=false", "replicas=1", 'service.type="ClusterIP"'],
     "with sidecars": ["inject.enabled=true"],
+    "with certificates by ACME": ["acme.enabled=true", "acme.termsAgreed=true", 'acme.email="ops@example.com"', 'acme.challenge="tls-alpn-01"',
+                                  'acme.directory="https://ca.example/dir"', 'config.acme={"ca":["/etc/ca/ca.crt"]}'],
+    "with certificates by ACME on a volume": ["acme.enabled=true", "acme.termsAgreed=true", 'acme.store="/srv/acme"', "inject.enabled=true"],
 }
 for what, sets in VARIANTS.items():
     is_taken(what, template(*sets))
@@ -71,6 +74,14 @@ for bad in ("replica=3", 'kind="StatefulSet"', "ports.http=70000", 'extraArgs=["
     said = helm("template", "edge", CHART, "--set-json", bad, fails=True)
     if "schema" not in said and "additional" not in said.lower():
         sys.exit(f"{bad} was refused for something else: {said}")
+
+for refused, words in ((("acme.enabled=true",), "acme.termsAgreed"),
+                       (("acme.enabled=true", "acme.termsAgreed=true", "inject.enabled=true"), "release of its own")):
+    said = helm("template", "edge", CHART, *(word for one in refused for word in ("--set-json", one)), fails=True)
+    if words not in said:
+        sys.exit(f"{refused} was refused for something else: {said}")
+if "-acme" in template() or "-acme" in template(*VARIANTS["with certificates by ACME on a volume"]):
+    sys.exit("rights for ACME that nobody asked for")
 
 for overlay in sorted((ROOT / "deploy/kustomize/overlays").iterdir()):
     is_taken(f"overlay {overlay.name}", kubectl("kustomize", str(overlay)))
