@@ -80,7 +80,7 @@ fn accounts_that_cannot_be_are_refused_with_their_place() {
         ),
         (
             "{terms_agreed: true, secrets: {names: edge}}",
-            &["1:38: `names` is not known here (did you mean `namespace`?)"],
+            &["1:38: unknown key \"names\" (known here: namespace)"],
         ),
         (
             "{terms_agreed: true, store: ./acme, contact: [ops, \"a@b.c?x\"]}",
@@ -216,7 +216,7 @@ fn account_and_names_belong_together() {
 fn secrets_are_for_who_follows_a_cluster() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.yaml");
-    for (acme, expected) in [(GOOD, None), ("{terms_agreed: true, secrets: {}}", Some("1:38"))] {
+    for (acme, expected) in [(GOOD, None), ("{terms_agreed: true, secrets: {}}", Some("1:37"))] {
         std::fs::write(&path, file(acme, NAMES)).unwrap();
         let loaded = config::load(&path).unwrap();
         let said = loaded.wants_cluster.items().first().map(|item| {
@@ -243,7 +243,7 @@ fn secrets_are_for_who_follows_a_cluster() {
     let said = String::from_utf8_lossy(&program.stderr);
     assert_eq!(program.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("tidegate.yaml:1:38") && said.contains("run it with --kubernetes"),
+        said.contains("tidegate.yaml:1:37") && said.contains("run it with --kubernetes"),
         "{said}"
     );
 }

@@ -9,6 +9,7 @@ sys.path.insert(0, f"{ROOT}/tests/acme")
 import pebble
 
 os.environ["no_proxy"] = "*"
+os.environ["PEBBLE_AUTHZREUSE"] = "0"  # each order is asked for
 HOSTS = {"one.tidegate.test": "10.99.250.11", "other.tidegate.test": "10.99.250.12"}
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/acme/leases/tidegate-acme"
 SECRETS = "/api/v1/namespaces/acme/secrets"
@@ -54,7 +55,7 @@ spec:
     if orders() != 2 or failed() != 0:
         sys.exit(f"{orders()} orders for two names, {failed()} of them failed")
     until("the lock to be given back", lambda: holder() == "", 20)
-    secrets = api("GET", f"{SECRETS}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dtidegate")["items"]
+    secrets = listed("app.kubernetes.io%2Fmanaged-by%3Dtidegate")
     found = sorted((one["type"], one["metadata"]["annotations"].get("tidegate.dev/acme-hostname", "")) for one in secrets)
     own, tls = "tidegate.dev/acme", "kubernetes.io/tls"
     if found != sorted([(own, "")] + [(kind, host) for kind in (own, tls) for host in HOSTS]):
@@ -68,6 +69,7 @@ spec:
     host = certificate["metadata"]["annotations"]["tidegate.dev/acme-hostname"]
     kubectl("delete", "secret", "-n", "acme", certificate["metadata"]["name"])
     ordering = until("one to order again", lambda: next((one for one in replicas if state(one, host) == "being ordered"), None), 20)
+    until("its answer, which all give now", lambda: listed("tidegate.dev%2Facme-use%3Danswer"), 20)
     ordering.process.kill()
     ordering.process.wait()
     killed = time.monotonic()
@@ -81,9 +83,11 @@ spec:
     if now is None:
         sys.exit("there was no certificate for a while")
     print(f"its holder died: another certificate after {time.monotonic() - killed:.1f} s, the old one until then, {orders()} orders in all")
-    if orders() > 4 or failed(left) != 0:
+    if orders() != 4 or failed(left) != 0:
         sys.exit(f"{orders()} orders, {failed(left)} of them failed")
     until("the lock to be given back", lambda: holder() == "", 20)
+    if listed("tidegate.dev%2Facme-use%3Danswer"):
+        sys.exit("an answer was left behind")
     if (code := left.stop()) != 0:
         sys.exit(f"it ended with {code}")
     for log in RUN.glob("replica-*.log"):
@@ -111,6 +115,10 @@ def orders():
 
 def failed(*of):
     return sum(one.metric('tidegate_acme_orders_total{result="failed"}') for one in of or replicas)
+
+
+def listed(label):
+    return api("GET", f"{SECRETS}?labelSelector={label}")["items"]
 
 
 def holder():
