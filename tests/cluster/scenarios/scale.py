@@ -119,7 +119,7 @@ until("all routes to have a status", told, 300)
 print(f"{STATUSES} routes have their status {time.monotonic() - since:.1f} s after that")
 
 # 2. One change among many: how long after the API server's answer to it the first request follows it, and how long after it
-# a plain watch has its event. The others' changes and that watch are processes of their own, so that they do not wait for each other.
+# a plain watch has its event, and how long after that event the request follows. The others' changes and that watch are processes of their own, so that they do not wait for each other.
 def churn(made):
     def work(worker):
         turn, next_at = 0, time.monotonic()
@@ -166,7 +166,7 @@ for other in others:
     other.start()
 time.sleep(5)
 before, used, since, count = memory(tidegate.process), cpu(tidegate.process), time.monotonic(), made.value
-answered, latencies, requests, flip = {}, [], [], 0
+answered, followed, latencies, requests, flip = {}, {}, [], [], 0
 while time.monotonic() < since + SECONDS:
     flip += 1
     address = list(pods)[flip % 2]
@@ -180,20 +180,23 @@ while time.monotonic() < since + SECONDS:
             break
         if time.perf_counter() > start + 10:
             sys.exit("a change never came")
-    latencies.append((time.perf_counter() - start) * 1000)
+    followed[version] = time.perf_counter()
+    latencies.append((followed[version] - start) * 1000)
     time.sleep(0.05)
 passed = time.monotonic() - since
 changes = made.value - count
 time.sleep(1)
-watched = []
+watched, own = [], []
 while not events.empty():
     version, at = events.get()
-    if version in answered:
+    if version in followed:
         watched.append(max(0, at - answered[version]) * 1000)
+        own.append(max(0, followed[version] - max(at, answered[version])) * 1000)
 print(f"live after the API server's answer, among {changes / passed:.0f} other changes a second: {percentiles(latencies)} "
       f"({len(latencies)} changes)")
 print(f"a request by itself: {percentiles(requests)}")
 print(f"the event at a plain watch after that answer: {percentiles(watched)}")
+print(f"live after the event at that watch: {percentiles(own)}")
 print(f"cores: {(cpu(tidegate.process) - used) / passed:.2f}; memory: {before:.0f} MB before, {memory(tidegate.process):.0f} MB after "
       f"{changes} changes")
 for other in others:
