@@ -4,7 +4,7 @@
 //! logs every access and has metrics on. The configurations are the files in `config/`.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -53,6 +53,32 @@ pub enum Scenario {
     TcpBulk,
     /// Connections relayed as they are, one after the other, with one message each way; a "request" is a connection.
     TcpConnections,
+    /// Two of the same proxy one behind the other, as a client's sidecar and an app's: HTTP/1.1 everywhere.
+    Pair,
+    /// The same with mTLS between the two.
+    PairMtls,
+}
+
+/// Which of a pair a proxy is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// There is only this one.
+    Alone,
+    /// The client's: asks the other.
+    Front,
+    /// The app's: asks the backend.
+    Back,
+}
+
+impl Role {
+    /// A folder's name for what each has of its own.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Front => "front",
+            Self::Back => "back",
+        }
+    }
 }
 
 impl Scenario {
@@ -67,14 +93,21 @@ impl Scenario {
             Self::Tcp => "TCP, small messages (each with its answer a \"request\")",
             Self::TcpBulk => "TCP in bulk (each MiB a \"request\")",
             Self::TcpConnections => "TCP connections (each a \"request\")",
+            Self::Pair => "a pair of sidecars, HTTP/1.1",
+            Self::PairMtls => "a pair of sidecars, HTTP/1.1, mTLS between them",
         }
     }
 
     pub fn downstream(self) -> Protocol {
         match self {
-            Self::H1 | Self::H1Tls | Self::Handshakes | Self::Tcp | Self::TcpBulk | Self::TcpConnections => {
-                Protocol::Http1
-            }
+            Self::H1
+            | Self::H1Tls
+            | Self::Handshakes
+            | Self::Tcp
+            | Self::TcpBulk
+            | Self::TcpConnections
+            | Self::Pair
+            | Self::PairMtls => Protocol::Http1,
             Self::H2c | Self::H2cBoth | Self::H2Tls => Protocol::Http2,
         }
     }
@@ -82,9 +115,14 @@ impl Scenario {
     /// The TLS of the client's side.
     pub fn tls(self) -> Tls {
         match self {
-            Self::H1 | Self::H2c | Self::H2cBoth | Self::Tcp | Self::TcpBulk | Self::TcpConnections => {
-                Tls::None
-            }
+            Self::H1
+            | Self::H2c
+            | Self::H2cBoth
+            | Self::Tcp
+            | Self::TcpBulk
+            | Self::TcpConnections
+            | Self::Pair
+            | Self::PairMtls => Tls::None,
             Self::H1Tls | Self::Handshakes => Tls::Http1,
             Self::H2Tls => Tls::Http2,
         }
@@ -93,6 +131,11 @@ impl Scenario {
     /// Is nothing looked into?
     pub fn is_relay(self) -> bool {
         matches!(self, Self::Tcp | Self::TcpBulk | Self::TcpConnections)
+    }
+
+    /// Does a request go through two proxies?
+    pub fn is_pair(self) -> bool {
+        matches!(self, Self::Pair | Self::PairMtls)
     }
 
     /// Is only counted how much is done, without an open loop?
@@ -132,6 +175,9 @@ impl Proxy {
         let behind_tls = scenario.tls() != Tls::None;
         if scenario.is_relay() {
             return matches!(self, Self::Direct | Self::Tidegate | Self::Haproxy);
+        }
+        if scenario.is_pair() {
+            return matches!(self, Self::Tidegate | Self::Haproxy | Self::Envoy);
         }
         !(self == Self::Nginx && scenario.upstream_h2() || self == Self::Direct && behind_tls)
     }
@@ -173,19 +219,36 @@ impl Proxy {
         version.map(|version| version.split(['-', '~']).next().unwrap_or(version).to_owned())
     }
 
-    /// Writes the configuration and starts the proxy on its core; it answers when this returns.
+    /// Writes the configuration and starts the proxy on its core; it answers when this returns. Of a pair, both.
     pub fn start(self, job: &Job<'_>) -> Result<Running> {
         if self == Self::Direct {
             return Ok(Running {
                 child: None,
                 address: job.backend,
+                behind: None,
             });
         }
+        if !job.scenario.is_pair() {
+            return self.start_one(job, Role::Alone);
+        }
+        let back = self.start_one(job, Role::Back)?;
+        let mut front = self.start_one(
+            &Job {
+                backend: back.address,
+                ..*job
+            },
+            Role::Front,
+        )?;
+        front.behind = Some(Box::new(back));
+        Ok(front)
+    }
+
+    fn start_one(self, job: &Job<'_>, role: Role) -> Result<Running> {
         // A port that was free may be taken a moment later: then the proxy fails to start, and the next port is tried.
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.try_start(job) {
+            match self.try_start(job, role) {
                 Err(error) if tries == 3 => {
                     return Err(error.context(format!("{} does not start", self.name())));
                 }
@@ -195,17 +258,19 @@ impl Proxy {
         }
     }
 
-    fn try_start(self, job: &Job<'_>) -> Result<Running> {
+    fn try_start(self, job: &Job<'_>, role: Role) -> Result<Running> {
         let binary = self
             .binary()
             .with_context(|| format!("no binary of {}", self.name()))?;
         let [from, admin] = free_ports()?;
         // Beside the configuration a log would be a change of its folder, which is watched.
-        let logs = job.folder.join("logs");
+        let logs = job.folder.join("logs").join(role.name());
         fs::create_dir_all(&logs)?;
         let access_log = logs.join("access.log");
-        let (file, text) = self.configuration(job, from, admin, &access_log)?;
-        let file = job.folder.join(file);
+        let (file, text) = self.configuration(job, role, (from, admin), &access_log)?;
+        let own = job.folder.join(role.name());
+        fs::create_dir_all(&own)?;
+        let file = own.join(file);
         fs::write(&file, text)?;
 
         // setpriv: the kernel tells the proxy to end when this program dies, however it dies.
@@ -243,9 +308,9 @@ impl Proxy {
         let output = if self == Self::Haproxy {
             &access_log
         } else {
-            &job.folder.join("output.log")
+            &logs.join("output.log")
         };
-        let errors = job.folder.join("errors.log");
+        let errors = logs.join("errors.log");
         command
             .stdin(Stdio::null())
             .stdout(File::create(output)?)
@@ -256,8 +321,14 @@ impl Proxy {
         let mut running = Running {
             child: Some(child),
             address: from,
+            behind: None,
         };
 
+        // The one behind may want to know who asks; whether it answers, the one before it will tell.
+        if role == Role::Back {
+            running.await_connection()?;
+            return Ok(running);
+        }
         let target = Target {
             address: from,
             protocol: job.scenario.downstream(),
@@ -277,10 +348,12 @@ impl Proxy {
     fn configuration(
         self,
         job: &Job<'_>,
-        from: SocketAddr,
-        admin: SocketAddr,
+        role: Role,
+        (from, admin): (SocketAddr, SocketAddr),
         access_log: &Path,
     ) -> Result<(&'static str, String)> {
+        let mtls_down = job.scenario == Scenario::PairMtls && role == Role::Back;
+        let mtls_up = job.scenario == Scenario::PairMtls && role == Role::Front;
         let h2_down = job.scenario.downstream() == Protocol::Http2;
         let h2_up = job.scenario.upstream_h2();
         let tls = job.scenario.tls() != Tls::None;
@@ -318,13 +391,30 @@ impl Proxy {
                     ),
                     (
                         "@TLS@",
+                        match mtls_down {
+                            true => "    mtls: {mode: strict}".to_owned(),
+                            false => either(
+                                tls,
+                                "    tls: {certificates: [{cert: \"@DIR@/tls.crt\", key: \"@DIR@/tls.key\"}]}",
+                                "",
+                            ),
+                        },
+                    ),
+                    (
+                        "@BACKEND_OPTIONS@",
+                        match mtls_up {
+                            true => "    mtls: {peers: [\"spiffe://bench.test/*\"]}".to_owned(),
+                            false => either(h2_up, "    protocol: h2c", ""),
+                        },
+                    ),
+                    (
+                        "@IDENTITY@",
                         either(
-                            tls,
-                            "    tls: {certificates: [{cert: \"@DIR@/tls.crt\", key: \"@DIR@/tls.key\"}]}",
+                            mtls_down || mtls_up,
+                            "identity: {cert: \"@DIR@/id.crt\", key: \"@DIR@/id.key\", ca: \"@DIR@/ca.crt\"}",
                             "",
                         ),
                     ),
-                    ("@BACKEND_OPTIONS@", either(h2_up, "    protocol: h2c", "")),
                     (
                         "@ACCESS_LOG@",
                         either(
@@ -368,12 +458,25 @@ impl Proxy {
                 vec![
                     (
                         "@BIND_OPTIONS@",
-                        match tls {
-                            true => format!(" ssl crt @DIR@/tls.pem alpn {alpn}"),
-                            false => either(h2_down, " proto h2", ""),
+                        match (tls, mtls_down) {
+                            (_, true) => {
+                                " ssl crt @DIR@/id.pem ca-file @DIR@/ca.crt verify required alpn http/1.1"
+                                    .to_owned()
+                            }
+                            (true, _) => format!(" ssl crt @DIR@/tls.pem alpn {alpn}"),
+                            (false, _) => either(h2_down, " proto h2", ""),
                         },
                     ),
-                    ("@SERVER_OPTIONS@", either(h2_up, " proto h2", "")),
+                    (
+                        "@SERVER_OPTIONS@",
+                        match mtls_up {
+                            true => {
+                                " ssl crt @DIR@/id.pem ca-file @DIR@/ca.crt verify required alpn http/1.1"
+                                    .to_owned()
+                            }
+                            false => either(h2_up, " proto h2", ""),
+                        },
+                    ),
                     (
                         "@LOG_GLOBAL@",
                         either(job.access_log, "    log stdout format raw local0 info", ""),
@@ -392,8 +495,20 @@ impl Proxy {
                         "@ACCESS_LOG@",
                         either(job.access_log, &envoy_access_log(path), ""),
                     ),
-                    ("@TLS@", either(tls, &ENVOY_TLS.replace("@ALPN@", alpn), "")),
-                    ("@CLUSTER_OPTIONS@", either(h2_up, ENVOY_H2_UPSTREAM, "")),
+                    (
+                        "@TLS@",
+                        match mtls_down {
+                            true => envoy_mtls("Downstream", "require_client_certificate: true, "),
+                            false => either(tls, &ENVOY_TLS.replace("@ALPN@", alpn), ""),
+                        },
+                    ),
+                    (
+                        "@CLUSTER_OPTIONS@",
+                        match mtls_up {
+                            true => envoy_mtls("Upstream", ""),
+                            false => either(h2_up, ENVOY_H2_UPSTREAM, ""),
+                        },
+                    ),
                 ],
             ),
         };
@@ -426,6 +541,21 @@ const ENVOY_TLS: &str = concat!(
     "[{certificate_chain: {filename: \"@DIR@/tls.crt\"}, private_key: {filename: \"@DIR@/tls.key\"}}]}}}",
 );
 
+/// As Istio has it between sidecars, but for where certificates come from.
+fn envoy_mtls(side: &str, own: &str) -> String {
+    let context = format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext");
+    let trust = "{trusted_ca: {filename: \"@DIR@/ca.crt\"}, match_typed_subject_alt_names: \
+                 [{san_type: URI, matcher: {prefix: \"spiffe://bench.test/\"}}]}";
+    let certificate =
+        "{certificate_chain: {filename: \"@DIR@/id.crt\"}, private_key: {filename: \"@DIR@/id.key\"}}";
+    format!(
+        "transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{\"@type\": {context}, {own}\
+         common_tls_context: {{alpn_protocols: [\"http/1.1\"], \
+         tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}, \
+         tls_certificates: [{certificate}], validation_context: {trust}}}}}}}"
+    )
+}
+
 fn envoy_access_log(path: &str) -> String {
     format!(
         "access_log: [{{name: envoy.access_loggers.file, typed_config: {{\"@type\": \
@@ -449,6 +579,8 @@ fn free_ports<const N: usize>() -> Result<[SocketAddr; N]> {
 pub struct Running {
     child: Option<Child>,
     address: SocketAddr,
+    /// The other one of a pair. It is stopped after this one.
+    behind: Option<Box<Running>>,
 }
 
 impl Running {
@@ -459,17 +591,31 @@ impl Running {
 
     /// Its processes; none without a proxy.
     pub fn processes(&self) -> Result<Vec<u32>> {
-        match &self.child {
-            Some(child) => measure::tree(child.id()),
-            None => Ok(Vec::new()),
+        let mut processes = match &self.child {
+            Some(child) => measure::tree(child.id())?,
+            None => Vec::new(),
+        };
+        if let Some(behind) = &self.behind {
+            processes.extend(behind.processes()?);
         }
+        Ok(processes)
+    }
+
+    /// Asks for a connection until there is one.
+    fn await_connection(&mut self) -> Result<()> {
+        let address = self.address;
+        self.await_good(|| TcpStream::connect(address).map(drop).map_err(Into::into))
     }
 
     /// Asks until the proxy answers well; ends early when its process does.
     fn await_ready(&mut self, target: &Target) -> Result<()> {
+        self.await_good(|| load::ask_once(target))
+    }
+
+    fn await_good(&mut self, mut ask: impl FnMut() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + READY;
         loop {
-            let Err(error) = load::ask_once(target) else {
+            let Err(error) = ask() else {
                 return Ok(());
             };
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {

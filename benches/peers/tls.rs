@@ -11,6 +11,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -24,6 +28,35 @@ pub fn write_certificate(folder: &Path) -> Result<()> {
     fs::write(folder.join("tls.crt"), &chain)?;
     fs::write(folder.join("tls.key"), &key)?;
     fs::write(folder.join("tls.pem"), chain + &key)?;
+    write_identity(folder)
+}
+
+/// Writes who both of a pair are, in the same way, and the authority that says so. Both are the same workload: what it costs to look
+/// does not depend on the name.
+fn write_identity(folder: &Path) -> Result<()> {
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "bench authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(authority, authority_key)?;
+    let key = KeyPair::generate()?;
+    let mut workload = CertificateParams::new(Vec::new())?;
+    let name = "spiffe://bench.test/ns/bench/sa/app".try_into()?;
+    workload.subject_alt_names = vec![SanType::URI(name)];
+    workload.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    workload.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let chain = workload.signed_by(&key, &authority)?.pem();
+    let key = key.serialize_pem();
+    fs::write(folder.join("ca.crt"), authority.pem())?;
+    fs::write(folder.join("id.crt"), &chain)?;
+    fs::write(folder.join("id.key"), &key)?;
+    fs::write(folder.join("id.pem"), chain + &key)?;
     Ok(())
 }
 
