@@ -85,6 +85,8 @@ pub struct Settings {
     /// Whether only Services are looked at, and every TCP port of them is a backend that is known by the Service's addresses:
     /// for a sidecar, whose app may ask for any of them, and which serves no Ingress and no Gateway.
     pub services_only: bool,
+    /// Whether then BackendTLSPolicies are looked at too, and the ConfigMaps with their roots. A gateway always does.
+    pub backend_tls: bool,
     /// What is done with routes whose parents are Services.
     pub mesh: Mesh,
     /// Whether Services of the type ExternalName are followed. Who may write one reaches whatever Tidegate reaches, also in namespaces
@@ -110,15 +112,29 @@ pub enum Mesh {
 impl Settings {
     /// The kinds that are looked at.
     pub fn kinds(&self) -> &'static [Kind] {
-        match (self.services_only, &self.mesh) {
-            (true, Mesh::Serve { .. }) => &[
-                Kind::EndpointSlice,
-                Kind::Service,
-                Kind::HttpRoute,
-                Kind::GrpcRoute,
-            ],
-            (true, _) => &[Kind::EndpointSlice, Kind::Service],
-            (false, _) => Kind::ALL,
+        const ROUTED: &[Kind] = &[
+            Kind::EndpointSlice,
+            Kind::Service,
+            Kind::HttpRoute,
+            Kind::GrpcRoute,
+            Kind::BackendTlsPolicy,
+            Kind::ConfigMap,
+        ];
+        const SERVED: &[Kind] = &[
+            Kind::EndpointSlice,
+            Kind::Service,
+            Kind::BackendTlsPolicy,
+            Kind::ConfigMap,
+        ];
+        let (all, without_tls) = match (self.services_only, &self.mesh) {
+            (false, _) => return Kind::ALL,
+            (true, Mesh::Serve { .. }) => (ROUTED, 4),
+            (true, _) => (SERVED, 2),
+        };
+        if self.backend_tls {
+            all
+        } else {
+            &all[..without_tls]
         }
     }
 }
@@ -134,6 +150,7 @@ impl Default for Settings {
             gateway_services: None,
             class_by_name: true,
             services_only: false,
+            backend_tls: false,
             mesh: Mesh::Off,
             external_names: false,
         }

@@ -6,6 +6,8 @@
 mod init;
 #[path = "sidecar/local.rs"]
 mod local;
+#[path = "sidecar/mesh.rs"]
+mod mesh;
 #[path = "sidecar/mtls.rs"]
 mod mtls;
 #[path = "sidecar/namespace.rs"]

@@ -62,6 +62,9 @@ struct ServeArgs {
     /// Know the Services of a directory of Kubernetes objects as YAML files; edits are live.
     #[arg(short, long, value_name = "DIR")]
     manifests: Option<PathBuf>,
+    /// Speak TLS with the endpoints of Services where a BackendTLSPolicy says so. Its role has to let it read those, and ConfigMaps.
+    #[arg(long)]
+    backend_tls: bool,
     /// Who this sidecar is towards others: a directory with `tls.crt`, `tls.key` and `ca.crt` of a SPIFFE certificate, watched.
     #[arg(long, value_name = "DIR")]
     identity: Option<PathBuf>,
@@ -170,6 +173,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     }
     let known = kubernetes::Settings {
         services_only: true,
+        backend_tls: args.backend_tls,
         // Where nothing is redirected, nobody is known to have asked for a Service's address.
         mesh: match args.transparent {
             true => Mesh::Serve {
@@ -266,8 +270,11 @@ fn check(args: &ServeArgs) -> Result<(), String> {
             "--allow and --plain-ports say something of mTLS, which is off; give --identity DIR".to_owned(),
         );
     }
-    let mut all = args.outbound.iter().chain(&args.inbound);
     let knows_services = args.kubernetes || args.manifests.is_some();
+    if args.backend_tls && !knows_services {
+        return Err("--backend-tls is for Services, and nobody says which there are; give --kubernetes or --manifests DIR".to_owned());
+    }
+    let mut all = args.outbound.iter().chain(&args.inbound);
     if let Some(forward) = all.find(|forward| matches!(forward.target, Target::Service(_)))
         && !knows_services
     {

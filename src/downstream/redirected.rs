@@ -78,11 +78,6 @@ pub(super) async fn meet(
     let address = known.is_some().then_some(original);
     let destination = known.unwrap_or_else(|| worker.originals(direction).get(original, worker.now()));
     let is_opaque = destination.opaque || limits.opaque_ports.contains(&original.port());
-    let redirected = Rc::new(Redirected {
-        listener,
-        destination,
-        address,
-    });
     let carrier = match told {
         Told::By(_) => Carrier::Mtls,
         Told::Nothing | Told::Silent => Carrier::Tcp,
@@ -95,6 +90,12 @@ pub(super) async fn meet(
         (false, Told::Nothing) => detect(stream, limits.detect).await,
     };
     door.metrics.detected(worker.index, detected);
+    let redirected = Rc::new(Redirected {
+        listener,
+        destination,
+        address,
+        may_be_tls: matches!(detected, Detected::Tls | Detected::NotAsked),
+    });
     match detected {
         Detected::Http1 | Detected::Http2 => Met::Http(redirected),
         Detected::Tls => Met::Opaque(redirected, Carrier::Passthrough),

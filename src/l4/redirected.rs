@@ -23,6 +23,9 @@ pub struct Redirected {
     /// The address that a backend is known by and the client asked for: routes may say where its requests go. None: it is
     /// not one of those.
     pub address: Option<SocketAddr>,
+    /// Whether what comes is TLS of the client's own, or may be because nobody looks: then its bytes are passed on as they
+    /// are, and none of the backend's TLS is put around them. mTLS is.
+    pub may_be_tls: bool,
 }
 
 /// Addresses whose destinations a worker keeps. When there are more it begins anew; connections under way keep theirs.

@@ -140,7 +140,10 @@ async fn reach(
         let header = policy
             .proxy_protocol
             .map(|version| write(version, &from.header()));
-        let error = match connect_opaque(&cell, &policy, &header.unwrap_or_default()).await {
+        let header = header.unwrap_or_default();
+        let redirected = from.redirected.as_ref();
+        let may_be_tls = redirected.is_some_and(|redirected| redirected.may_be_tls);
+        let error = match connect_opaque(&cell, &policy, &header, may_be_tls).await {
             Ok((endpoint, slot)) => {
                 backend.metrics.connection_made(desk.index);
                 return Ok(Reached {

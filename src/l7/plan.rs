@@ -438,6 +438,7 @@ mod tests {
                 listener: "outbound".into(),
                 destination: Arc::clone(world.destination(&address).unwrap()),
                 address: Some(address),
+                may_be_tls: false,
             };
             assert!(world.bind(&address).is_none(), "nothing is bound for it");
             let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("web"))]);

@@ -78,13 +78,15 @@ pub(super) async fn connect(
 }
 
 /// A connection on which bytes are relayed, and its place in the count of its endpoint's connections. `header` goes before
-/// everything else, TLS too (the PROXY protocol).
+/// everything else, TLS too (the PROXY protocol). `may_be_tls`: what is relayed has TLS of its own, so that only mTLS is
+/// put around it.
 pub async fn connect_opaque(
     cell: &Arc<EndpointCell>,
     policy: &Backend,
     header: &[u8],
+    may_be_tls: bool,
 ) -> Result<(Stream, ConnectionSlot), ConnectError> {
-    let tls = tls_of(policy)?;
+    let tls = tls_of(policy)?.filter(|_| !may_be_tls || policy.mtls.is_some());
     let slot =
         EndpointCell::open_connection(cell, policy.limits.max_connections).ok_or(ConnectError::AtLimit)?;
     let deadline = Instant::now() + policy.connect_timeout;

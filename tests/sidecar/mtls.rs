@@ -8,7 +8,7 @@ use super::scene::Scene;
 use super::transparent::{hex, talk};
 
 /// Ends a program with the test.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for Program {
 }
 
 /// The example's identity, readable by the user that the rules let be.
-fn identity(scene: &Scene) -> String {
+pub fn identity(scene: &Scene) -> String {
     let own = scene.directory.path().join("identity");
     fs::create_dir(&own).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tls/identity");
@@ -30,7 +30,7 @@ fn identity(scene: &Scene) -> String {
 }
 
 /// Tidegate in the world, with a configuration.
-fn in_the_world(scene: &Scene, configuration: &str) -> Program {
+pub fn in_the_world(scene: &Scene, configuration: &str) -> Program {
     let file = scene.directory.path().join("world.yaml");
     fs::write(
         &file,

@@ -118,6 +118,7 @@ fn what_makes_no_sense_is_explained() {
     for (line, part) in [
         ("", "there is nothing to serve"),
         ("--outbound 127.0.0.1:1=a/b:2", "where the Service a/b:2 is"),
+        ("--transparent --backend-tls", "nobody says which there are"),
         ("--transparent --mtls strict", "mTLS needs an identity"),
         (
             "--transparent --identity-cert a",

@@ -1,7 +1,7 @@
 //! BackendTLSPolicies: what a Service's backends come out as, and what policies are told.
 
-use crate::kubernetes::Kind;
 use crate::kubernetes::testing::{Fixture, WEB_AND_EDGE, route_with_rule};
+use crate::kubernetes::{Kind, Mesh, Settings};
 use crate::model::BackendProtocol;
 use crate::model::tls::{SubjectName, test_pair};
 
@@ -147,4 +147,41 @@ fn a_config_map_that_comes_or_changes_is_noticed() {
     assert_eq!(fixture.endpoints("default/web:80").len(), 1);
     fixture.delete(Kind::ConfigMap, "default", "ca");
     assert!(fixture.endpoints("default/web:80").is_empty());
+}
+
+#[test]
+fn a_sidecar_looks_at_policies_where_it_is_told_to() {
+    let service = |annotations: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, annotations: {{{annotations}}}}}\n\
+             spec: {{clusterIP: 10.96.0.1, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n"
+        )
+    };
+    let own = map("ca", &root()) + &policy("p", "", CA);
+    let lost = policy("p", "", CA);
+    for (backend_tls, annotations, policy, has_tls, endpoints) in [
+        (false, "", &own, false, 1),
+        (true, "", &own, true, 1),
+        (true, "", &lost, false, 0),
+        (false, "", &lost, false, 1),
+        // mTLS between sidecars goes before; a policy that cannot be used is no way out all the same.
+        (true, "tidegate.dev/mtls: 'true'", &own, false, 1),
+        (true, "tidegate.dev/mtls: 'true'", &lost, false, 0),
+    ] {
+        let settings = Settings {
+            services_only: true,
+            backend_tls,
+            mesh: Mesh::Serve { namespace: None },
+            ..Settings::default()
+        };
+        let fixture = Fixture::with(settings, &format!("{}{SLICE}{policy}", service(annotations)));
+        let backend = &fixture.world.backends["default/web:80"];
+        assert_eq!(
+            backend.tls.is_some(),
+            has_tls,
+            "{backend_tls} {annotations} {policy}"
+        );
+        assert_eq!(backend.mtls.is_some(), !annotations.is_empty());
+        assert_eq!(fixture.endpoints("default/web:80").len(), endpoints);
+    }
 }
