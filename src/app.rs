@@ -9,8 +9,10 @@
 //! [`start`] brings a process up in the order in which nothing can be missed: sources are read, the first snapshot is
 //! compiled, sockets are bound, and only then is the process ready.
 
+mod agent;
 mod certificates;
 mod conductor;
+mod identity;
 mod names;
 mod process;
 mod review;
@@ -154,8 +156,9 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
     {
         gates.close(sources::KUBERNETES_GATE, "nothing is read yet");
     }
-    if sources.iter().any(|source| matches!(source, Source::Identity(_))) {
-        gates.close(sources::IDENTITY_GATE, "nothing is read yet");
+    let is_identity = |source: &Source| matches!(source, Source::Identity(_) | Source::Agent(_));
+    if sources.iter().any(is_identity) {
+        gates.close(identity::GATE, "nothing is read yet");
     }
     let access = sources.iter().find_map(|source| match source {
         Source::Kubernetes(options) => Some(options.access.clone()),

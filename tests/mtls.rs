@@ -4,6 +4,8 @@
 // A test that cannot go on fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "mtls/agent.rs"]
+mod agent;
 #[path = "mtls/probing.rs"]
 mod probing;
 #[path = "mtls/replaced.rs"]

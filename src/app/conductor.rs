@@ -84,7 +84,13 @@ impl Conductor {
     pub(super) fn take(&mut self, source: &SourceName, delta: Delta, rejects: Option<Vec<Reject>>) {
         self.live.follow(&delta);
         self.desk.follow(source, &delta);
+        let may_be_another = delta.identity.is_some();
         let applied = self.compiler.apply(source, delta, self.clock.now());
+        if may_be_another {
+            let identity = self.compiler.identity();
+            let ends = identity.and_then(|identity| u64::try_from(identity.certificate.not_after()).ok());
+            self.metrics.identity(ends);
+        }
         if let Some(names) = applied.names {
             self.names.want(names);
         }

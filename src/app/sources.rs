@@ -7,11 +7,13 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
 use super::conductor::Message;
+use super::identity;
 use super::process::Process;
 use super::view::Live;
 use crate::config::{self, IdentityFiles, Settings, watch};
 use crate::downstream::workers::Workers;
 use crate::kubernetes::{self, Cluster, Manifests};
+use crate::model::tls::AgentAddress;
 use crate::model::{Delta, Identity, Reject, SourceName, World};
 use crate::telemetry::gates::Gates;
 use crate::telemetry::metrics::{Kubernetes, Metrics};
@@ -30,6 +32,8 @@ pub enum Source {
     /// Who we are towards other sidecars: files, read again when they change. They need not be there yet; without them the
     /// process is not ready.
     Identity(IdentityFiles),
+    /// The same from an agent on this host, by SPIFFE's Workload API.
+    Agent(AgentAddress),
 }
 
 /// What is left to do for a source once it was read.
@@ -49,6 +53,7 @@ pub(super) enum Follow {
         /// Who we are, or why we are nobody.
         now: Result<Arc<Identity>, String>,
     },
+    Agent(AgentAddress),
 }
 
 /// A source as it was opened: its name, all it has, what of it was left out, and how it is followed.
@@ -100,6 +105,11 @@ pub(super) fn open(source: Source) -> anyhow::Result<Opened> {
             let now = read.identity;
             Ok((name, delta, Vec::new(), Follow::Identity { files, watch, now }))
         }
+        // What it says comes later, as the first change: it may be away, and nothing but readiness waits for it.
+        Source::Agent(agent) => {
+            let name = SourceName::new(agent.to_string());
+            Ok((name, Delta::default(), Vec::new(), Follow::Agent(agent)))
+        }
         // What is there comes later, as the first change: the API server may be away, and nothing else waits for it.
         Source::Kubernetes(options) => {
             let cluster = tokio::runtime::Handle::current().block_on(Cluster::open(&options))?;
@@ -135,54 +145,30 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
     } = with;
     match follow {
         Follow::Nothing => {}
-        Follow::Identity {
-            files,
-            mut watch,
-            mut now,
-        } => loop {
-            match &now {
-                Ok(_) => gates.open(IDENTITY_GATE),
-                Err(why) => gates.close(IDENTITY_GATE, why.clone()),
-            }
-            tokio::select! {
-                () = watch.changed() => {}
-                asked = reread.changed() => if asked.is_err() { return },
-            }
-            let wanted = files.clone();
-            let Ok(read) = tokio::task::spawn_blocking(move || wanted.read()).await else {
-                continue;
+        Follow::Identity { files, watch, now } => {
+            let (now, why) = match now {
+                Ok(identity) => (Some(identity), None),
+                Err(why) => (None, Some(why)),
             };
-            watch.follow(&read.files);
-            let identity = match (read.identity, &now) {
-                (Ok(identity), Ok(before)) if identity == *before => continue,
-                (Ok(identity), _) => identity,
-                (Err(why), Ok(before)) => {
-                    metrics.reload(false);
-                    tracing::error!(id = %before.id, "the identity was not taken over, the one before stays: {why}");
-                    continue;
-                }
-                (Err(why), Err(_)) => {
-                    now = Err(why);
-                    continue;
-                }
+            let with = identity::Follower {
+                name,
+                messages,
+                metrics,
+                gates,
+                now,
             };
-            metrics.reload(true);
-            tracing::info!(id = %identity.id, until = identity.certificate.not_after(), "a new identity");
-            now = Ok(Arc::clone(&identity));
-            let (done, live) = oneshot::channel();
-            let change = Message::Change {
-                source: name.clone(),
-                delta: Delta {
-                    identity: Some(Some(identity)),
-                    ..Delta::default()
-                },
-                rejects: None,
-                done: Some(done),
+            identity::of_files(with, files, watch, why, reread).await;
+        }
+        Follow::Agent(agent) => {
+            let with = identity::Follower {
+                name,
+                messages,
+                metrics,
+                gates,
+                now: None,
             };
-            if messages.send(change).await.is_err() || live.await.is_err() {
-                return;
-            }
-        },
+            identity::of_agent(with, agent, reread).await;
+        }
         Follow::Manifests(mut manifests) => loop {
             let (delta, rejects) = manifests.next().await;
             let change = Message::Change {
@@ -285,9 +271,6 @@ pub(super) async fn follow(name: SourceName, follow: Follow, with: Follower) {
         }
     }
 }
-
-/// The gate of an identity: not ready before there is one.
-pub(super) const IDENTITY_GATE: &str = "identity";
 
 /// The gate of a cluster: `/readyz` says by this name whether it was read, and what is not well with it.
 pub(super) const KUBERNETES_GATE: &str = "kubernetes";

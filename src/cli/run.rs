@@ -111,6 +111,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
     settings.workers = args.workers.or(settings.workers);
     settings.zone = args.zone.clone().or_else(process::zone).or(settings.zone);
     settings.admin.address = args.admin.or(settings.admin.address);
+    if let Some(agent) = settings.identity.clone() {
+        sources.push(Source::Agent(agent));
+    }
     let kubernetes = kubernetes::Settings {
         ingress_address: args.ingress_address,
         ingress_tls_address: args.ingress_tls_address,

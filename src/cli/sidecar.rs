@@ -14,6 +14,8 @@ use crate::app::{Options, Source};
 use crate::config::units::EndpointPlace;
 use crate::config::{AccessLogFormat, AccessLogSettings, AccessLogTarget, IdentityFiles, Settings, units};
 use crate::kubernetes::{self, Mesh};
+use crate::model::tls::AgentAddress;
+use crate::model::tls::agent::ENDPOINT_VARIABLE;
 use crate::model::{
     Backend, BackendName, BackendTarget, Direction, HostPattern, InboundMtls, Listener, ListenerKind,
     ListenerLimits, ListenerName, Match, MtlsMode, PeerName, Peers, Protocols, Route, RouteName, Rule,
@@ -77,6 +79,17 @@ struct ServeArgs {
     /// The trust bundle instead of the directory's.
     #[arg(long, value_name = "FILE")]
     identity_ca: Option<PathBuf>,
+    /// Ask an agent on this host who this sidecar is, by SPIFFE's Workload API, instead of reading files:
+    /// `unix:///run/spire/agent.sock`. Without a value SPIFFE_ENDPOINT_SOCKET of the environment says where it is.
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        num_args = 0..=1,
+        default_missing_value = OF_ENVIRONMENT,
+        value_parser = agent,
+        conflicts_with_all = ["identity", "identity_cert", "identity_key", "identity_ca"]
+    )]
+    workload_api: Option<AgentAddress>,
     /// Whether those who connect to the app show who they are. Without it: permissive with an identity, else off.
     #[arg(long, value_enum, value_name = "MODE")]
     mtls: Option<Mtls>,
@@ -118,6 +131,9 @@ enum Mtls {
     /// Only mTLS is taken.
     Strict,
 }
+
+/// Stands for what the environment says.
+const OF_ENVIRONMENT: &str = "environment";
 
 /// Where Kubernetes tells a pod its namespace.
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -171,6 +187,9 @@ fn serve(args: &ServeArgs) -> ExitCode {
     if let Some(files) = identity_files(args) {
         sources.push(Source::Identity(files));
     }
+    if let Some(agent) = args.workload_api.clone() {
+        sources.push(Source::Agent(agent));
+    }
     let known = kubernetes::Settings {
         services_only: true,
         backend_tls: args.backend_tls,
@@ -217,16 +236,29 @@ fn identity_files(args: &ServeArgs) -> Option<IdentityFiles> {
     })
 }
 
+/// Where the agent is that is asked.
+fn agent(text: &str) -> Result<AgentAddress, String> {
+    let read = match text {
+        OF_ENVIRONMENT => AgentAddress::of_environment()
+            .ok_or_else(|| format!("{ENDPOINT_VARIABLE} does not say where the agent is"))?,
+        text => AgentAddress::parse(text),
+    };
+    read.map_err(|error| error.to_string())
+}
+
+/// Whether this sidecar is to be somebody.
+fn has_identity(args: &ServeArgs) -> bool {
+    args.workload_api.is_some() || identity_files(args).is_some()
+}
+
 /// What is asked of those who connect to the app.
 fn inbound_mtls(args: &ServeArgs) -> Option<InboundMtls> {
     let mode = match args.mtls {
         Some(Mtls::Off) => return None,
         Some(Mtls::Permissive) => MtlsMode::Permissive,
         Some(Mtls::Strict) => MtlsMode::Strict,
-        None => {
-            identity_files(args)?;
-            MtlsMode::Permissive
-        }
+        None if has_identity(args) => MtlsMode::Permissive,
+        None => return None,
     };
     Some(InboundMtls {
         mode,
@@ -253,21 +285,20 @@ fn check(args: &ServeArgs) -> Result<(), String> {
     if !args.transparent && args.outbound.is_empty() && args.inbound.is_empty() {
         return Err("there is nothing to serve; give --transparent, --outbound or --inbound".to_owned());
     }
-    let has_identity = identity_files(args).is_some();
     let names_files = [&args.identity_cert, &args.identity_key, &args.identity_ca];
-    if !has_identity && names_files.iter().any(|file| file.is_some()) {
+    if identity_files(args).is_none() && names_files.iter().any(|file| file.is_some()) {
         return Err(
             "an identity is a chain, a key and a trust bundle; give --identity DIR, or --identity-cert, \
              --identity-key and --identity-ca"
                 .to_owned(),
         );
     }
-    if !has_identity && matches!(args.mtls, Some(Mtls::Permissive | Mtls::Strict)) {
-        return Err("mTLS needs an identity; give --identity DIR".to_owned());
+    if !has_identity(args) && matches!(args.mtls, Some(Mtls::Permissive | Mtls::Strict)) {
+        return Err("mTLS needs an identity; give --identity DIR, or --workload-api".to_owned());
     }
     if inbound_mtls(args).is_none() && !(args.allow.is_empty() && args.plain_ports.is_empty()) {
         return Err(
-            "--allow and --plain-ports say something of mTLS, which is off; give --identity DIR".to_owned(),
+            "--allow and --plain-ports say something of mTLS, which is off; give --identity DIR, or --workload-api".to_owned(),
         );
     }
     let knows_services = args.kubernetes || args.manifests.is_some();

@@ -256,6 +256,7 @@ fn settings(pass: &mut Pass, raw: &RawConfig) -> Settings {
                 .map_or(drain.while_busy, |busy| busy.value),
         },
         manifests,
+        identity: mtls::agent(pass, raw),
         acme: acme::acme(pass, raw.acme.as_ref()),
         dns_refresh: pass.duration(
             "refresh",

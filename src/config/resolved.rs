@@ -25,7 +25,9 @@ use crate::model::{
 /// The effective configuration of a file, ending with a newline.
 pub fn resolved(loaded: &Loaded) -> String {
     let Loaded { world, settings, .. } = loaded;
-    let mut file = settings_of(settings).maybe("identity", world.identity.as_deref().map(mtls::identity));
+    let of_files = world.identity.as_deref().map(mtls::identity);
+    let identity = settings.identity.as_ref().map(mtls::agent).or(of_files);
+    let mut file = settings_of(settings).maybe("identity", identity);
     let listeners = world
         .listeners
         .values()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::Acme;
+use crate::model::tls::AgentAddress;
 
 /// Settings of the process.
 ///
@@ -27,6 +28,8 @@ pub struct Settings {
     pub zone: Option<String>,
     /// A directory of Kubernetes objects as YAML files.
     pub manifests: Option<PathBuf>,
+    /// The agent that says who this process is, if not files.
+    pub identity: Option<AgentAddress>,
     /// How certificates are got by ACME.
     pub acme: Option<Arc<Acme>>,
     /// After how long a name of endpoints is resolved again.
@@ -43,6 +46,7 @@ impl Default for Settings {
             drain: DrainSettings::default(),
             zone: None,
             manifests: None,
+            identity: None,
             acme: None,
             dns_refresh: Duration::from_secs(5),
         }
@@ -57,6 +61,7 @@ impl Settings {
             ("admin", self.admin != next.admin),
             ("zone", self.zone != next.zone),
             ("manifests", self.manifests != next.manifests),
+            ("identity.workload_api", self.identity != next.identity),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

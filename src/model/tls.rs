@@ -4,6 +4,7 @@
 //! Whoever reads a file or a Secret makes these types from bytes; nothing below knows where they came from. A private
 //! key is never printed.
 
+pub mod agent;
 pub mod certificate;
 pub mod client_auth;
 pub mod managed;
@@ -19,6 +20,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 
+pub use agent::AgentAddress;
 pub use certificate::{Certificate, CertificateError, Origin, Part};
 pub use client_auth::{ClientAuth, ClientAuthMode};
 pub use managed::{AlpnAnswer, Challenges, ManagedName, ManagedNameError};

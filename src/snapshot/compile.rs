@@ -241,6 +241,11 @@ impl Compiler {
         changed
     }
 
+    /// Who we are towards other sidecars.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.mtls.identity()
+    }
+
     /// Takes who a source says that we are; what is made of it is made anew.
     fn identify(&mut self, source: SourceIndex, identity: Option<Arc<Identity>>, changed: &mut Changed) {
         if self.mtls.follow(source, identity) {

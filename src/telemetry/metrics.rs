@@ -76,6 +76,8 @@ pub struct Metrics {
     last_reload_failed: AtomicU64,
     settings_waiting: AtomicU64,
     kubernetes: Mutex<Option<Kubernetes>>,
+    /// The end of our identity, in seconds since 1970; 0: there is none.
+    identity_ends: AtomicU64,
     acme: Mutex<Option<Acme>>,
     injections: Mutex<Option<Injections>>,
     access_log_dropped: AtomicU64,
@@ -105,6 +107,7 @@ impl Metrics {
             last_reload_failed: AtomicU64::new(0),
             settings_waiting: AtomicU64::new(0),
             kubernetes: Mutex::new(None),
+            identity_ends: AtomicU64::new(0),
             acme: Mutex::new(None),
             injections: Mutex::new(None),
             access_log_dropped: AtomicU64::new(0),
@@ -182,6 +185,11 @@ impl Metrics {
         all.get_or_insert_default().certificate_ends = ends;
     }
 
+    /// Notes when the identity towards other sidecars ends, in seconds since 1970.
+    pub fn identity(&self, ends: Option<u64>) {
+        self.identity_ends.store(ends.unwrap_or(0), Relaxed);
+    }
+
     /// Notes how things stand with certificates by ACME. Names beyond [`MAX_CHILDREN`] are not exposed.
     pub fn acme(&self, mut now: Acme) {
         now.certificates.truncate(MAX_CHILDREN);
@@ -247,6 +255,7 @@ impl Metrics {
             reloads_failed: self.reloads_failed.load(Relaxed),
             last_reload_ok: self.last_reload_failed.load(Relaxed) == 0,
             settings_waiting: self.settings_waiting.load(Relaxed),
+            identity_ends: Some(self.identity_ends.load(Relaxed)).filter(|ends| *ends > 0),
             acme: self.acme.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             injections: *self.injections.lock().unwrap_or_else(PoisonError::into_inner),
             kubernetes: *self.kubernetes.lock().unwrap_or_else(PoisonError::into_inner),

@@ -45,7 +45,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
             "",
             "",
             &[
-                "1:11: identity has no key (write directory: PATH, with tls.crt, tls.key and ca.crt in it, or cert, key and ca)",
+                "1:11: identity has no key (write directory: PATH, with tls.crt, tls.key and ca.crt in it, or cert, key and ca, or workload_api)",
             ],
         ),
         (
@@ -63,6 +63,21 @@ fn what_makes_no_sense_is_refused_with_its_place() {
             "",
             &[
                 "1:32: shop.crt: the certificate has no URI among its names (it names one workload: a URI spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT)",
+            ],
+        ),
+        (
+            "{workload_api: \"unix:///run/a.sock\"}",
+            "mtls: {mode: strict, allow: [\"spiffe://any.org/*\"]}",
+            "mtls: {}",
+            &[],
+        ),
+        (
+            "{directory: ., workload_api: /run/a.sock}",
+            "",
+            "",
+            &[
+                "1:23: an identity comes from files or from an agent, not from both (leave one of them out)",
+                "1:40: \"/run/a.sock\" is no address of an agent: it begins with unix:/ or tcp:// (write it like unix:///run/spire/agent.sock)",
             ],
         ),
         (
@@ -120,6 +135,26 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_agent_is_a_setting_that_waits_for_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    let load = |agent: &str| {
+        let text =
+            format!("identity: {{workload_api: \"{agent}\"}}\nlisteners: {{}}\nroutes: []\nbackends: {{}}\n");
+        std::fs::write(&file, text).unwrap();
+        config::load(&file).unwrap()
+    };
+    let (one, two) = (load("unix:/run/a.sock"), load("tcp://127.0.0.1:1"));
+    assert!(one.world.identity.is_none());
+    assert_eq!(
+        one.settings.needs_restart(&two.settings),
+        ["identity.workload_api"]
+    );
+    let shown = config::resolved(&one);
+    assert!(shown.contains("workload_api: \"unix:///run/a.sock\""), "{shown}");
 }
 
 #[test]

@@ -111,6 +111,11 @@ fn what_makes_no_sense_is_explained() {
         ("--outbound 127.0.0.1:3000=example.com", "write an IP address"),
         ("--grace soon", "soon"),
         ("--allow web", "begins with spiffe://"),
+        ("--transparent --workload-api /run/a.sock", "begins with unix:/"),
+        (
+            "--transparent --workload-api unix:///a --identity b",
+            "cannot be used with",
+        ),
     ] {
         let said = parse(line).unwrap_err().to_string();
         assert!(said.contains(part), "{line}: {said}");

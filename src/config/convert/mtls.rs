@@ -10,11 +10,15 @@ use crate::config::place::{Place, Placed};
 use crate::config::raw::RawConfig;
 use crate::config::raw::mtls::{RawIdentity, RawInboundMtls, RawMtlsMode, RawOutboundMtls};
 use crate::config::raw::tls::RawCertificate;
+use crate::model::tls::AgentAddress;
 use crate::model::{Identity, InboundMtls, MtlsMode, PeerName, Peers};
 
 /// Who we are; none when nothing says it or it cannot be used, which is said.
 pub fn identity(pass: &mut Pass, raw: &RawConfig) -> Option<Arc<Identity>> {
     let raw = raw.identity.as_ref()?;
+    if raw.value.workload_api.is_some() {
+        return None; // the agent says it
+    }
     let [cert, key, ca] = files(pass, raw)?;
     let pair = Placed {
         value: RawCertificate {
@@ -42,6 +46,29 @@ pub fn identity(pass: &mut Pass, raw: &RawConfig) -> Option<Arc<Identity>> {
         .map(Arc::new)
 }
 
+/// The agent that says who we are, if one is to be asked.
+pub fn agent(pass: &mut Pass, raw: &RawConfig) -> Option<AgentAddress> {
+    let raw = &raw.identity.as_ref()?.value;
+    let text = raw.workload_api.as_ref()?;
+    let files = [&raw.directory, &raw.cert, &raw.key, &raw.ca];
+    if let Some(file) = files.into_iter().flatten().next() {
+        pass.say(
+            Diagnostic::error(
+                file.place,
+                "an identity comes from files or from an agent, not from both",
+            )
+            .hint("leave one of them out")
+            .related(text.place, "the agent is here"),
+        );
+    }
+    AgentAddress::parse(text.text())
+        .map_err(|error| {
+            let hint = "write it like unix:///run/spire/agent.sock";
+            pass.say(Diagnostic::error(text.place, error.to_string()).hint(hint));
+        })
+        .ok()
+}
+
 /// The three files, each with the place that names it.
 fn files(pass: &mut Pass, raw: &Placed<RawIdentity>) -> Option<[Placed<String>; 3]> {
     let RawIdentity {
@@ -49,6 +76,7 @@ fn files(pass: &mut Pass, raw: &Placed<RawIdentity>) -> Option<[Placed<String>; 
         cert,
         key,
         ca,
+        workload_api: _,
     } = &raw.value;
     let mut missing = Vec::new();
     let mut one = |given: &Option<Placed<String>>, key: &'static str, name: &str| match (given, directory) {
@@ -73,7 +101,7 @@ fn files(pass: &mut Pass, raw: &Placed<RawIdentity>) -> Option<[Placed<String>; 
     );
     if !missing.is_empty() {
         let message = format!("identity has no {}", missing.join(", no "));
-        let hint = "write directory: PATH, with tls.crt, tls.key and ca.crt in it, or cert, key and ca";
+        let hint = "write directory: PATH, with tls.crt, tls.key and ca.crt in it, or cert, key and ca, or workload_api";
         pass.say(Diagnostic::error(raw.place, message).hint(hint));
     }
     match found {

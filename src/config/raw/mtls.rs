@@ -17,6 +17,8 @@ pub struct RawIdentity {
     pub key: Option<Placed<String>>,
     /// Who may have signed the certificates of others. Relative to this file, watched. Default: `ca.crt` of the directory.
     pub ca: Option<Placed<String>>,
+    /// Ask an agent on this host instead, by SPIFFE's Workload API: `unix:///run/spire/agent.sock`. Takes effect at a restart. Default: none.
+    pub workload_api: Option<Placed<String>>,
 }
 
 /// Whether those who connect show who they are.

@@ -2,7 +2,7 @@
 
 use super::yaml::{Fields, Yaml};
 use super::{list, path_text, text, word};
-use crate::model::tls::Origin;
+use crate::model::tls::{AgentAddress, Origin};
 use crate::model::{Identity, InboundMtls, Peers};
 
 pub(super) fn identity(identity: &Identity) -> Yaml {
@@ -14,6 +14,12 @@ pub(super) fn identity(identity: &Identity) -> Yaml {
         Origin::Named(name) => Fields::default().with("cert", text(name)),
     };
     fields.with("ca", text(&identity.trust.origin)).yaml()
+}
+
+pub(super) fn agent(agent: &AgentAddress) -> Yaml {
+    Fields::default()
+        .with("workload_api", text(agent.to_string()))
+        .yaml()
 }
 
 pub(super) fn inbound(mtls: &InboundMtls) -> Yaml {

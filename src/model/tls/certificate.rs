@@ -220,6 +220,22 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// Certificates in DER that stand one after another.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn split_der(mut bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let (rest, _) = X509Certificate::from_der(bytes)
+            .map_err(|error| CertificateError::NotACertificate(error.to_string()))?;
+        let (certificate, _) = bytes.split_at(bytes.len() - rest.len());
+        all.push(CertificateDer::from(certificate.to_vec()));
+        bytes = rest;
+    }
+    Ok(all)
+}
+
 fn chain_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let chain = chain.map_err(|error| CertificateError::NotPem(pem_error(&error), Part::Certificate))?;

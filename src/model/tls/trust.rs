@@ -51,6 +51,14 @@ impl TrustBundle {
     pub fn from_pem(origin: &str, text: &[u8]) -> Result<Self, TrustError> {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let certificates = certificates.map_err(|error| TrustError::NotPem(pem_error(&error)))?;
+        Self::from_der(origin, certificates)
+    }
+
+    /// The same of certificates in DER.
+    ///
+    /// # Errors
+    /// What keeps them from being used.
+    pub fn from_der(origin: &str, certificates: Vec<CertificateDer<'static>>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         for (at, certificate) in certificates.iter().enumerate() {
             roots

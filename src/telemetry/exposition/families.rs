@@ -409,6 +409,16 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: |reading| of_kubernetes(reading, counter, |now| now.failures),
     },
     Family {
+        name: "tidegate_identity_expiry_timestamp_seconds",
+        kind: MetricType::GAUGE,
+        help: "The end of the certificate that says who this process is towards other sidecars, in seconds since 1970.",
+        labels: &[],
+        samples: |reading| {
+            let ends = reading.totals.identity_ends.iter();
+            ends.map(|ends| gauge(&[], *ends as f64)).collect()
+        },
+    },
+    Family {
         name: "tidegate_acme_certificate_expiry_timestamp_seconds",
         kind: MetricType::GAUGE,
         help: "The end of the certificate that was got by ACME, in seconds since 1970; 0: there is none yet.",

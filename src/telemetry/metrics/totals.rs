@@ -34,6 +34,8 @@ pub struct Totals {
     pub settings_waiting: u64,
     /// How things stand with the API server; none: no cluster is followed.
     pub kubernetes: Option<Kubernetes>,
+    /// The end of the identity towards other sidecars, in seconds since 1970; none: there is none.
+    pub identity_ends: Option<u64>,
     /// Certificates by ACME, if there are any to be.
     pub acme: Option<Acme>,
     /// Sidecars that were injected, if this process injects any.
