@@ -11,10 +11,14 @@
 //! when there are several, each has its host behind that. The default backend is a route of its own,
 //! younger than every other, so that it has only what nobody else wants.
 
+mod canary;
+mod tls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::kubernetes::certificates::{self, Held};
+use self::tls::{Service, Tls};
+use crate::kubernetes::certificates::Held;
 use crate::kubernetes::index::{Findings, Store};
 use crate::kubernetes::nginx::{self, Wishes, is_canary};
 use crate::kubernetes::objects::{Id, Ingress, IngressBackend, IngressPath, Key, Kind, Object, PortRef};
@@ -22,7 +26,7 @@ use crate::kubernetes::service::{PortUse, Traffic, backend_name, find_port};
 use crate::kubernetes::{CLASS_NAME, INGRESS_CONTROLLER, Settings};
 use crate::model::{
     BackendTarget, Certificate, Filter, HostPattern, Listener, ListenerLimits, ListenerName, ListenerTls,
-    ManagedName, Match, PathMatch, PathRewrite, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
+    Match, PathMatch, PathRewrite, Protocols, Redirect, Route, RouteName, Rule, WeightedBackend,
 };
 
 /// The name of the listener that all Ingresses share.
@@ -35,9 +39,6 @@ const OLD_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// The annotation of a class that takes Ingresses without one.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-
-/// The annotation that lets hosts of `spec.tls` be served in clear text.
-const CLEAR_TEXT: &str = "tidegate.dev/clear-text";
 
 /// Added to the age of default backends: later than any real time, so that all other routes go first.
 const AFTER_ALL_OTHERS: u64 = 1 << 62;
@@ -55,7 +56,7 @@ pub fn translate(
     }
     let wishes = Wishes::of(&ingress.metadata, findings);
     if wishes.canary.is_some() {
-        look_for_main(id, ingress, store, settings, findings);
+        canary::look_for_main(id, ingress, store, settings, findings);
         return Vec::new();
     }
     if !wishes.unguarded.is_empty() {
@@ -96,7 +97,7 @@ pub fn translate(
             wishes.dress(&mut rule);
             let of = (id, spec.host.as_deref(), path);
             rules.extend(
-                divide(rule, of, store, settings, findings)
+                canary::divide(rule, of, store, settings, findings)
                     .into_iter()
                     .map(Arc::new),
             );
@@ -148,85 +149,6 @@ pub fn share_a_host(a: &Ingress, b: &Ingress) -> bool {
             .iter()
             .any(|rule| rule.host.as_deref().unwrap_or("") == host)
     })
-}
-
-/// The path of an Ingress with the same host and path as one of another.
-fn same_path<'a>(
-    ingress: &'a Ingress,
-    host: Option<&str>,
-    path: &IngressPath,
-) -> Option<(String, &'a IngressPath)> {
-    let rules = ingress.spec.rules.iter().enumerate();
-    let of_host = rules.filter(|(_, rule)| rule.host.as_deref().unwrap_or("") == host.unwrap_or(""));
-    let mut paths = of_host.flat_map(|(at, rule)| {
-        let paths = rule.http.iter().flat_map(|http| http.paths.iter().enumerate());
-        paths.map(move |(path_at, path)| (format!("spec.rules[{at}].http.paths[{path_at}]"), path))
-    });
-    paths.find(|(_, other)| other.path == path.path)
-}
-
-/// A rule with the part that a canary takes of it: the first by name that has its host and path.
-fn divide(
-    rule: Rule,
-    (id, host, path): (&Id, Option<&str>, &IngressPath),
-    store: &Store,
-    settings: &Settings,
-    findings: &mut Findings,
-) -> Vec<Rule> {
-    let mut canaries = store
-        .canaries(&id.namespace)
-        .filter(|(_, canary)| is_ours(canary, store, settings));
-    let Some((canary, (_, path))) =
-        canaries.find_map(|(_, canary)| Some((canary, same_path(canary, host, path)?)))
-    else {
-        return vec![rule];
-    };
-    // Its own complaints are told of itself.
-    let mut of_canary = Findings::default();
-    let wishes = Wishes::of(&canary.metadata, &mut of_canary);
-    let target = target(id, &path.backend, "", store, &mut of_canary);
-    findings.on.services.append(&mut of_canary.on.services);
-    findings.on.uses.append(&mut of_canary.on.uses);
-    match wishes.canary {
-        Some(division) if wishes.unguarded.is_empty() && !rule.backends.is_empty() => {
-            division.divide(rule, target)
-        }
-        _ => vec![rule],
-    }
-}
-
-/// A canary has no routes of its own; says what is wrong with it.
-fn look_for_main(id: &Id, canary: &Ingress, store: &Store, settings: &Settings, findings: &mut Findings) {
-    for rule in &canary.spec.rules {
-        for path in rule.http.iter().flat_map(|http| &http.paths) {
-            let mut all = store.in_namespace(Kind::Ingress, &id.namespace);
-            let is_main = |object: &Object| match object {
-                Object::Ingress(other) => {
-                    !is_canary(other)
-                        && is_ours(other, store, settings)
-                        && same_path(other, rule.host.as_deref(), path).is_some()
-                }
-                _ => false,
-            };
-            if !all.any(|(_, object)| is_main(object)) {
-                findings.complain(
-                    "spec.rules",
-                    format!(
-                        "it is a canary, and there is no Ingress with the same host and path ({}{}) in its namespace",
-                        rule.host.as_deref().unwrap_or("*"),
-                        path.path.as_deref().unwrap_or("/")
-                    ),
-                );
-            }
-            let field = match same_path(canary, rule.host.as_deref(), path) {
-                Some((field, _)) => field + ".backend",
-                None => "spec.rules".to_owned(),
-            };
-            // Asked for here, so that it is said here when its Service is missing.
-            target(id, &path.backend, &field, store, findings);
-        }
-    }
-    findings.on.uses.clear(); // what uses it is the other Ingress
 }
 
 /// `/` and nothing else is sent elsewhere.
@@ -315,171 +237,6 @@ fn is_our_class(object: &Object) -> bool {
     match object {
         Object::IngressClass(class) => class.spec.controller.as_deref() == Some(INGRESS_CONTROLLER),
         _ => false,
-    }
-}
-
-/// The TLS of an Ingress.
-struct Tls {
-    /// Whether its hosts may be served in clear text as well.
-    clear_text: bool,
-    /// Each entry of `spec.tls`: its hosts (none: all of the Ingress), and its certificate or why there is none.
-    entries: Vec<TlsEntry>,
-    /// Those that can be used.
-    certificates: Vec<Held>,
-}
-
-/// An entry of `spec.tls`.
-type TlsEntry = (Vec<HostPattern>, Result<Held, String>);
-
-/// How a host is served.
-enum Service {
-    ClearText,
-    WithTls,
-    /// Not at all, and why.
-    No(String),
-}
-
-impl Tls {
-    fn of(id: &Id, ingress: &Ingress, store: &Store, findings: &mut Findings) -> Self {
-        let clear_text = match ingress.metadata.annotation(CLEAR_TEXT) {
-            None => false,
-            Some("allow") => true,
-            Some(other) => {
-                findings.complain(
-                    format!("metadata.annotations[{CLEAR_TEXT}]"),
-                    format!("{other:?} is not \"allow\"; hosts of spec.tls are not served in clear text"),
-                );
-                false
-            }
-        };
-        let by_acme = match ingress.metadata.annotation(certificates::ACME) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => {
-                findings.complain(
-                    format!("metadata.annotations[{}]", certificates::ACME),
-                    format!("{other:?} is neither true nor false; no certificates are got"),
-                );
-                false
-            }
-        };
-        let mut entries = Vec::new();
-        for spec in &ingress.spec.tls {
-            let hosts = spec.hosts.iter().filter_map(|text| host(Some(text)).ok());
-            let certificate = match spec.secret_name.as_deref() {
-                None | Some("") => Err("spec.tls names no Secret for it".to_owned()),
-                Some(name) => {
-                    let secret = Id::new(Arc::clone(&id.namespace), name);
-                    findings.on.secrets.insert(secret.clone());
-                    certificates::of_secret(&secret, store)
-                }
-            };
-            let certificate = match certificate {
-                Err(_) if by_acme => managed(ingress, &spec.hosts).map(Held::Managed),
-                given => given.map(Held::Given),
-            };
-            entries.push((hosts.collect(), certificate));
-        }
-        let good = entries
-            .iter()
-            .filter_map(|(_, certificate)| certificate.as_ref().ok());
-        Self {
-            clear_text,
-            certificates: good.cloned().collect(),
-            entries,
-        }
-    }
-
-    fn service(&self, host: &HostPattern) -> Service {
-        let means = |tls: &HostPattern| match host {
-            HostPattern::Exact(name) => tls.matches(name),
-            other => tls == other,
-        };
-        let entry = self
-            .entries
-            .iter()
-            .find(|(hosts, _)| hosts.is_empty() || hosts.iter().any(means));
-        let why = match entry {
-            None => return Service::ClearText,
-            Some((_, Ok(Held::Managed(names)))) => match host {
-                HostPattern::Exact(name) if !names.iter().any(|own| own.pattern().matches(name)) => {
-                    format!("no certificate is got for {host}")
-                }
-                _ => return Service::WithTls,
-            },
-            Some((_, Ok(Held::Given(certificate)))) => match host {
-                // Whether it is for a wildcard or for every name is told by each client's name.
-                HostPattern::Exact(name) if !certificate.covers(name) => {
-                    format!("the certificate of {:?} is not for {host}", certificate.origin)
-                }
-                _ => return Service::WithTls,
-            },
-            Some((_, Err(why))) => why.clone(),
-        };
-        match self.clear_text {
-            true => Service::ClearText,
-            false => Service::No(format!(
-                "{host} is in spec.tls, but {why}, so it is not served; to serve it in clear text, set the annotation \
-                 {CLEAR_TEXT}: allow"
-            )),
-        }
-    }
-
-    /// A route on the listeners where its host is served.
-    fn place(&self, route: Route, host: &HostPattern, settings: &Settings) -> Vec<Route> {
-        let on = |names: &[&str], route: Route| Route {
-            listeners: names.iter().map(|name| ListenerName::new(*name)).collect(),
-            ..route
-        };
-        match self.service(host) {
-            Service::No(_) => Vec::new(),
-            Service::ClearText => vec![on(&[LISTENER], route)],
-            Service::WithTls if self.clear_text => vec![on(&[LISTENER, TLS_LISTENER], route)],
-            Service::WithTls => {
-                let name = RouteName::new(format!("{}:https", route.name));
-                let redirect = Route {
-                    name,
-                    rules: vec![Arc::new(to_https(settings))],
-                    ..route.clone()
-                };
-                vec![on(&[TLS_LISTENER], route), on(&[LISTENER], redirect)]
-            }
-        }
-    }
-}
-
-/// The names of an entry of `spec.tls` that certificates are got for: its hosts, and if it has none those of all rules.
-fn managed(ingress: &Ingress, hosts: &[Arc<str>]) -> Result<Vec<ManagedName>, String> {
-    let of_rules = ingress.spec.rules.iter().filter_map(|rule| rule.host.as_ref());
-    let wanted: BTreeSet<&str> = match hosts {
-        [] => of_rules
-            .map(|host| &**host)
-            .filter(|host| !host.is_empty())
-            .collect(),
-        hosts => hosts.iter().map(|host| &**host).collect(),
-    };
-    if wanted.is_empty() {
-        return Err("it has no host that a certificate could be got for".to_owned());
-    }
-    let names = wanted.into_iter().map(ManagedName::parse);
-    names
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("no certificate can be got for it: {error}"))
-}
-
-/// Sends clients to the same place with TLS.
-fn to_https(settings: &Settings) -> Rule {
-    let port = settings.ingress_tls_address.port();
-    Rule {
-        matches: vec![Match::default()],
-        filters: vec![Filter::Redirect(Redirect {
-            scheme: Some(http::uri::Scheme::HTTPS),
-            hostname: None,
-            port: (port != 443).then_some(port),
-            path: None,
-            status: http::StatusCode::PERMANENT_REDIRECT,
-        })],
-        ..Rule::default()
     }
 }
 
