@@ -160,8 +160,8 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
     if sources.iter().any(is_identity) {
         gates.close(identity::GATE, "nothing is read yet");
     }
-    let access = sources.iter().find_map(|source| match source {
-        Source::Kubernetes(options) => Some(options.access.clone()),
+    let cluster = sources.iter().find_map(|source| match source {
+        Source::Kubernetes(options) => Some(options.clone()),
         _ => None,
     });
     for source in sources {
@@ -171,7 +171,7 @@ async fn bring_up(options: Options, injector: Option<inject::Options>) -> anyhow
         opened.push((name, follow));
     }
     let wanted = desk.wanted();
-    let (runner, delta) = acme::Runner::open(wanted, certificates::vaults(access)).await;
+    let (runner, delta) = acme::Runner::open(wanted, certificates::vaults(cluster)).await;
     let rested = runner.rested();
     if !delta.is_empty() {
         conductor.take(&SourceName::new(acme::SOURCE), delta, None);

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::model::ManagedName;
 
@@ -133,9 +134,18 @@ impl StoreError {
     }
 }
 
+/// Until when a lock is surely ours; none: it is lost.
+pub type HeldUntil = watch::Receiver<Option<Instant>>;
+
+/// Whether a lock is ours, now. A process that was halted for a while does not know yet that it has lost one, but it knows how late it is.
+pub fn is_held(held: &HeldUntil) -> bool {
+    held.borrow().is_some_and(|until| Instant::now() < until)
+}
+
 /// The right to write. Dropped, it is given back as soon as that can be done.
 pub struct Lock {
-    held: watch::Receiver<bool>,
+    /// None: nobody can take it away.
+    held: Option<HeldUntil>,
     keeps: Box<dyn Send + Sync>,
     over: Option<oneshot::Receiver<()>>,
 }
@@ -144,7 +154,7 @@ impl fmt::Debug for Lock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Lock")
-            .field("held", &*self.held.borrow())
+            .field("held", &self.is_held())
             .finish_non_exhaustive()
     }
 }
@@ -153,20 +163,16 @@ impl Lock {
     /// One that is held as long as something is kept: nobody else can take it away.
     pub fn keeping(keeps: impl Send + Sync + 'static) -> Self {
         Self {
-            held: watch::channel(true).1,
+            held: None,
             keeps: Box::new(keeps),
             over: None,
         }
     }
 
-    /// One that can be lost. `held` says whether it is ours still; `keeps` is dropped to give it back, which is done when `over` says so.
-    pub fn losable(
-        held: watch::Receiver<bool>,
-        keeps: impl Send + Sync + 'static,
-        over: oneshot::Receiver<()>,
-    ) -> Self {
+    /// One that can be lost. `keeps` is dropped to give it back, which is done when `over` says so.
+    pub fn losable(held: HeldUntil, keeps: impl Send + Sync + 'static, over: oneshot::Receiver<()>) -> Self {
         Self {
-            held,
+            held: Some(held),
             keeps: Box::new(keeps),
             over: Some(over),
         }
@@ -174,14 +180,17 @@ impl Lock {
 
     /// Whether it is ours still.
     pub fn is_held(&self) -> bool {
-        *self.held.borrow()
+        self.held.as_ref().is_none_or(is_held)
     }
 
     /// Waits until it is lost, which may be never. Cancel-safe.
     pub async fn lost(&mut self) {
-        let lost = self.held.wait_for(|held| !held).await.is_ok();
-        if !lost {
-            // Whoever would say so is gone: nobody can take it away.
+        let is_lost = match &mut self.held {
+            Some(held) => held.wait_for(Option::is_none).await.is_ok(),
+            None => false,
+        };
+        if !is_lost {
+            // Nobody says so.
             std::future::pending::<()>().await;
         }
     }
@@ -192,5 +201,38 @@ impl Lock {
         if let Some(over) = self.over {
             let _ = over.await; // an error: whoever would do it is gone
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_is_held_as_long_as_it_is_sure() {
+        let (says, held) = watch::channel(Some(Instant::now() + Duration::from_secs(10)));
+        let (_done, over) = oneshot::channel();
+        let mut lock = Lock::losable(held, (), over);
+        assert!(lock.is_held());
+        // Nobody has said that it is lost, but nobody has renewed it either.
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!lock.is_held());
+        says.send_replace(Some(Instant::now() + Duration::from_secs(10)));
+        assert!(lock.is_held());
+        says.send_replace(None);
+        lock.lost().await;
+        assert!(!lock.is_held());
+        assert!(Lock::keeping(()).is_held());
+    }
+
+    #[test]
+    fn tokens_are_such() {
+        for (text, is_one) in [("a-Z_9", true), ("", false), ("../a", false), ("a.b", false)] {
+            assert_eq!(Token::new(text).is_some(), is_one, "{text}");
+        }
+        assert!(Token::new(&"x".repeat(MAX_TOKEN)).is_some());
+        assert!(Token::new(&"x".repeat(MAX_TOKEN + 1)).is_none());
     }
 }

@@ -12,7 +12,7 @@ use super::view::Live;
 use crate::acme::store::unix;
 use crate::acme::vault::{Files, StoreError, Vault};
 use crate::acme::{self, Runner, Status, Wanted};
-use crate::kubernetes::{Access, Secrets};
+use crate::kubernetes::{ClusterOptions, Secrets};
 use crate::model::acme::AcmeStore;
 use crate::model::{Acme, Delta, ListenerName, ManagedName, SourceName};
 use crate::telemetry::gates::Gates;
@@ -81,11 +81,11 @@ impl Desk {
 }
 
 /// Where accounts keep their things: in a directory, or in Secrets of the cluster that is followed, if there is one.
-pub(super) fn vaults(access: Option<Access>) -> acme::Vaults {
-    Arc::new(move |acme| Box::pin(open(access.clone(), acme)))
+pub(super) fn vaults(cluster: Option<ClusterOptions>) -> acme::Vaults {
+    Arc::new(move |acme| Box::pin(open(cluster.clone(), acme)))
 }
 
-async fn open(access: Option<Access>, acme: Arc<Acme>) -> Result<Arc<dyn Vault>, StoreError> {
+async fn open(cluster: Option<ClusterOptions>, acme: Arc<Acme>) -> Result<Arc<dyn Vault>, StoreError> {
     match &acme.store {
         AcmeStore::Directory(path) => {
             let (path, directory) = (path.clone(), acme.directory.clone());
@@ -94,15 +94,20 @@ async fn open(access: Option<Access>, acme: Arc<Acme>) -> Result<Arc<dyn Vault>,
             Ok(Arc::new(files))
         }
         AcmeStore::Secrets { namespace } => {
-            let access = access.ok_or_else(|| {
+            let cluster = cluster.ok_or_else(|| {
                 StoreError::new(
                     "acme.secrets",
                     "no cluster is followed; run it with --kubernetes, or write acme.store instead",
                 )
             })?;
-            let lease = acme.pace.lease;
-            let secrets = Secrets::open(&access, namespace.as_deref(), &acme.directory, lease).await?;
-            Ok(Arc::new(secrets))
+            let secrets = Secrets::open(
+                &cluster.access,
+                namespace.as_deref(),
+                &acme.directory,
+                acme.pace.lease,
+                cluster.snapshot.as_deref(),
+            );
+            Ok(Arc::new(secrets.await?))
         }
     }
 }

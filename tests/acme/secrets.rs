@@ -2,7 +2,7 @@
 //! have edited, and no API server.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +84,17 @@ fn account(authority: &Authority) -> Acme {
 
 /// A replica that follows the cluster of an API server at an address.
 async fn replica(account: Acme, names: &[&str], files: &TempDir, address: SocketAddr) -> Edge {
+    replica_keeping(account, names, files, address, None).await
+}
+
+/// One that keeps what the API server says in a directory.
+async fn replica_keeping(
+    account: Acme,
+    names: &[&str],
+    files: &TempDir,
+    address: SocketAddr,
+    snapshot: Option<PathBuf>,
+) -> Edge {
     let cluster = Source::Kubernetes(ClusterOptions {
         access: access(files.path(), address),
         settings: kubernetes::Settings {
@@ -92,7 +103,7 @@ async fn replica(account: Acme, names: &[&str], files: &TempDir, address: Socket
         },
         update_status: false,
         status_address: None,
-        snapshot: None,
+        snapshot,
     });
     Edge::start_with(account, names, vec![cluster]).await
 }
@@ -283,9 +294,65 @@ async fn without_the_api_server_certificates_are_served_and_nothing_is_ordered()
     edge.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_api_server_serves_what_was_kept() {
+    let (mut server, files) = (ApiServer::start().await, tempfile::tempdir().unwrap());
+    let authority = Authority::start(Behaviour::default()).await;
+    let kept = files.path().join("kept");
+    let start = |server: &ApiServer| {
+        let account = account(&authority);
+        replica_keeping(
+            account,
+            &["a.example"],
+            &files,
+            server.address,
+            Some(kept.clone()),
+        )
+    };
+    let edge = start(&server).await;
+    authority.ask_at(Places::Http(vec![edge.proxy.address]));
+    let first = edge.shown(&authority, "a.example").await;
+    until("the certificate on disk", || {
+        let mut files = std::fs::read_dir(&kept).into_iter().flatten().flatten();
+        files.any(|file| {
+            let is_ours = file.file_name().to_string_lossy().starts_with("acme-");
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            is_ours && text.contains("-cert.a.example")
+        })
+    })
+    .await;
+    edge.stop().await;
+
+    server.stop().await;
+    let edge = start(&server).await;
+    let config = authority.signer.trusted_by().config();
+    assert_eq!(
+        shown(&shake(&config, edge.https, "a.example").await.unwrap()),
+        first
+    );
+    let ready = edge.proxy.admin("/readyz").await.text();
+    assert!(ready.contains("serving what was kept on disk"), "{ready}");
+    server.resume().await;
+    soon("that all is well", async {
+        while edge
+            .proxy
+            .admin("/readyz")
+            .await
+            .text()
+            .contains("the Secrets for ACME")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(edge.shown(&authority, "a.example").await, first);
+    assert_eq!(authority.orders().len(), 1);
+    edge.stop().await;
+}
+
 async fn vault(access: &Access) -> Arc<Secrets> {
     let directory = DirectoryUrl::parse("https://ca.example/dir").unwrap();
-    let opened = Secrets::open(access, None, &directory, Duration::from_secs(1)).await;
+    let opened = Secrets::open(access, None, &directory, Duration::from_secs(1), None).await;
     Arc::new(opened.unwrap())
 }
 

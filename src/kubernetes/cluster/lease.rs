@@ -191,8 +191,8 @@ pub struct Claim {
 
 /// A lease that is held for a piece of work.
 pub struct Grip {
-    /// Whether it is, still.
-    pub held: watch::Receiver<bool>,
+    /// Until when it surely is, if it is not renewed; none: it is lost.
+    pub held: watch::Receiver<Option<Instant>>,
     /// Dropped, the lease is given up.
     pub keeps: watch::Sender<bool>,
     /// When that is done.
@@ -231,10 +231,11 @@ impl Claim {
             Ok(Ok(false)) => return Ok(None),
             Ok(Ok(true)) => {}
         }
-        let (says, held) = watch::channel(true);
+        let until = begun + 2 * (self.lease.duration / 3);
+        let (says, held) = watch::channel(Some(until));
         let (keeps, kept) = watch::channel(true);
         let (done, over) = oneshot::channel();
-        tokio::spawn(keep(Arc::clone(&self.lease), begun, says, kept, done));
+        tokio::spawn(keep(Arc::clone(&self.lease), until, says, kept, done));
         Ok(Some(Grip { held, keeps, over }))
     }
 }
@@ -242,35 +243,38 @@ impl Claim {
 /// Renews a lease until nobody needs it, or another has it, or that cannot be ruled out; then gives it up.
 async fn keep(
     lease: Arc<Lease>,
-    begun: Instant,
-    says: watch::Sender<bool>,
+    mut until: Instant,
+    says: watch::Sender<Option<Instant>>,
     mut kept: watch::Receiver<bool>,
     done: oneshot::Sender<()>,
 ) {
     let renew = lease.duration / 3;
-    // A renewal counts from before it was asked for.
-    let mut renewed = begun;
-    let mut seen = (Held::default(), begun);
+    let mut seen = (Held::default(), Instant::now());
     loop {
         tokio::select! {
             // Only an end is ever told.
             _ = kept.changed() => break,
             () = tokio::time::sleep(renew) => {}
         }
+        // A renewal counts from before it was asked for.
         let asked = Instant::now();
         let is_ours = tokio::select! {
             _ = kept.changed() => break,
-            is_ours = timeout_at(renewed + 2 * renew, turn(&lease, &mut seen)) => is_ours,
+            is_ours = timeout_at(until, turn(&lease, &mut seen)) => is_ours,
         };
         match is_ours {
-            Ok(Ok(true)) => renewed = asked,
-            Ok(Ok(false)) | Err(_) => break,
-            Ok(Err(_)) if asked >= renewed + 2 * renew => break,
-            Ok(Err(error)) => tracing::debug!("the lease {} cannot be renewed: {error}", lease.name),
+            Ok(Ok(true)) => {
+                until = asked + 2 * renew;
+                says.send_replace(Some(until));
+            }
+            Ok(Err(error)) if Instant::now() < until => {
+                tracing::debug!("the lease {} cannot be renewed: {error}", lease.name);
+            }
+            Ok(Ok(false) | Err(_)) | Err(_) => break,
         }
     }
     // First nothing more is written here, then another may.
-    says.send_replace(false);
+    says.send_replace(None);
     let _ = timeout(renew, give_up(&lease)).await;
     let _ = done.send(());
 }

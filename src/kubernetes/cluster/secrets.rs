@@ -11,13 +11,16 @@
 //! is rare and short, and it is given back after it. Its holder renews it at each third of its duration, and stops writing when two thirds
 //! have passed without; a write that was begun before has a third to end, so it has ended when another may begin.
 //!
-//! While the API server is away what was read stays, and is served; nothing is ordered, because the lock cannot be had.
+//! While the API server is away what was read stays, and is served; nothing is ordered, because the lock cannot be had. With a directory
+//! for it, what was read is kept there ([`last`]) for a start without an API server.
 
 mod follow;
+mod last;
 mod mirror;
 mod shape;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +32,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::last::Last;
 use self::mirror::{MAX_SECRETS, Mirror};
 use self::shape::{Record, Shape};
 use super::access::Access;
@@ -36,7 +40,7 @@ use super::backoff::Backoff;
 use super::identity;
 use super::lease::Claim;
 use super::wire::{self, Trouble};
-use crate::acme::vault::{Asked, Found, Key, Lock, Stamp, StoreError, Vault};
+use crate::acme::vault::{Asked, Found, HeldUntil, Key, Lock, Stamp, StoreError, Vault, is_held};
 use crate::model::acme::DirectoryUrl;
 
 /// The name of the Lease of who orders.
@@ -63,7 +67,7 @@ struct Inner {
     changes: watch::Sender<u64>,
     claim: AsyncMutex<Claim>,
     /// Whether the lock is ours, once it was.
-    held: Mutex<Option<watch::Receiver<bool>>>,
+    held: Mutex<Option<HeldUntil>>,
     /// How long a write may take.
     deadline: Duration,
 }
@@ -80,7 +84,8 @@ impl fmt::Debug for Secrets {
 
 impl Secrets {
     /// Begins to follow the Secrets for an authority, in a namespace (the own one, if none is named). `lease`: for how long a
-    /// replica that died keeps the lock. Waits for a moment until they are read. Call it within a runtime.
+    /// replica that died keeps the lock. `snapshot`: the directory where what is read is kept. Waits for a moment until they are read.
+    /// Call it within a runtime.
     ///
     /// # Errors
     /// No access to an API server. One that does not answer is asked again, for ever.
@@ -89,7 +94,9 @@ impl Secrets {
         namespace: Option<&str>,
         directory: &DirectoryUrl,
         lease: Duration,
+        snapshot: Option<&Path>,
     ) -> Result<Self, StoreError> {
+        let directory_hash = directory.short_hash();
         let client = access
             .client()
             .await
@@ -110,7 +117,14 @@ impl Secrets {
         let mut task = JoinSet::new();
         task.spawn(follow::follow(Arc::clone(&inner)));
         let is_read = async { while !inner.mirror().is_read && changes.changed().await.is_ok() {} };
-        let _ = timeout(PATIENCE, is_read).await;
+        let is_read = timeout(PATIENCE, is_read).await.is_ok();
+        if let Some(directory) = snapshot {
+            let last = Last::new(directory, directory_hash);
+            if !is_read {
+                inner.restore(&last).await;
+            }
+            task.spawn(last::keep(Arc::clone(&inner), last));
+        }
         Ok(Self { inner, _task: task })
     }
 }
@@ -131,6 +145,17 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Serves what was kept on disk, until something else is known.
+    async fn restore(&self, last: &Last) {
+        let last = last.clone();
+        let kept = tokio::task::spawn_blocking(move || last.read()).await;
+        match kept.map_err(std::io::Error::other).flatten() {
+            Ok(records) => self.tell(|mirror| mirror.restore(records)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("certificates that were kept on disk cannot be read: {error}"),
+        }
+    }
+
     fn away(&self, why: String) {
         self.tell(|mirror| mirror.trouble = Some(why));
     }
@@ -142,7 +167,7 @@ impl Inner {
     /// That the lock is ours.
     fn check_held(&self, name: &str) -> Result<(), StoreError> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.as_ref().is_some_and(|held| *held.borrow()) {
+        match held.as_ref().is_some_and(is_held) {
             true => Ok(()),
             false => Err(StoreError::new(
                 self.place(name),
@@ -358,6 +383,9 @@ impl Vault for Secrets {
         let mirror = self.inner.mirror();
         let reason = match (&mirror.trouble, mirror.is_read) {
             (Some(why), true) => format!("cannot be followed: {why}"),
+            (Some(why), false) if mirror.is_restored => {
+                format!("cannot be read: {why}; serving what was kept on disk")
+            }
             (Some(why), false) => format!("cannot be read: {why}"),
             (None, false) => "not read yet".to_owned(),
             (None, true) if mirror.is_full => {

@@ -24,6 +24,8 @@ pub struct Mirror {
     listed: u64,
     /// Whether there was one.
     pub is_read: bool,
+    /// Whether what is known was kept on disk, because there was none yet.
+    pub is_restored: bool,
     /// What is wrong with the watch now.
     pub trouble: Option<String>,
     /// Whether there are more than are kept in mind.
@@ -66,6 +68,17 @@ impl Mirror {
         self.records().count()
     }
 
+    /// These were kept on disk. The first list replaces them.
+    pub fn restore(&mut self, records: Vec<Record>) {
+        if self.is_read {
+            return;
+        }
+        self.is_restored = !records.is_empty();
+        for record in records {
+            self.put(record);
+        }
+    }
+
     /// A Secret is so.
     pub fn put(&mut self, record: Record) {
         let version = number(&record.version);
@@ -104,7 +117,8 @@ impl Mirror {
     /// These are all, as of a version.
     pub fn all(&mut self, records: Vec<Record>, version: &str) {
         let version = number(version);
-        if version < self.listed || version == 0 {
+        let is_restored = std::mem::take(&mut self.is_restored);
+        if version < self.listed || version == 0 || is_restored {
             self.slots.clear();
         }
         let there: std::collections::BTreeSet<&str> =
@@ -195,6 +209,19 @@ mod tests {
         assert_eq!(known(&mirror), ["a@w"]);
         mirror.gone("a", Some("v"));
         assert!(known(&mirror).is_empty());
+    }
+
+    #[test]
+    fn what_was_kept_is_replaced_by_what_is_read() {
+        let mut mirror = Mirror::default();
+        mirror.restore(vec![record("a", "500"), record("b", "501")]);
+        assert!(mirror.is_restored && !mirror.is_read);
+        assert_eq!(known(&mirror), ["a@500", "b@501"]);
+        mirror.all(vec![record("a", "20")], "30");
+        assert!(!mirror.is_restored);
+        assert_eq!(known(&mirror), ["a@20"]);
+        mirror.restore(vec![record("a", "500")]);
+        assert_eq!(known(&mirror), ["a@20"], "it is read already");
     }
 
     #[test]
