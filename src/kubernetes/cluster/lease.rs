@@ -19,6 +19,7 @@ use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::kubernetes::objects::format_time;
@@ -187,6 +188,8 @@ impl Hold {
 pub struct Claim {
     lease: Arc<Lease>,
     seen: (Held, Instant),
+    /// What holds it for us, or is about to give it up.
+    holding: Option<JoinHandle<()>>,
 }
 
 /// A lease that is held for a piece of work.
@@ -212,15 +215,20 @@ impl Claim {
         Self {
             lease: Arc::new(lease),
             seen: (Held::default(), Instant::now()),
+            holding: None,
         }
     }
 
-    /// Looks at the lease, and takes it if that may be; none: another has it. From then on it is renewed. That its holder has died is
+    /// Looks at the lease, and takes it if that may be; none: another has it, or what we had is not given up yet. From then on it is renewed. That its holder has died is
     /// seen by asking again.
     ///
     /// # Errors
     /// Why it cannot be asked for, in words.
     pub async fn take(&mut self) -> Result<Option<Grip>, String> {
+        // It would give up what was taken anew.
+        if self.holding.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Ok(None);
+        }
         let begun = Instant::now();
         let asked = timeout(self.lease.duration / 3, turn(&self.lease, &mut self.seen)).await;
         match asked {
@@ -235,7 +243,8 @@ impl Claim {
         let (says, held) = watch::channel(Some(until));
         let (keeps, kept) = watch::channel(true);
         let (done, over) = oneshot::channel();
-        tokio::spawn(keep(Arc::clone(&self.lease), until, says, kept, done));
+        let holding = keep(Arc::clone(&self.lease), until, says, kept, done);
+        self.holding = Some(tokio::spawn(holding));
         Ok(Some(Grip { held, keeps, over }))
     }
 }
