@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders the chart into deploy/kubernetes (and the injector of sidecars and the rights for ACME into overlays), for those who do not use Helm: `deploy/render.sh [HELM]`. With `--check` before it,
+# Renders the chart into deploy/kubernetes (and what is added by a switch into overlays), for those who do not use Helm: `deploy/render.sh [HELM]`. With `--check` before it,
 # says whether what is there is what the chart gives.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,6 +14,7 @@ part() {
   for name in "${@:2}"; do only+=(--show-only "templates/$name.yaml"); done
   [ "$name" != inject ] || only+=(--set inject.enabled=true)
   [ "$name" != acme ] || only+=(--set acme.enabled=true,acme.termsAgreed=true)
+  [ "$name" != gateway-services ] || only+=(--set gatewayServices.enabled=true)
   "$helm" template tidegate "$here/helm/tidegate" --namespace tidegate \
     --api-versions gateway.networking.k8s.io/v1 "${only[@]}" |
     sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: /d' -e 's/ *$//' -e '/^$/d' |
@@ -39,13 +40,17 @@ part() {
   part "The injector of sidecars: a Deployment, its rights, and the webhook by which the API server asks it." inject
   cat "$out/inject.head" "$out/part"
 } >"$out/inject.yaml"
+{
+  part "What a Service for every Gateway takes beside what the base has." gateway-services
+  cat "$out/gateway-services.head" "$out/part"
+} >"$out/rights.yaml"
 
 {
   part "What Tidegate may do to keep certificates by ACME in Secrets of its own namespace." acme
   cat "$out/acme.head" "$out/part"
 } >"$out/acme.yaml"
 
-for file in kubernetes/{rbac,classes,deployment}.yaml kustomize/overlays/inject/inject.yaml kustomize/overlays/acme/acme.yaml; do
+for file in kubernetes/{rbac,classes,deployment}.yaml kustomize/overlays/{inject/inject,acme/acme,gateway-services/rights}.yaml; do
   new=$out/$(basename "$file")
   if [ -n "$check" ]; then
     diff -u "$here/$file" "$new" || { echo "deploy/$file is not what the chart gives: deploy/render.sh"; exit 1; }

@@ -57,6 +57,9 @@ fn flags_of_the_chart_are_those_of_the_program() {
         ("{{ .Values.ports.https }}", "443"),
         ("{{ .Values.statusAddress }}", "10.0.0.1"),
         ("{{ include \"tidegate.publishService\" . }}", "edge/tidegate"),
+        ("{{ include \"tidegate.gatewayServices\" . }}", "node-port"),
+        ("{{ .Values.gatewayServices.ports.first }}", "20000"),
+        ("{{ .Values.gatewayServices.ports.last }}", "29999"),
     ];
     let mut words = vec!["tidegate".to_owned()];
     for line in args.lines() {
@@ -73,9 +76,13 @@ fn flags_of_the_chart_are_those_of_the_program() {
     }
     assert!(words.len() > 8, "{words:?}");
     assert!(!words.iter().any(|word| word.contains("{{")), "{words:?}");
-    // The chart gives one of these two.
-    for left_out in ["--status-address=", "--publish-service="] {
-        let words: Vec<_> = words.iter().filter(|word| !word.starts_with(left_out)).collect();
+    // The chart gives one of these two; Gateways' Services take the second, and that statuses are written.
+    for left_out in [
+        &["--status-address=", "--update-status="][..],
+        &["--publish-service=", "--gateway-services="],
+    ] {
+        let is_left_out = |word: &&String| left_out.iter().any(|start| word.starts_with(start));
+        let words: Vec<_> = words.iter().filter(|word| !is_left_out(word)).collect();
         Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
     }
 }
@@ -261,6 +268,52 @@ fn certificates_by_acme_take_a_role_of_their_own() {
         },
         plain.settings
     );
+}
+
+/// What a Service for every Gateway takes is apart, for those who want it.
+#[test]
+fn services_of_gateways_take_rights_of_their_own() {
+    let rules = yaml(&read("helm/tidegate/files/gateway-services-rules.yaml"));
+    let mut wanted = Rights::new();
+    for (kind, verbs) in [
+        (Kind::Service, &["create", "delete", "patch"][..]),
+        (Kind::EndpointSlice, &["create", "delete", "get", "patch"]),
+    ] {
+        let resource = format!("{}s", kind.name().to_lowercase());
+        let verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
+        wanted.insert((kind.group().to_owned(), resource), verbs);
+    }
+    assert_eq!(rights(&rules), wanted);
+    let text = read("kustomize/overlays/gateway-services/rights.yaml");
+    let objects: Vec<Value> = text.split("\n---\n").map(yaml).collect();
+    assert_eq!(
+        object(&objects, "ClusterRole")["rules"],
+        rules,
+        "deploy/render.sh"
+    );
+    let account = &object(&rendered("rbac"), "ServiceAccount")["metadata"];
+    let subject = &object(&objects, "ClusterRoleBinding")["subjects"][0];
+    assert_eq!(
+        (&subject["name"], &subject["namespace"]),
+        (&account["name"], &account["namespace"])
+    );
+
+    // The overlay starts what can be started.
+    let overlay = read("kustomize/overlays/gateway-services/kustomization.yaml");
+    let added = overlay
+        .split("value: ")
+        .nth(1)
+        .unwrap()
+        .split('}')
+        .next()
+        .unwrap();
+    let pod = object(&rendered("deployment"), "Deployment")["spec"]["template"]["spec"].clone();
+    let args = pod["containers"][0]["args"].as_array().unwrap().iter();
+    let words = ["tidegate"]
+        .into_iter()
+        .chain(args.map(|word| word.as_str().unwrap()));
+    let words: Vec<&str> = words.chain([added]).collect();
+    Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
 }
 
 /// The injector's objects: what runs can be started, may do what it does and no more, and is where the webhook says.

@@ -61,6 +61,8 @@ VARIANTS = {
     "with certificates by ACME": ["acme.enabled=true", "acme.termsAgreed=true", 'acme.email="ops@example.com"', 'acme.challenge="tls-alpn-01"',
                                   'acme.directory="https://ca.example/dir"', 'config.acme={"ca":["/etc/ca/ca.crt"]}'],
     "with certificates by ACME on a volume": ["acme.enabled=true", "acme.termsAgreed=true", 'acme.store="/srv/acme"', "inject.enabled=true"],
+    "with a Service for every Gateway": ["gatewayServices.enabled=true", 'gatewayServices.type="NodePort"', 'gatewayServices.ports={"first":30000,"last":30099}',
+                                         "networkPolicy.enabled=true"],
 }
 for what, sets in VARIANTS.items():
     is_taken(what, template(*sets))
@@ -70,7 +72,15 @@ for kind in ("ServiceMonitor", "PrometheusRule", "HorizontalPodAutoscaler", "Net
         sys.exit(f"no {kind} was rendered")
 if "GatewayClass" in helm("template", "edge", CHART):
     sys.exit("a GatewayClass for a cluster without the Gateway API")
-for bad in ("replica=3", 'kind="StatefulSet"', "ports.http=70000", 'extraArgs=["zone"]'):
+served = template(*VARIANTS["with a Service for every Gateway"])
+for part in ("--gateway-services=node-port", "--gateway-ports=30000-30099", "endPort: 30099", "edge-tidegate-gateway-services"):
+    if part not in served:
+        sys.exit(f"no {part} with gatewayServices")
+if "gateway-services" in template():
+    sys.exit("rights that nobody asked for")
+if "publishService" not in helm("template", "edge", CHART, "--set-json", "gatewayServices.enabled=true", "--set-json", 'statusAddress="192.0.2.1"', fails=True):
+    sys.exit("gatewayServices with an address that is not its Services'")
+for bad in ("replica=3", 'kind="StatefulSet"', "ports.http=70000", 'extraArgs=["zone"]', 'gatewayServices.type="loadbalancer"'):
     said = helm("template", "edge", CHART, "--set-json", bad, fails=True)
     if "schema" not in said and "additional" not in said.lower():
         sys.exit(f"{bad} was refused for something else: {said}")

@@ -87,6 +87,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* The type of Gateways' Services as the program has it. */}}
+{{- define "tidegate.gatewayServices" -}}
+{{- get (dict "LoadBalancer" "load-balancer" "ClusterIP" "cluster-ip" "NodePort" "node-port") .Values.gatewayServices.type -}}
+{{- end -}}
+
 {{- define "tidegate.publishService" -}}
 {{- if .Values.publishService.enabled -}}
 {{- if .Values.publishService.path -}}

@@ -116,6 +116,10 @@ spec:
         {{- else if include "tidegate.publishService" . }}
         - --publish-service={{ include "tidegate.publishService" . }}
         {{- end }}
+        {{- if .Values.gatewayServices.enabled }}
+        - --gateway-services={{ include "tidegate.gatewayServices" . }}
+        - --gateway-ports={{ .Values.gatewayServices.ports.first }}-{{ .Values.gatewayServices.ports.last }}
+        {{- end }}
         {{- with .Values.workers }}
         - --workers={{ . }}
         {{- end }}
