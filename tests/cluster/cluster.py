@@ -84,6 +84,23 @@ def setup():
     kubectl("apply", "-f", f"{ROOT}/deploy/kubernetes/classes.yaml")
 
 
+def services(endpoints="[{addresses: [10.99.0.1]}]"):
+    """The rights for Services of Gateways, and Tidegate's own Service, with these endpoints; what Tidegate is to be told, where it is the process below."""
+    kubectl("apply", "-f", f"{ROOT}/deploy/kustomize/overlays/gateway-services/rights.yaml")
+    apply(f"""
+{{apiVersion: v1, kind: Service, metadata: {{name: tidegate, namespace: tidegate}}, spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: tidegate, namespace: tidegate, labels: {{kubernetes.io/service-name: tidegate}}}}
+addressType: IPv4
+ports: [{{port: 80}}]
+endpoints: {endpoints}
+""")
+    # This namespace has many addresses, of which an answer to a datagram must have the right one.
+    return ["--publish-service", "tidegate/tidegate", "--gateway-services", "load-balancer", "--gateway-address", "10.99.0.1"]
+
+
 class Tidegate:
     """The process, with the rights of a service account and no others: of deploy/kubernetes/rbac.yaml, if no other is named."""
 

@@ -4,7 +4,8 @@
 Each pod gets its own network namespace (veth to bridge br0 of $NS, address 10.99.x.y), its own
 root directory (chroot) holding what the image's name stands for, the pod spec's env, args and
 secret/configMap volumes, and the names of Services in /etc/hosts. Ready only after a known port accepts TCP.
-Init containers run before, those of `restartPolicy: Always` to the end: Tidegate beside the app (`sidecar`).
+Init containers run before, those of `restartPolicy: Always` to the end: Tidegate beside the app (`sidecar`). A Pod may be Tidegate
+itself, too, which is ready when its readiness probe says so.
 What the programs print is kept with its time and given to the API server that asks for a pod's log; what
 tests/cluster/exec needs to run a command in a pod is in $RUN/pods/NAMESPACE_POD.json.
 Standard library only; tests/cluster/run starts it inside the namespace.
@@ -121,7 +122,8 @@ def start(p):
     c = spec["containers"][0]
     exe = next((b for pat, b in IMAGES.items() if pat in c["image"]), None)
     inits = spec.get("initContainers", [])
-    if exe is None or len(spec["containers"]) != 1 or any(image(i) not in OURS for i in inits):
+    is_ours = image(c) in OURS
+    if (exe is None and not is_ours) or len(spec["containers"]) != 1 or any(image(i) not in OURS for i in inits):
         return print("no binary for", m["name"], c["image"], [i["image"] for i in inits], flush=True)
     files = {}
     mounts = {x["name"]: x["mountPath"] for x in c.get("volumeMounts", [])}
@@ -131,9 +133,9 @@ def start(p):
     uid = m["uid"]
     ns, root = f"{NS}-pod-{uid[:8]}", f"{RUN}/pods/{uid}"
     os.makedirs(root + "/tmp", exist_ok=True)
-    if is_root := os.path.isdir(exe):
+    if is_root := not is_ours and os.path.isdir(exe):
         shutil.copytree(exe, root, copy_function=link, dirs_exist_ok=True)
-    else:
+    elif not is_ours:
         shutil.copy(exe, root + "/app")
     os.makedirs(root + "/etc", exist_ok=True)
     name_services(root, m["namespace"])
@@ -155,10 +157,10 @@ def start(p):
     program = ["/usr/local/bin/server"] if is_root else ["/app"]
     with open(f"{RUN}/pods/{m['namespace']}_{m['name']}.json", "w") as file:
         json.dump({"prefix": inside + chroot, "env": [f"{name}={value}" for name, value in env.items()]}, file)
-    port = 53 if exe.endswith("/coredns") else 1883 if "mosquitto" in c["image"] else 8080 if is_root else 3000
+    port = None if is_ours else 53 if exe.endswith("/coredns") else 1883 if "mosquitto" in c["image"] else 8080 if is_root else 3000
     if "UDP_ECHO_SERVER" in env:
         port = None
-    app = [*inside, *named(m["name"]), *chroot, *program, *c.get("args", [])]
+    app = None if is_ours else [*inside, *named(m["name"]), *chroot, *program, *c.get("args", [])]
     pods[uid] = dict(proc=None, ns=ns, ip=ip, root=root, port=port, ready=False, started=now(), m=m, app=(app, env), inside=inside,
                      fields=fields, inits=inits, account=spec.get("serviceAccountName", "default"), sidecars=[],
                      path=f"/api/v1/namespaces/{m['namespace']}/pods/{m['name']}", c=c, name=m["name"])
@@ -216,9 +218,9 @@ def beside(s, container):
     return begin(s, container["name"], line, env)
 
 
-def has_started(s, container):
-    """Its startup probe, if it has one."""
-    get = container.get("startupProbe", {}).get("httpGet")
+def is_well(s, container, probe="startupProbe"):
+    """What its probe says, if it has one."""
+    get = container.get(probe, {}).get("httpGet")
     try:
         return not get or urllib.request.urlopen(f"http://{s['ip']}:{get['port']}{get['path']}", timeout=1).status == 200
     except OSError:
@@ -236,14 +238,15 @@ def advance(s):
         if container.get("restartPolicy") == "Always":
             if s["sidecars"][-1:] == [] or s["sidecars"][-1]["container"] is not container:
                 s["sidecars"].append({"container": container, "proc": beside(s, container)})
-            if not has_started(s, container):
+            if not is_well(s, container):
                 return
         else:
             proc = beside(s, container)
             if proc.wait(60) != 0:
                 return print("container", s["name"], container["name"], "ended with", proc.returncode, flush=True)
         s["inits"] = s["inits"][1:]
-    s["proc"] = s["proc"] or begin(s, s["c"]["name"], *s["app"])
+    if not s["proc"]:
+        s["proc"] = begin(s, s["c"]["name"], *s["app"]) if s["app"][0] else beside(s, s["c"])
 
 
 def name_services(root, namespace):
@@ -281,7 +284,7 @@ def listening(ip, port):
 def report(s):
     advance(s)
     alive = s["proc"] is None or s["proc"].poll() is None
-    ready = s["proc"] is not None and alive and listening(s["ip"], s["port"])
+    ready = s["proc"] is not None and alive and listening(s["ip"], s["port"]) and is_well(s, s["c"], "readinessProbe")
     if ready == s["ready"]:
         return
     s["ready"], st = ready, "True" if ready else "False"

@@ -1,14 +1,21 @@
 """The Gateway API's own conformance tests, with the features that the GatewayClass says are supported, for the profiles
 of Gateways. With CHANNEL=experimental those of the experimental channel too.
 
-CONFORMANCE=TestName runs one test. KEEP=FILE keeps what the tests print, REPORT=FILE their report."""
+Each Gateway has a Service (`--gateway-services`), whose load balancer the scenario plays; with GIVEN=pool addresses of `--gateway-pool`
+instead. CONFORMANCE=TestName runs one test. KEEP=FILE keeps what the tests print, REPORT=FILE their report."""
 import pathlib, re, shutil, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from balancer import Balancer
 from cluster import *
 
 setup()
-tidegate = Tidegate("--gateway-pool", "10.99.250.64/26", "--ingress-tls-address", f"{INGRESS}:443")
+if os.environ.get("GIVEN") == "pool":
+    given = ["--gateway-pool", "10.99.250.64/26"]
+else:
+    given = services()
+    Balancer().start()
+tidegate = Tidegate(*given, "--ingress-tls-address", f"{INGRESS}:443")
 tidegate.ready()
 PROFILES = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP"
 CLASS = "/apis/gateway.networking.k8s.io/v1/gatewayclasses/tidegate"
