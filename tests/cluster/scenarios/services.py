@@ -1,6 +1,6 @@
 """Gateways with Services of their own, on two pods of Tidegate: two Gateways on port 80 with an address each, a listener that comes and goes,
 Tidegate's own pods replaced under load, what others do to the Services, and one of the two pods that dies without a word."""
-import http.client, json, pathlib, sys, threading, time
+import http.client, json, os, pathlib, signal, subprocess, sys, threading, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from balancer import Balancer
@@ -33,6 +33,13 @@ def targets(name):
     return {port["port"]: port["targetPort"] for port in api("GET", f"{S}/{name}-tidegate")["spec"]["ports"]}
 
 
+def is_tidegate(process):
+    try:
+        return b"--gateway-services" in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 class Fresh(threading.Thread):
     """Requests with a connection each."""
 
@@ -51,12 +58,34 @@ class Fresh(threading.Thread):
             time.sleep(0.005)
 
 
+class Kept(Fresh):
+    """Requests one after the other over one connection. One that ends between two of them is opened anew, as clients do (RFC 9112 §9.3.1)."""
+
+    def run(self):
+        connection, answered = None, 0
+        while not self.ends:
+            try:
+                connection = connection or http.client.HTTPConnection(self.at, 80, timeout=10)
+                connection.request("GET", "/", headers={"Host": "any.example"})
+                answer = connection.getresponse()
+                text = answer.read()
+                answered += 1
+                if answer.status == 200:
+                    self.good += 1
+                else:
+                    self.bad.append((answer.status, text[:80]))
+            except OSError as error:
+                if not answered or isinstance(error, TimeoutError):
+                    self.bad.append(repr(error))
+                connection, answered = None, 0
+
+
 class Under:
     """What is done under load, of which no request may fail."""
 
     def __init__(self, what, *addresses):
         self.what = what
-        self.all = [kind for at in addresses for kind in (Load(at, "any.example"), Fresh(at))]
+        self.all = [kind for at in addresses for kind in (Kept(at), Fresh(at))]
 
     def __enter__(self):
         for one in self.all:
@@ -147,17 +176,20 @@ for turn in ("first", "second"):
 if address("red") != red or targets("red")[80] != before:
     sys.exit("a Gateway has another address or port after a rollout")
 
-with Under("others edit, and take a Service's slices away", red, blue):
+with Under("others edit a Service", red, blue):
     api("PATCH", f"{S}/red-tidegate", {"metadata": {"labels": {"team": "other"}, "annotations": {"cloud.example/id": "1"}}, "spec": {"type": "ClusterIP"}})
     repaired = until("it to be put right", lambda: (one := api("GET", f"{S}/red-tidegate"))["spec"]["type"] == "LoadBalancer"
                      and one["metadata"]["labels"]["team"] == "red" and one)
     if repaired["metadata"]["annotations"].get("cloud.example/id") != "1":
         sys.exit("what others wrote is gone")
+    version = lambda: api("GET", f"{S}/red-tidegate")["metadata"]["resourceVersion"]
     time.sleep(1)
-    if api("GET", f"{S}/red-tidegate")["metadata"]["resourceVersion"] != api("GET", f"{S}/red-tidegate")["metadata"]["resourceVersion"]:
+    calm = version()
+    time.sleep(2)
+    if version() != calm:
         sys.exit("somebody fights")
 kubectl("delete", "service", "red-tidegate")
-until("it to be made again", lambda: address("red") and pod(address("red")) == "red")
+until("it to be made again", lambda: (at := address("red")) and pod(at) == "red")
 if targets("red")[80] != before:
     sys.exit("another port")
 
@@ -169,8 +201,13 @@ mirrors = lambda: [endpoint for one in api("GET", "/apis/discovery.k8s.io/v1/nam
 ready = lambda: {one["targetRef"]["name"] for one in mirrors() if one["conditions"]["ready"]}
 if holder not in ready():
     sys.exit(f"{holder} is not among {ready()}")
+uid = api("GET", f"/api/v1/namespaces/tidegate/pods/{holder}")["metadata"]["uid"]
+network = f"{os.environ['NS']}-pod-{uid[:8]}"
+theirs = [int(entry.name) for entry in pathlib.Path("/proc").iterdir() if entry.name.isdigit() and is_tidegate(entry)]
+identify = lambda process: subprocess.run(["ip", "netns", "identify", str(process)], capture_output=True, text=True).stdout.strip()
+[dying] = [process for process in theirs if identify(process) == network]
 since = time.monotonic()
-kubectl("delete", "pod", "-n", "tidegate", holder, "--grace-period=0", "--force")
+os.kill(dying, signal.SIGKILL)
 until("it to be taken out", lambda: holder not in ready(), 14)
 print(f"the holder of the lease died, and was out of the slices after {time.monotonic() - since:.1f} s")
 
