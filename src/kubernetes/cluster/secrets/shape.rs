@@ -41,6 +41,8 @@ pub struct Shape {
     directory: DirectoryUrl,
     /// The label's value.
     authority: String,
+    /// How all names begin.
+    prefix: String,
 }
 
 /// A Secret as it is read. What is in it is never printed.
@@ -91,6 +93,7 @@ impl Shape {
         let host = host.trim_matches(['.', '-']);
         let hash = directory.short_hash();
         Self {
+            prefix: format!("tidegate-acme-{hash}"),
             authority: match host.is_empty() {
                 true => hash,
                 false => format!("{host}-{hash}"),
@@ -123,12 +126,12 @@ impl Shape {
                 return format!("{}{}", self.answers(), hash(token.as_str().as_bytes(), 8));
             }
         };
-        format!("tidegate-acme-{}-{end}", self.directory.short_hash())
+        format!("{}-{end}", self.prefix)
     }
 
     /// How the names of all answers begin.
     pub fn answers(&self) -> String {
-        format!("tidegate-acme-{}-answer-", self.directory.short_hash())
+        format!("{}-answer-", self.prefix)
     }
 
     /// The Secret of something: what is to be in it, in the form of a merge patch (RFC 7386) or a new one. `version`: the one that
