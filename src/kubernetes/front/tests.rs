@@ -280,3 +280,34 @@ fn what_concerns_a_front_is_looked_at_and_nothing_else() {
     let key = key(Kind::Service, "default", "a-tidegate");
     assert!(fixture.index.get(&key).is_some());
 }
+
+#[test]
+fn ports_of_a_listener_set_are_those_of_its_gateway() {
+    let set = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: ListenerSet\nmetadata: {name: more}\nspec: {parentRef: {name: a}, \
+               listeners: [{name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}, {name: dns, port: 53, protocol: UDP}, {name: odd, \
+               port: 9, protocol: SCTP}]}\n";
+    let yaml = gateway("a", ", allowedListeners: {namespaces: {from: Same}}");
+    let mut fixture = Fixture::with(settings(FrontKind::ClusterIp, "20000-20009"), &yaml);
+    let ports = |fixture: &Fixture| -> Vec<String> {
+        let fronts = &fixture.index.outcome().gateways.fronts;
+        let front = fronts.services.values().next().unwrap();
+        front.ports.iter().map(FrontPort::name).collect()
+    };
+    assert_eq!(ports(&fixture), ["tcp-80"]);
+    fixture.apply(set);
+    assert_eq!(ports(&fixture), ["udp-53", "tcp-80", "tcp-443"]);
+    let said = service("a", 20_000, "").replace(
+        "targetPort: 20000}",
+        "targetPort: 20000}, {name: udp-53, port: 53, protocol: UDP, targetPort: 20000}",
+    );
+    fixture.apply(&said);
+    assert_eq!(
+        fixture.listeners(),
+        [
+            "ListenerSet/default/more/dns 0.0.0.0:20000 *",
+            "default/a/l 0.0.0.0:20000 *"
+        ]
+    );
+    fixture.delete(Kind::ListenerSet, "default", "more");
+    assert_eq!(ports(&fixture), ["tcp-80"]);
+}
