@@ -17,7 +17,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
 use super::hub::Told;
@@ -36,11 +36,25 @@ const MAX_AT_ONCE: usize = 8;
 /// How long another than the holder leaves slices as they are.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the writing of one Service and its slices may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// Who owns the fields that are applied.
 const MANAGER: &str = "tidegate";
 
 /// Our own slices, as they were when they had changed so often.
 type Own = (u64, Arc<Vec<Value>>);
+
+/// Why a Service was not written.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The API server would not.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    /// It did not answer.
+    #[error("the API server does not answer")]
+    Late,
+}
 
 /// When a Service that is not as it should be is looked at again, and the pauses until then.
 #[derive(Debug, Default)]
@@ -64,7 +78,7 @@ pub async fn write(
     let mut busy: BTreeMap<Id, Option<bool>> = BTreeMap::new();
     // As many as there are Services that are not well.
     let mut later: BTreeMap<Id, Later> = BTreeMap::new();
-    let mut writing: JoinSet<(FrontWork, Result<bool, kube::Error>)> = JoinSet::new();
+    let mut writing: JoinSet<(FrontWork, Result<bool, Trouble>)> = JoinSet::new();
     loop {
         while let Some(done) = match writing.len() {
             MAX_AT_ONCE.. => writing.join_next().await,
@@ -121,10 +135,11 @@ pub async fn write(
             continue;
         }
         if own.as_ref().is_none_or(|(as_of, _)| *as_of != work.own_slices) {
-            match own_slices(&client, &services.own).await {
+            match in_time(own_slices(&client, &services.own)).await {
                 Ok(slices) => own = Some((work.own_slices, Arc::new(slices))),
                 Err(error) => {
                     settle(work, Err(error), &mut later);
+                    tokio::time::sleep(INTERVAL).await;
                     continue;
                 }
             }
@@ -136,10 +151,18 @@ pub async fn write(
         let (client, services) = (client.clone(), services.clone());
         busy.insert(work.service.clone(), None);
         writing.spawn(async move {
-            let result = put(&client, &services, &work, &slices, leads).await;
+            let result = in_time(put(&client, &services, &work, &slices, leads)).await;
             (work, result)
         });
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What comes of questions, if it comes in time.
+async fn in_time<T>(questions: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
+    match timeout(DEADLINE, questions).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Trouble::Late),
     }
 }
 
@@ -164,7 +187,7 @@ fn is_left(work: &FrontWork, later: &mut BTreeMap<Id, Later>, now: Instant) -> b
 }
 
 /// Notes what came of a Service: one that could not be written is looked at again after a pause, of its own.
-fn settle(work: FrontWork, result: Result<bool, kube::Error>, later: &mut BTreeMap<Id, Later>) {
+fn settle(work: FrontWork, result: Result<bool, Trouble>, later: &mut BTreeMap<Id, Later>) {
     match result {
         Ok(is_new) => {
             later.remove(&work.service);
@@ -173,7 +196,7 @@ fn settle(work: FrontWork, result: Result<bool, kube::Error>, later: &mut BTreeM
             }
         }
         Err(error) => {
-            let is_conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
+            let is_conflict = matches!(&error, Trouble::Api(kube::Error::Api(status)) if status.code == 409);
             if !is_conflict {
                 tracing::warn!("Service {} of a Gateway cannot be written: {error}", work.service);
             }
