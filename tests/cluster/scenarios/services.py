@@ -127,7 +127,7 @@ spec:
       serviceAccountName: tidegate
       containers:
       - name: tidegate
-        image: tidegate:test
+        image: tidegate-itself
         command: [/tidegate]
         args: [run, --kubernetes, "--config={RUN}/pods.yaml", "--admin=0.0.0.0:9900", --publish-service=tidegate/tidegate,
                --gateway-services=load-balancer, --workers=1]
