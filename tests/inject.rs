@@ -260,8 +260,26 @@ async fn pods_get_sidecars_that_can_be_started() {
             "tidegate.dev/skip-networks": "10.0.0.0/8", "tidegate.dev/opaque-ports": "3306",
         });
     });
+    let known = pod(|pod| {
+        pod["metadata"]["annotations"] = json!({
+            "tidegate.dev/identity": "workload-api", "tidegate.dev/mtls": "strict", "tidegate.dev/allow": "/ns/shop/*,/ns/bank/sa/teller",
+            "tidegate.dev/plain-ports": "probes,9100", "tidegate.dev/backend-tls": "true",
+        });
+        pod["spec"]["containers"][0]["livenessProbe"] = json!({"httpGet": {"path": "/", "port": 8090}});
+    });
+    let off = pod(|pod| {
+        pod["metadata"]["annotations"] = json!({
+            "tidegate.dev/inject": "localhost", "tidegate.dev/inbound": "8080=3000", "tidegate.dev/identity": "secret:web",
+            "tidegate.dev/mtls": "off", "tidegate.dev/allow": "/*", "tidegate.dev/plain-ports": "1", "tidegate.dev/backend-tls": "true",
+        });
+    });
     let mut all = containers;
-    for (namespace, pod, count) in [("quiet", &localhost, 1), ("shop", &wishes, 2)] {
+    for (namespace, pod, count) in [
+        ("quiet", &localhost, 1),
+        ("shop", &wishes, 2),
+        ("shop", &known, 2),
+        ("quiet", &off, 1),
+    ] {
         let (response, patch) = asked(&mut sender, namespace, pod).await;
         assert_eq!(response.get("warnings"), None);
         let of_patch = patch.as_array().unwrap().iter();
@@ -324,7 +342,7 @@ async fn pods_get_sidecars_that_can_be_started() {
     request.headers_mut().insert(http::header::HOST, host);
     let metrics = admin.send(request).await.text();
     for (result, count) in [
-        ("injected", 3),
+        ("injected", 5),
         ("not_asked", 1),
         ("misunderstood", 1),
         ("failed", 3),

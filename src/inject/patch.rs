@@ -16,6 +16,8 @@
 //! A Pod is never refused, and never half done. Where the sidecar would make it one that cannot run (its node's network, a port or
 //! user that is taken, a namespace whose level forbids the rules) it is left as it is, and who made it is warned.
 
+mod identity;
+
 use serde_json::{Value, json};
 
 use super::pod::{Container, Namespace, Pod};
@@ -124,6 +126,10 @@ pub fn decide(pod: &Pod, namespace: &str, of: &Namespace, template: &Template) -
         Ok(wishes) => wishes,
         Err(complaints) => return Decision::Leave(Why::Misunderstood(complaints)),
     };
+    let contradictions = wishes.contradictions();
+    if !contradictions.is_empty() {
+        return Decision::Leave(Why::Misunderstood(contradictions));
+    }
     if let Some(what) = obstacle(pod, of, mode, &wishes, template) {
         let said = format!("no sidecar was injected: {what}");
         return Decision::Leave(Why::Impossible(Some(said)));
@@ -264,6 +270,9 @@ fn obstacle(pod: &Pod, of: &Namespace, mode: Mode, wishes: &Wishes, template: &T
                 .collect()
         }
     };
+    if let Some(what) = identity::obstacle(pod, mode, wishes) {
+        return Some(what);
+    }
     taken.push(ADMIN);
     let taken: Vec<i64> = taken.into_iter().map(i64::from).collect();
     pod.containers().find_map(|container| {
@@ -287,18 +296,22 @@ fn operations(pod: &Pod, namespace: &str, mode: Mode, wishes: &Wishes, template:
         }
         None => operations.push(add("/metadata/annotations", json!({INJECTED: VERSION}))),
     }
-    if wishes_services(mode, wishes) {
-        match pod.spec.volumes {
-            Some(_) => operations.push(add("/spec/volumes/-", token())),
-            None => operations.push(add("/spec/volumes", json!([token()]))),
-        }
+    let its_token = wishes_services(mode, wishes).then(token);
+    let volumes: Vec<Value> = its_token
+        .into_iter()
+        .chain(wishes.identity.as_ref().and_then(identity::volume))
+        .collect();
+    match pod.spec.volumes {
+        Some(_) => operations.extend(volumes.into_iter().map(|volume| add("/spec/volumes/-", volume))),
+        None if volumes.is_empty() => {}
+        None => operations.push(add("/spec/volumes", Value::Array(volumes))),
     }
     if pod.spec.init_containers.is_none() {
         operations.push(add("/spec/initContainers", json!([])));
     }
     operations.push(add(
         "/spec/initContainers/0",
-        sidecar(namespace, mode, wishes, template),
+        sidecar(pod, namespace, mode, wishes, template),
     ));
     if let (Mode::Transparent, Some(image)) = (mode, &template.init_image) {
         operations.push(add("/spec/initContainers/0", rules(image, wishes, template)));
@@ -311,7 +324,7 @@ fn wishes_services(mode: Mode, wishes: &Wishes) -> bool {
     mode == Mode::Transparent || !wishes.outbound.is_empty()
 }
 
-fn sidecar(namespace: &str, mode: Mode, wishes: &Wishes, template: &Template) -> Value {
+fn sidecar(pod: &Pod, namespace: &str, mode: Mode, wishes: &Wishes, template: &Template) -> Value {
     let mut args = vec!["sidecar".to_owned()];
     match mode {
         Mode::Transparent => {
@@ -335,7 +348,11 @@ fn sidecar(namespace: &str, mode: Mode, wishes: &Wishes, template: &Template) ->
     let knows_services = wishes_services(mode, wishes);
     if knows_services {
         args.push("--kubernetes".to_owned());
+        if wishes.backend_tls {
+            args.push("--backend-tls".to_owned());
+        }
     }
+    args.extend(identity::args(pod, mode, wishes));
     args.push(format!("--admin=0.0.0.0:{ADMIN}"));
     if let Some(grace) = wishes.grace {
         args.push(format!("--grace={}", crate::config::units::show_duration(grace)));
@@ -380,8 +397,13 @@ fn sidecar(namespace: &str, mode: Mode, wishes: &Wishes, template: &Template) ->
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
-    if knows_services {
-        container["volumeMounts"] = json!([{"name": TOKEN, "mountPath": TOKEN_PATH, "readOnly": true}]);
+    let its_token = knows_services.then(|| json!({"name": TOKEN, "mountPath": TOKEN_PATH, "readOnly": true}));
+    let mounts: Vec<Value> = its_token
+        .into_iter()
+        .chain(wishes.identity.as_ref().map(identity::mount))
+        .collect();
+    if !mounts.is_empty() {
+        container["volumeMounts"] = Value::Array(mounts);
     }
     pulled(container, template)
 }

@@ -46,8 +46,16 @@ pub struct Spec {
     /// Those that run before. None where there are none.
     pub init_containers: Option<Vec<Container>>,
     /// None where there are none.
-    pub volumes: Option<Vec<serde::de::IgnoredAny>>,
+    pub volumes: Option<Vec<Volume>>,
     security_context: Option<Security>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    /// Its name, which no other of the Pod has.
+    pub name: String,
 }
 
 /// An operating system.
@@ -65,7 +73,51 @@ pub struct Container {
     /// Its name, which no other of the Pod has.
     pub name: String,
     ports: Option<Vec<Port>>,
+    startup_probe: Option<Handler>,
+    liveness_probe: Option<Handler>,
+    readiness_probe: Option<Handler>,
+    lifecycle: Option<Lifecycle>,
     security_context: Option<Security>,
+}
+
+/// What the kubelet asks at the begin and at the end.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Lifecycle {
+    post_start: Option<Handler>,
+    pre_stop: Option<Handler>,
+}
+
+/// How the kubelet asks: by one of these, or by a command, which takes no connection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Handler {
+    http_get: Option<Asked>,
+    tcp_socket: Option<Asked>,
+    grpc: Option<Asked>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    port: NamedPort,
+    /// Somebody else than the Pod is asked.
+    host: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum NamedPort {
+    /// Not yet checked by the API server.
+    Number(i64),
+    /// One of the container's.
+    Name(String),
+}
+
+impl Default for NamedPort {
+    fn default() -> Self {
+        Self::Number(0)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -73,6 +125,7 @@ pub struct Container {
 struct Port {
     /// Not yet checked by the API server.
     container_port: i64,
+    name: Option<String>,
     protocol: Option<String>,
 }
 
@@ -129,5 +182,25 @@ impl Container {
         ports
             .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
             .map(|port| port.container_port)
+    }
+
+    /// The ports of the Pod that the kubelet connects to, by probes and hooks.
+    pub fn ports_of_kubelet(&self) -> impl Iterator<Item = i64> {
+        let hooks = self.lifecycle.iter();
+        let hooks = hooks.flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]);
+        let probes = [&self.startup_probe, &self.liveness_probe, &self.readiness_probe];
+        let all = probes.into_iter().chain(hooks).flatten();
+        all.flat_map(|handler| [&handler.http_get, &handler.tcp_socket, &handler.grpc])
+            .flatten()
+            .filter(|asked| asked.host.as_deref().unwrap_or_default().is_empty())
+            .filter_map(|asked| match &asked.port {
+                NamedPort::Number(number) => Some(*number),
+                NamedPort::Name(name) => self
+                    .ports
+                    .iter()
+                    .flatten()
+                    .find(|port| port.name.as_ref() == Some(name))
+                    .map(|port| port.container_port),
+            })
     }
 }

@@ -3,6 +3,8 @@
 //! A wish is an annotation `tidegate.dev/NAME`. The Pod's goes before its namespace's, and that before `--default NAME=VALUE`. What
 //! cannot be understood is never guessed: all complaints are given at once, and the Pod is left as it is.
 
+mod identity;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +13,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+pub use self::identity::{Identity, Mtls, PlainPorts};
 use super::quantity::Quantity;
 use crate::config::units;
+use crate::model::PeerName;
 use crate::sidecar::redirect::PortRange;
 
 /// What the names of our labels and annotations begin with.
@@ -53,6 +57,16 @@ pub struct Wishes {
     pub outbound: Vec<Outbound>,
     /// What others ask for, and where the app is.
     pub inbound: Vec<Inbound>,
+    /// Who the sidecar is towards others; none: nobody.
+    pub identity: Option<Identity>,
+    /// What is asked of those who connect to the app; none: as a sidecar does by itself.
+    pub mtls: Option<Mtls>,
+    /// Who may connect by mTLS; nobody named: all of the own trust domain.
+    pub allow: Vec<PeerName>,
+    /// Ports of the app on which nobody is asked.
+    pub plain_ports: PlainPorts,
+    /// Whether BackendTLSPolicies are followed.
+    pub backend_tls: bool,
 }
 
 /// `3001=default/shop:80`: a port of the loopback interface that leads to a Service.
@@ -116,6 +130,17 @@ pub const KEYS: &[(&str, Read)] = &[
     ("inbound", |all, text| {
         put(&mut all.inbound, forwards(text, inbound, |one| one.port))
     }),
+    ("identity", |all, text| {
+        put(&mut all.identity, identity::identity(text))
+    }),
+    ("mtls", |all, text| {
+        put(&mut all.mtls, identity::mtls(text).map(Some))
+    }),
+    ("allow", |all, text| put(&mut all.allow, peers(text))),
+    ("plain-ports", |all, text| {
+        put(&mut all.plain_ports, identity::plain_ports(text))
+    }),
+    ("backend-tls", |all, text| put(&mut all.backend_tls, truth(text))),
 ];
 
 /// Where a wish stands.
@@ -178,6 +203,29 @@ impl Wishes {
             false => Err(complaints),
         }
     }
+
+    /// Whether those who connect by mTLS are asked who they are.
+    pub fn asks_who(&self) -> bool {
+        self.identity.is_some() && self.mtls != Some(Mtls::Off)
+    }
+
+    /// What says mTLS where there can be none. Apart from reading: defaults may leave it to Pods to say who they are.
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if self.identity.is_some() || self.mtls == Some(Mtls::Off) {
+            return complaints;
+        }
+        let wanted = format!("which takes an identity; say {PREFIX}identity: workload-api or secret:NAME");
+        if let Some(mode) = self.mtls {
+            complaints.push(format!("mtls {} asks for mTLS, {wanted}", mode.as_str()));
+        }
+        if !self.allow.is_empty() {
+            complaints.push(format!(
+                "allow says who may connect by mTLS, {wanted}, or mtls: off"
+            ));
+        }
+        complaints
+    }
 }
 
 /// The name that was probably meant.
@@ -228,6 +276,12 @@ fn port(text: &str) -> Result<u16, String> {
         Ok(0) | Err(_) => Err(format!("{text:?} is no port from 1 to 65535")),
         Ok(port) => Ok(port),
     }
+}
+
+fn peers(text: &str) -> Result<Vec<PeerName>, String> {
+    parts(text)
+        .map(|part| PeerName::parse(part).map_err(|error| error.to_string()))
+        .collect()
 }
 
 fn truth(text: &str) -> Result<bool, String> {
@@ -302,132 +356,14 @@ fn inbound(text: &str) -> Result<Inbound, String> {
 
 /// A name of a namespace or Service (RFC 1123, a label).
 pub fn is_label(text: &str) -> bool {
+    text.len() <= 63 && is_word(text)
+}
+
+/// What stands between the dots of a name.
+fn is_word(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(is_inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(given: &[(Place, &str, &str)]) -> Result<Wishes, Vec<String>> {
-        Wishes::read(given.iter().copied())
-    }
-
-    #[test]
-    fn the_pod_goes_before_its_namespace_and_that_before_defaults() {
-        let wishes = read(&[
-            (Place::Default, "grace", "1s"),
-            (Place::Default, "proxy-cpu-request", "10m"),
-            (Place::Default, "log-level", "warn"),
-            (Place::Namespace, "log-level", "info"),
-            (Place::Namespace, "grace", "nonsense that nobody reads"),
-            (Place::Namespace, "something-else", "x"),
-            (Place::Pod, "grace", "3s"),
-        ])
-        .unwrap();
-        assert_eq!(wishes.grace, Some(Duration::from_secs(3)));
-        assert_eq!(wishes.log_level.as_deref(), Some("info"));
-        assert_eq!(wishes.cpu_request, Some("10m".parse().unwrap()));
-    }
-
-    #[test]
-    fn every_wish_is_read() {
-        let wishes = read(&[
-            (Place::Pod, "skip-inbound-ports", "9100, 4567-4568,"),
-            (Place::Pod, "skip-outbound-ports", "25"),
-            (Place::Pod, "skip-networks", "10.0.0.0/8,fd00::/8"),
-            (Place::Pod, "opaque-ports", "3306,5432"),
-            (Place::Pod, "proxy-cpu-request", "100m"),
-            (Place::Pod, "proxy-cpu-limit", "1"),
-            (Place::Pod, "proxy-memory-request", "32Mi"),
-            (Place::Pod, "proxy-memory-limit", "32Mi"),
-            (Place::Pod, "log-level", "info,tidegate=debug"),
-            (Place::Pod, "grace", "1m30s"),
-            (Place::Pod, "access-log", "true"),
-            (Place::Pod, "outbound", "3001=shop/web:80, 3002=cart:8080"),
-            (Place::Pod, "inbound", "8080=3000"),
-        ])
-        .unwrap();
-        assert_eq!(
-            wishes.skip_inbound_ports,
-            ["9100".parse().unwrap(), "4567-4568".parse().unwrap()]
-        );
-        assert_eq!(
-            (wishes.skip_networks.len(), wishes.opaque_ports),
-            (2, Some(vec![3306, 5432]))
-        );
-        assert_eq!(
-            (wishes.access_log, wishes.grace),
-            (true, Some(Duration::from_secs(90)))
-        );
-        let targets: Vec<_> = wishes
-            .outbound
-            .iter()
-            .map(|one| {
-                (
-                    one.port,
-                    one.namespace.as_deref(),
-                    one.service.as_str(),
-                    one.service_port,
-                )
-            })
-            .collect();
-        assert_eq!(
-            targets,
-            [(3001, Some("shop"), "web", 80), (3002, None, "cart", 8080)]
-        );
-        assert_eq!(
-            wishes.inbound,
-            [Inbound {
-                port: 8080,
-                app: 3000
-            }]
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_explained_all_at_once() {
-        for (name, value, part) in [
-            ("skip-outbound-port", "25", "did you mean skip-outbound-ports?"),
-            ("x", "25", "known are skip-inbound-ports, "),
-            ("skip-inbound-ports", "9-3", "ends before it begins"),
-            ("skip-networks", "10.0.0.1", "is no network"),
-            ("opaque-ports", "http", "is no port"),
-            ("proxy-memory-limit", "64MB", "is no amount"),
-            ("log-level", "loud", "is no level"),
-            ("log-level", "[", "is no level"),
-            ("grace", "30", "write 30s"),
-            ("access-log", "yes", "neither true nor false"),
-            ("outbound", "3001=http://shop", "leads nowhere"),
-            ("outbound", "3001=Shop:80", "leads nowhere"),
-            ("outbound", "0=shop:80", "is no port"),
-            ("outbound", "1=a:1,1=b:1", "port 1 stands there twice"),
-            ("inbound", "8080", "leads nowhere"),
-            ("inbound", "80=80", "leads to itself"),
-        ] {
-            let said = read(&[(Place::Pod, name, value)]).unwrap_err().join(" ");
-            assert!(said.contains(part), "{name}: {said}");
-            assert!(
-                said.contains(&format!("the annotation tidegate.dev/{name}")),
-                "{said}"
-            );
-        }
-        let two = read(&[(Place::Pod, "grace", "x"), (Place::Namespace, "log-level", "x")]).unwrap_err();
-        assert!(
-            two.len() == 2 && two[1].starts_with("the namespace's annotation tidegate.dev/log-level"),
-            "{two:?}"
-        );
-        let said = read(&[
-            (Place::Default, "proxy-cpu-request", "2"),
-            (Place::Pod, "proxy-cpu-limit", "1"),
-        ]);
-        assert_eq!(
-            said.unwrap_err(),
-            ["proxy-cpu-request 2 is more than proxy-cpu-limit 1"]
-        );
-    }
-}
+mod tests;

@@ -100,6 +100,11 @@ impl PortRange {
         }
     }
 
+    /// Whether a port is one of them.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
     /// The range with this between the ports, or the one port.
     pub fn with(self, between: char) -> String {
         let Self { first, last } = self;

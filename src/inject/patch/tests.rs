@@ -1,5 +1,7 @@
 //! What becomes of Pods, in tables: those that get a sidecar, those that stay as they are, and what is said.
 
+mod identity;
+
 use super::*;
 
 fn pod(yaml: &str) -> (Pod, Value) {

@@ -73,6 +73,20 @@ assert init(again) == ["tidegate-init", "tidegate"], init(again)
 local = {"inject": "localhost", "outbound": "3001=shop/web:80,3002=web:80", "inbound": "8080=3000"}
 taken, warnings = made("strict", pod("local", local))
 assert init(taken) == ["tidegate"] and not warnings, (init(taken), warnings)
+# Nor is an identity anything that it forbids.
+taken, warnings = made("strict", pod("known", local | {"identity": "workload-api", "mtls": "strict"}))
+volumes = [volume["csi"] for volume in taken["spec"]["volumes"] if volume["name"] == "tidegate-identity"]
+assert init(taken) == ["tidegate"] and not warnings, (init(taken), warnings)
+assert volumes == [{"driver": "csi.spiffe.io", "readOnly": True}], volumes
+taken, warnings = made("strict", pod("secret", local | {"identity": "secret:web"}))
+assert init(taken) == ["tidegate"] and not warnings, (init(taken), warnings)
+# Under strict mTLS probes are let be where that is asked for, and are told about where it is not.
+for plain, sidecars in (({}, []), ({"plain-ports": "probes"}, ["tidegate-init", "tidegate"])):
+    body = pod("probed", {"identity": "workload-api", "mtls": "strict"} | plain)
+    body["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"port": 3000}}
+    taken, warnings = made("shop", body)
+    assert init(taken) == sidecars, (init(taken), warnings)
+    assert ("--plain-ports=3000" in taken["spec"]["initContainers"][1]["args"]) if sidecars else ("ask port 3000" in warnings[0]), (taken, warnings)
 forbidden, warnings = made("strict", pod("redirected", {"inject": "enabled"}))
 assert not init(forbidden) and "NET_ADMIN" in warnings[0], warnings
 # What cannot be understood, or has no network of its own, stays as it is.
