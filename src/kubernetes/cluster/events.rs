@@ -63,27 +63,36 @@ pub struct Page {
     pub next: Option<Box<str>>,
 }
 
+/// A line of a watch, its object unread.
 #[derive(Deserialize)]
-struct RawEvent<'line> {
-    r#type: &'line str,
+pub struct RawEvent<'line> {
+    /// `ADDED` and so on.
+    pub r#type: &'line str,
+    /// The object, or what the API server has to say.
     #[serde(borrow)]
-    object: &'line RawValue,
+    pub object: &'line RawValue,
 }
 
+/// A page of a list, its objects unread.
 #[derive(Deserialize)]
-struct RawPage<'text> {
-    metadata: ListMeta,
+pub struct RawPage<'text> {
+    /// Of the list.
+    pub metadata: ListMeta,
+    /// The objects.
     #[serde(borrow, default)]
-    items: Option<Vec<&'text RawValue>>,
+    pub items: Option<Vec<&'text RawValue>>,
 }
 
+/// How a list or a watch goes on.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ListMeta {
+pub struct ListMeta {
+    /// The version of the whole.
     #[serde(default)]
-    resource_version: Box<str>,
+    pub resource_version: Box<str>,
+    /// What asks for the next page; none or empty: this is the last.
     #[serde(default)]
-    r#continue: Option<Box<str>>,
+    pub r#continue: Option<Box<str>>,
 }
 
 /// Of an object, what is needed to name it and to go on after it.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::Inner;
 use super::shape::Record;
 use crate::kubernetes::cluster::backoff::Backoff;
+use crate::kubernetes::cluster::events::{self, ListMeta, RawEvent, RawPage};
+use crate::kubernetes::cluster::requests;
 use crate::kubernetes::cluster::wire::{self, Lines, Trouble};
-use crate::kubernetes::cluster::{events, requests};
 
 /// Secrets asked for per page.
 const PAGE: u32 = 250;
@@ -26,33 +26,10 @@ enum Next {
     Watch(String),
 }
 
+/// A bookmark.
 #[derive(Deserialize)]
-struct RawPage<'text> {
-    metadata: RawMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'text RawValue>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawMeta {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default)]
-    r#continue: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawEvent<'line> {
-    r#type: &'line str,
-    #[serde(borrow)]
-    object: &'line RawValue,
-}
-
-/// A bookmark, or an object that is gone.
-#[derive(Deserialize)]
-struct RawObject {
-    metadata: RawMeta,
+struct Bookmark {
+    metadata: ListMeta,
 }
 
 /// Follows them for the life of the store.
@@ -89,7 +66,7 @@ pub async fn follow(inner: Arc<Inner>) {
 /// Reads all that there is now; the version to go on from.
 pub async fn list(inner: &Inner) -> Result<String, Trouble> {
     let mut records = Vec::new();
-    let mut token = None::<String>;
+    let mut token = None::<Box<str>>;
     loop {
         let mut path = format!("{}?limit={PAGE}&{}", inner.collection(), inner.shape.selector());
         if let Some(token) = token {
@@ -103,7 +80,7 @@ pub async fn list(inner: &Inner) -> Result<String, Trouble> {
         }
         token = page.metadata.r#continue.filter(|token| !token.is_empty());
         if token.is_none() {
-            let version = page.metadata.resource_version;
+            let version = String::from(page.metadata.resource_version);
             inner.tell(|mirror| {
                 mirror.all(records, &version);
                 mirror.trouble = None;
@@ -140,9 +117,9 @@ async fn watch(inner: &Inner, since: &mut String) -> Result<(), Trouble> {
                 inner.tell(|mirror| mirror.gone(&record.name, Some(&record.version)));
             }
             "BOOKMARK" => {
-                let mark: RawObject =
+                let mark: Bookmark =
                     serde_json::from_str(object).map_err(|error| Trouble::nonsense(&error))?;
-                *since = mark.metadata.resource_version;
+                *since = mark.metadata.resource_version.into();
             }
             "ERROR" => {
                 let (status, why) = events::refusal(object);
